@@ -1,0 +1,49 @@
+"""Installs the package `dk_detr`; `make venv` does so in .venv with the exact versions of requirements.txt.
+
+Detectron2 is not listed, because the package index carries no build of it under that name: see requirements-detectron2.txt,
+or build it from source. What Detectron2 itself imports is listed here, since it is installed without its dependencies
+(its own limits are those of 2021).
+"""
+
+from setuptools import find_packages, setup
+
+DETECTRON2_NEEDS = [
+    "black",
+    "cloudpickle",
+    "fvcore",
+    "hydra-core",
+    "iopath",
+    "matplotlib",
+    "omegaconf",
+    "pycocotools",
+    "pydot",
+    "setuptools<81",  # for pkg_resources
+    "tabulate",
+    "tensorboard",
+    "termcolor",
+    "tqdm",
+    "yacs",
+]
+
+setup(
+    name="dk_detr",
+    version="0.1.0",
+    description="Distilling DETR with visual-linguistic knowledge for open-vocabulary object detection, on Detectron2",
+    license="Apache-2.0",
+    packages=find_packages(include=["dk_detr", "dk_detr.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "lvis",
+        "ninja",
+        "numpy",
+        "open_clip_torch",
+        "opencv-python-headless",  # lvis imports cv2; the variant without a window system runs everywhere
+        "pillow",
+        "scipy",
+        "torch",
+        "torchvision",
+        "wheel",
+        *DETECTRON2_NEEDS,
+    ],
+    extras_require={"dev": ["mypy", "pytest", "ruff"]},
+)
