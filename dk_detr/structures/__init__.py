@@ -1,0 +1,14 @@
+"""Structures: the nouns that pass between the rooms of the detector. Frozen dataclasses, no behaviour of their own."""
+
+from dk_detr.structures.features import FeaturePyramid, Memory
+from dk_detr.structures.knowledge import RegionKnowledge, Regions
+from dk_detr.structures.predictions import Predictions, Trace
+from dk_detr.structures.queries import QueryGroup, QuerySet
+from dk_detr.structures.record import record, timed
+from dk_detr.structures.targets import Assignment, Targets
+from dk_detr.structures.vocabulary import Vocabulary
+
+__all__ = [
+    "Assignment", "FeaturePyramid", "Memory", "Predictions", "QueryGroup", "QuerySet", "RegionKnowledge", "Regions",
+    "Targets", "Trace", "Vocabulary", "record", "timed",
+]  # fmt: skip

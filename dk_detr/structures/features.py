@@ -1,0 +1,95 @@
+"""FeaturePyramid and Memory: what is seen of the images, before and after the encoder.
+
+B images, C channels, L levels, S tokens (all levels, row by row).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Shapes = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class FeaturePyramid:
+    """Feature maps of a batch, and how much of each belongs to the image.
+
+    Attributes:
+        levels: L maps (B, C, h, w), the finest first.
+        valid: (B, L, 2) cells (x, y) that show the image; the rest is padding. None where nothing is padded.
+    """
+
+    levels: tuple[Tensor, ...]
+    valid: Tensor | None = None
+
+    @property
+    def shapes(self) -> Shapes:
+        """(h, w) of each level."""
+        return tuple((level.shape[-2], level.shape[-1]) for level in self.levels)
+
+    @staticmethod
+    def from_padded(
+        levels: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]], padded: tuple[int, int]
+    ) -> "FeaturePyramid":
+        """Levels computed from images (h, w) that were padded on the right and below to one size (H, W)."""
+        if all(tuple(size) == tuple(padded) for size in image_sizes):
+            return FeaturePyramid(tuple(levels))
+        shapes = torch.tensor([(level.shape[-1], level.shape[-2]) for level in levels])
+        sizes = torch.tensor([(w, h) for h, w in image_sizes])
+        padded_xy = torch.tensor([padded[1], padded[0]])
+        # A cell belongs to the image when its first pixel does: the rule of masks resized by nearest neighbour.
+        valid = (sizes[:, None] * shapes + padded_xy - 1) // padded_xy
+        return FeaturePyramid(tuple(levels), valid.to(levels[0].device))
+
+    @staticmethod
+    def stack(pyramids: Sequence["FeaturePyramid"]) -> "FeaturePyramid":
+        """One batch from pyramids of single images of different size, none of which saw another's padding."""
+        if len(pyramids) == 1:
+            return pyramids[0]
+        levels = []
+        for maps in zip(*(pyramid.levels for pyramid in pyramids)):
+            h, w = (max(m.shape[axis] for m in maps) for axis in (-2, -1))
+            levels.append(torch.cat([F.pad(m, (0, w - m.shape[-1], 0, h - m.shape[-2])) for m in maps]))
+        valid = torch.tensor([[(w, h) for h, w in pyramid.shapes] for pyramid in pyramids])
+        return FeaturePyramid(tuple(levels), valid.to(levels[0].device))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The tokens that queries look at.
+
+    Attributes:
+        tokens: (B, S, C).
+        shapes: (h, w) of each level; S is the sum of h·w.
+        valid: (B, L, 2) cells (x, y) of each level that show the image; None where nothing is padded.
+        padding: (B, S) bool, True where a token is padding; None where nothing is padded.
+        valid_ratios: (B, L, 2) `valid` as a share of the level; None where nothing is padded.
+    """
+
+    tokens: Tensor
+    shapes: Shapes
+    valid: Tensor | None = None
+    padding: Tensor | None = None
+    valid_ratios: Tensor | None = None
+
+    @staticmethod
+    def from_pyramid(pyramid: FeaturePyramid) -> "Memory":
+        """The levels as one sequence of tokens."""
+        tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in pyramid.levels], dim=1)
+        shapes, valid = pyramid.shapes, pyramid.valid
+        if valid is None:
+            return Memory(tokens, shapes)
+        padding = torch.cat([_padding(shape, valid[:, i]) for i, shape in enumerate(shapes)], dim=1)
+        cells = valid.new_tensor([(w, h) for h, w in shapes])
+        return Memory(tokens, shapes, valid, padding, valid / cells)
+
+
+def _padding(shape: tuple[int, int], valid: Tensor) -> Tensor:
+    """(B, h·w) bool, True outside the (B, 2) valid cells (x, y)."""
+    h, w = shape
+    right = torch.arange(w, device=valid.device) >= valid[:, :1]
+    below = torch.arange(h, device=valid.device) >= valid[:, 1:]
+    return (below[:, :, None] | right[:, None, :]).flatten(1)
