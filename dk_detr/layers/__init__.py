@@ -1,0 +1,12 @@
+"""Layers: tensors in, tensors out. Nothing here knows of images, classes or training."""
+
+from dk_detr.layers.attention import MSDeformAttn
+from dk_detr.layers.boxes import generalized_iou, inverse_sigmoid, iou, to_cxcywh, to_xyxy
+from dk_detr.layers.focal import sigmoid_focal_loss
+from dk_detr.layers.mlp import MLP, box_head
+from dk_detr.layers.position import sine_position_of_boxes, sine_position_of_cells
+
+__all__ = [
+    "MLP", "MSDeformAttn", "box_head", "generalized_iou", "inverse_sigmoid", "iou", "sigmoid_focal_loss",
+    "sine_position_of_boxes", "sine_position_of_cells", "to_cxcywh", "to_xyxy",
+]  # fmt: skip
