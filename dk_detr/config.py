@@ -1,0 +1,88 @@
+"""Every configuration key that this project adds to Detectron2's: what it means, its range, where its value is from."""
+
+from detectron2.config import CfgNode as CN
+
+
+def add_dk_detr_config(cfg: CN) -> None:
+    """Add the keys, with the published settings of DK-DETR (ICCV 2023) as defaults, to a Detectron2 config."""
+    _add_detr(cfg)
+    _add_language(cfg)
+    _add_distillation(cfg)
+    _add_training(cfg)
+
+
+def _add_detr(cfg: CN) -> None:
+    detr = cfg.MODEL.DETR = CN()
+    detr.IN_FEATURES = ["res3", "res4", "res5"]  # backbone maps, the finest first
+    detr.NUM_EXTRA_LEVELS = 1  # coarser maps beyond the backbone's, each half the size of the one before
+    detr.CHANNELS = 256  # C, a multiple of 32 and of NUM_HEADS
+    detr.NUM_QUERIES = 300  # Q, also the number of proposals
+    detr.NUM_HEADS = 8
+    detr.NUM_POINTS = 4  # sampled by each head on each level
+    detr.ENCODER_LAYERS = 6
+    detr.DECODER_LAYERS = 6
+    detr.FFN_CHANNELS = 1024
+    detr.DROPOUT = 0.1
+    detr.ANCHOR_SIZE = 0.05  # side of first-stage anchors on the finest level, share of the image; doubles by level
+    detr.ATTENTION_BACKEND = "auto"  # or a name that tools/doctor.py lists
+
+    classifier = detr.CLASSIFIER = CN()
+    classifier.TEMPERATURE = 0.05  # of the cosine with the text; fixed
+    classifier.LOGIT_BIAS = None  # a fixed number added to all logits; None in the paper
+
+    loss = detr.LOSS = CN()  # weights of the terms, on every decoder layer and on the first stage
+    loss.CLASS_WEIGHT = 2.0
+    loss.L1_WEIGHT = 5.0
+    loss.GIOU_WEIGHT = 2.0
+
+    matcher = detr.MATCHER = CN()  # costs, in the same order
+    matcher.CLASS_COST = 2.0
+    matcher.L1_COST = 5.0
+    matcher.GIOU_COST = 2.0
+
+
+def _add_language(cfg: CN) -> None:
+    vocabulary = cfg.MODEL.VOCABULARY = CN()
+    # The words to detect: an .npz of tools/build_vocabulary.py, or a bare .npy/.pt matrix with one row for each of
+    # LVIS v1's 1203 or COCO's 80 categories in the order of their ids (as Detic ships them).
+    vocabulary.TEST = ""
+    vocabulary.TRAIN = ""  # the words with boxes in training; "" for the base words of TEST
+    vocabulary.PROMPT = "vild"  # for names that are encoded on the fly: "name", "single" or "vild"
+
+    clip = cfg.MODEL.CLIP = CN()  # encodes new words, and teaches
+    clip.LIBRARY = "open_clip"  # or "clip", OpenAI's package
+    clip.ARCHITECTURE = "ViT-B-32-quickgelu"  # a name of the library, or the path of an open_clip .json config
+    clip.WEIGHTS = "openai"  # a tag that the library downloads, a checkpoint file, or "" for random weights (tests)
+
+
+def _add_distillation(cfg: CN) -> None:
+    teacher = cfg.MODEL.TEACHER = CN()
+    teacher.CROP_SCALES = [1.0]  # of proposal boxes; [1.0, 1.5] adds context, averaged, as ViLD does
+
+    kd = cfg.MODEL.KD = CN()
+    kd.TERMS = []  # of "semantic", "relational", "embedding_l1"; [] trains without distillation, teacher and queries
+    kd.GROUP = "distil"  # which queries are taught: "distil", their own, or "detect" (the paper's ablation)
+    kd.READS = ["distil"]  # whom the "distil" queries see in self-attention: "distil", "detect"
+    kd.REFERENCE = "follow"  # "follow" the refined boxes of the detection queries, or "stay" at the proposals
+    kd.LAYERS = "last"  # decoder layers that are taught: "last" or "all"
+    kd.NUM_SLOTS = 20  # distilled queries of an image, at most
+    kd.SLOT_FILTERS = ["unmatched"]  # and "base_overlap", "duplicates": see distillation/slots.py
+    kd.BASE_OVERLAP_IOU = 0.5  # of "base_overlap"
+    kd.DUPLICATES_IOU = 0.7  # of "duplicates"
+    kd.MIN_SIDE = 4.0  # pixels of the network's input
+
+    kd.SEMANTIC = CN({"WEIGHT": 1.0, "TEMPERATURE": 0.05})
+    kd.RELATIONAL = CN({"WEIGHT": 1.0, "TEMPERATURE": 0.1})
+    kd.RELATIONAL.SCOPES = ["image", "batch"]  # regions of each image; of the whole batch of all workers
+    kd.RELATIONAL.DIRECTION = "teacher_student"  # KL(teacher ‖ student), or "student_teacher"
+    kd.EMBEDDING_L1 = CN({"WEIGHT": 0.5})  # ViLD's weight for R50
+
+
+def _add_training(cfg: CN) -> None:
+    cfg.INPUT.AUGMENTATION = "LargeScaleJitter"  # or "ShortestEdge", Detectron2's resize and flip
+    cfg.INPUT.JITTER_SIZE = 1024  # pixels, side of the square that images are cropped to
+    cfg.INPUT.JITTER_SCALE = [0.1, 2.0]  # images are first resized to fit JITTER_SIZE times a number drawn from here
+
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # of the learning rate
+    cfg.SOLVER.SAMPLING_MULTIPLIER = 0.1  # of the learning rate of deformable attention's offsets
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 3  # the newest; model_final.pth is kept besides

@@ -1,0 +1,149 @@
+"""CLIP: one door to the image and text encoders of open_clip and of OpenAI's `clip` package."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LIBRARIES = ("open_clip", "clip")
+
+
+class Clip:
+    """A frozen pair of encoders into one space.
+
+    Args:
+        model: has `encode_image(pixels)` and `encode_text(tokens)`.
+        tokenize: list of texts -> (N, T) token ids.
+        image_size: side S of the square input in pixels.
+        mean, std: of the input pixels in [0, 1], RGB.
+        provenance: library, architecture and weights, for vocabularies and caches.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenize: Callable[[list[str]], Tensor],
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        provenance: dict[str, str],
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenize = tokenize
+        self.image_size = image_size
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.provenance = provenance
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def width(self) -> int:
+        """E, the width of the shared space."""
+        return self.encode_text(["a"]).shape[1]
+
+    def to(self, device: torch.device | str) -> "Clip":
+        """Move the encoders; returns itself."""
+        self.model.to(device)
+        return self
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str], batch_size: int = 512) -> Tensor:
+        """N texts -> (N, E) float32 unit rows."""
+        chunks = [list(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
+        rows = [self.model.encode_text(self.tokenize(chunk).to(self.device)) for chunk in chunks]  # type: ignore[operator]
+        return F.normalize(torch.cat(rows).float(), dim=-1)
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """(N, 3, S, S) RGB in [0, 1] -> (N, E) float32 unit rows."""
+        mean, std = (pixels.new_tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
+        dtype = next(self.model.parameters()).dtype
+        return F.normalize(self.model.encode_image(((pixels - mean) / std).to(dtype)).float(), dim=-1)  # type: ignore[operator]
+
+
+def load_clip(
+    library: str = "open_clip",
+    architecture: str = "ViT-B-32-quickgelu",
+    weights: str = "openai",
+    device: torch.device | str = "cpu",
+) -> Clip:
+    """Load a CLIP.
+
+    Args:
+        library: "open_clip", or "clip" for OpenAI's own package.
+        architecture: a model name of the library ("ViT-B-32-quickgelu"; "ViT-B/32" for `clip`), or the path of an
+            open_clip model config (.json).
+        weights: a tag that the library downloads ("openai", "laion2b_s34b_b79k"), a checkpoint file, or "" for
+            random weights (tests).
+
+    Raises:
+        ValueError: unknown library, architecture or tag. FileNotFoundError: the config or checkpoint is not there.
+    """
+    if library == "open_clip":
+        return _load_open_clip(architecture, weights, device)
+    if library == "clip":
+        return _load_openai_clip(architecture, weights, device)
+    raise ValueError(f'MODEL.CLIP.LIBRARY "{library}" is unknown; choose one of {", ".join(LIBRARIES)}.')
+
+
+def _load_open_clip(architecture: str, weights: str, device: torch.device | str) -> Clip:
+    import open_clip
+
+    name = _register_architecture(architecture)
+    if name not in open_clip.list_models():
+        raise ValueError(
+            f'open_clip knows no model "{architecture}" (MODEL.CLIP.ARCHITECTURE). '
+            "List them with `python -c 'import open_clip; print(open_clip.list_models())'`, or give a .json config."
+        )
+    _check_weights(name, weights, [tag for model, tag in open_clip.list_pretrained() if model == name])
+    model = open_clip.create_model(name, pretrained=weights or None, device=device, weights_only=True)
+    config: dict[str, Any] = open_clip.get_model_preprocess_cfg(model)
+    side = config["size"] if isinstance(config["size"], int) else config["size"][0]
+    provenance = {"library": "open_clip", "architecture": architecture, "weights": weights or "random"}
+    return Clip(model, open_clip.get_tokenizer(name), side, config["mean"], config["std"], provenance)
+
+
+def _register_architecture(architecture: str) -> str:
+    """Make a .json model config known to open_clip under its file name; other names pass through."""
+    if not architecture.endswith(".json"):
+        return architecture
+    import open_clip
+
+    if not Path(architecture).is_file():
+        raise FileNotFoundError(f"There is no open_clip model config {architecture} (MODEL.CLIP.ARCHITECTURE).")
+    open_clip.add_model_config(architecture)
+    return Path(architecture).stem
+
+
+def _check_weights(name: str, weights: str, tags: list[str]) -> None:
+    if not weights or weights in tags or Path(weights).is_file():
+        return
+    if weights.endswith((".pt", ".pth", ".bin", ".safetensors")) or "/" in weights:
+        raise FileNotFoundError(f"There is no CLIP checkpoint {weights} (MODEL.CLIP.WEIGHTS).")
+    known = ", ".join(tags) or "none"
+    raise ValueError(f'MODEL.CLIP.WEIGHTS "{weights}" is no tag of {name}; known: {known}. A file path works too.')
+
+
+def _load_openai_clip(architecture: str, weights: str, device: torch.device | str) -> Clip:
+    if importlib.util.find_spec("clip") is None:
+        raise ImportError(
+            'MODEL.CLIP.LIBRARY "clip" needs OpenAI\'s package: pip install git+https://github.com/openai/CLIP.git, '
+            'or use "open_clip" with MODEL.CLIP.WEIGHTS "openai": the same weights.'
+        )
+    import clip
+
+    source = weights if Path(weights).is_file() else architecture
+    model, _ = clip.load(source, device=device, jit=False)
+    provenance = {"library": "clip", "architecture": architecture, "weights": weights or "openai"}
+
+    def tokenize(texts: list[str]) -> Tensor:
+        return clip.tokenize(texts, truncate=True)
+
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    return Clip(model.float(), tokenize, model.visual.input_resolution, mean, std, provenance)

@@ -1,0 +1,129 @@
+"""Build, read and write vocabularies: from names through a text encoder, or from the matrices that others ship."""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dk_detr.language.clip import Clip
+from dk_detr.language.prompts import prompt_texts
+from dk_detr.structures import Vocabulary
+
+FORMAT = "dk_detr vocabulary 1"
+
+
+def build_vocabulary(
+    names: Sequence[str], clip: Clip, prompt: str = "single", novel: Sequence[str] = ()
+) -> Vocabulary:
+    """Encode names: the unit mean of the unit embeddings of their prompts (CLIP's and ViLD's convention)."""
+    names = tuple(name.strip() for name in names)
+    if not names or not all(names):
+        raise ValueError("A vocabulary needs names, each with at least one letter; an empty one was given.")
+    _check_novel(names, novel)
+    texts = [prompt_texts(name, prompt) for name in names]
+    rows = clip.encode_text([text for group in texts for text in group])
+    means = torch.stack([part.mean(0) for part in rows.split([len(group) for group in texts])]).cpu()
+    provenance = {"encoder": " ".join(clip.provenance.values()), **clip.provenance, "prompt": prompt}
+    return Vocabulary(names, F.normalize(means, dim=-1), novel_mask(names, novel), provenance)
+
+
+def novel_mask(names: Sequence[str], novel: Sequence[str]) -> Tensor:
+    """(K,) bool, True where a name is among the novel ones."""
+    chosen = set(novel)
+    return torch.tensor([name in chosen for name in names], dtype=torch.bool)
+
+
+def _check_novel(names: Sequence[str], novel: Sequence[str]) -> None:
+    unknown = [name for name in novel if name not in set(names)]
+    if unknown:
+        raise ValueError(f'Novel names must be names of the vocabulary; the first unknown is "{unknown[0]}".')
+
+
+def save_vocabulary(vocabulary: Vocabulary, path: str) -> None:
+    """Write an .npz (names, embeddings as float32, novel, provenance as JSON), whole or not at all."""
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
+        np.savez(
+            file,
+            format=FORMAT,
+            names=np.array(vocabulary.names),
+            embeddings=vocabulary.embeddings.numpy(),
+            novel=vocabulary.novel.numpy(),
+            provenance=json.dumps(vocabulary.provenance),
+        )
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def load_vocabulary(path: str, names: Sequence[str] | None = None, novel: Sequence[str] | None = None) -> Vocabulary:
+    """Read a vocabulary file.
+
+    Args:
+        path: .npz of `save_vocabulary`; or a bare matrix (K, E), .npy or .pt, as Detic and opera ship them
+            (unnormalised float16 included).
+        names: the names of the rows of a bare matrix; an .npz brings its own and ignores them.
+        novel: the novel among them; None keeps the mask of the .npz.
+
+    Raises:
+        FileNotFoundError; ValueError for another format or a count that differs from the names.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"There is no vocabulary {path} (MODEL.VOCABULARY.TEST). Make it with tools/build_vocabulary.py."
+        )
+    if path.endswith(".npz"):
+        vocabulary = _load_npz(path)
+    else:
+        vocabulary = _load_matrix(path, names)
+    if novel is None:
+        return vocabulary
+    _check_novel(vocabulary.names, novel)
+    return Vocabulary(
+        vocabulary.names, vocabulary.embeddings, novel_mask(vocabulary.names, novel), vocabulary.provenance
+    )
+
+
+def _load_npz(path: str) -> Vocabulary:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["format"]) != FORMAT:
+                raise ValueError(f'format "{file["format"]}"')
+            provenance = {**json.loads(str(file["provenance"])), "file": path}
+            names = tuple(str(name) for name in file["names"])
+            return Vocabulary(names, _unit_rows(file["embeddings"], path), torch.from_numpy(file["novel"]), provenance)
+    except (KeyError, OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no whole vocabulary file ({error}); rebuild it: tools/build_vocabulary.py.") from error
+
+
+def _load_matrix(path: str, names: Sequence[str] | None) -> Vocabulary:
+    if names is None:
+        raise ValueError(f"{path} holds a bare matrix without names; give them in an .npz: tools/build_vocabulary.py.")
+    rows = _unit_rows(_read_matrix(path), path)
+    if len(rows) != len(names):
+        raise ValueError(f"Vocabulary {path} has {len(rows)} rows, but there are {len(names)} names for them.")
+    return Vocabulary(tuple(names), rows, torch.zeros(len(names), dtype=torch.bool), {"file": path})
+
+
+def _read_matrix(path: str) -> np.ndarray:
+    suffix = Path(path).suffix
+    if suffix == ".npy":
+        return np.load(path, allow_pickle=False)
+    if suffix in (".pt", ".pth"):
+        return torch.load(path, map_location="cpu", weights_only=True).float().numpy()
+    raise ValueError(f"A vocabulary is an .npz, .npy or .pt file, not {path}.")
+
+
+def _unit_rows(matrix: np.ndarray, path: str) -> Tensor:
+    if matrix.ndim != 2:
+        raise ValueError(f"{path} should hold a (K, E) matrix of text embeddings, not one of shape {matrix.shape}.")
+    rows = torch.from_numpy(np.asarray(matrix, dtype=np.float32))
+    if not bool(torch.isfinite(rows).all()) or bool((rows.norm(dim=1) == 0).any()):
+        raise ValueError(f"{path} holds text embeddings that are zero or not finite.")
+    return F.normalize(rows, dim=1)
