@@ -1,0 +1,49 @@
+"""SetCriterion: the detection loss of a set of predictions, every layer supervised."""
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor
+
+from dk_detr.criterion.matcher import HungarianMatcher
+from dk_detr.criterion.terms import class_loss, giou_loss, l1_loss
+from dk_detr.structures import Assignment, Predictions, Targets, record, timed
+
+TERMS = {"class": class_loss, "l1": l1_loss, "giou": giou_loss}
+
+
+class SetCriterion:
+    """Match, then weigh and sum the terms over all layers.
+
+    Args:
+        matcher: assigns objects to predictions. weights: weight of each of the terms "class", "l1" and "giou".
+    """
+
+    def __init__(self, matcher: HungarianMatcher, weights: dict[str, float]) -> None:
+        unknown = set(weights) - set(TERMS)
+        if unknown:
+            raise ValueError(f"Unknown loss terms {sorted(unknown)}; choose from {sorted(TERMS)}.")
+        self.matcher, self.weights = matcher, weights
+
+    def __call__(
+        self, predictions: Predictions, targets: Targets, prefix: str = "loss"
+    ) -> tuple[dict[str, Tensor], Assignment]:
+        """Returns the weighted losses `<prefix>_<term>`, each summed over layers and divided by the number of objects
+        in the whole batch of all workers; and the assignment they rest on."""
+        with timed(f"matching/{prefix}"):
+            assignment = self.matcher(predictions, targets)
+        count = number_of_objects(targets, predictions.logits.device)
+        losses = {}
+        for name, weight in self.weights.items():
+            by_layer = TERMS[name](predictions, targets, assignment) * (weight / count)
+            losses[f"{prefix}_{name}"] = by_layer.sum()
+            if len(by_layer) > 1:
+                record(f"last_layer/{name}", float(by_layer[-1].detach()))
+        return losses, assignment
+
+
+def number_of_objects(targets: Targets, device: torch.device) -> float:
+    """Objects a worker, averaged over workers, at least 1: a crowded image must not outweigh ten empty ones."""
+    total = torch.tensor(float(sum(targets.counts)), device=device)
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(total)
+    return max(total.item() / comm.get_world_size(), 1.0)

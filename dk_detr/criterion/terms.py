@@ -1,0 +1,45 @@
+"""Loss terms, all with one signature: predictions, targets, their assignment -> a sum for each layer.
+
+D layers, B images, Q queries, K classes, N matched pairs.
+"""
+
+import torch
+from torch import Tensor
+
+from dk_detr.layers import generalized_iou, sigmoid_focal_loss, to_xyxy
+from dk_detr.structures import Assignment, Predictions, Targets
+
+
+def class_loss(predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
+    """(D,) sigmoid focal loss over all valid queries and classes; a matched query is its object's class."""
+    logits = predictions.logits.float()
+    wanted = torch.zeros_like(logits)
+    labels = targets.padded()[0][assignment.image, assignment.target]
+    wanted[assignment.layer, assignment.image, assignment.query, labels] = 1
+    loss = sigmoid_focal_loss(logits, wanted)
+    if predictions.valid is not None:
+        loss = loss * predictions.valid[None, :, :, None]
+    return loss.flatten(1).sum(1)
+
+
+def l1_loss(predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
+    """(D,) L1 distance of matched boxes, cxcywh in [0, 1]."""
+    ours, theirs = _matched_boxes(predictions, targets, assignment)
+    return _sum_by_layer((ours - theirs).abs().sum(-1), predictions, assignment)
+
+
+def giou_loss(predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
+    """(D,) 1 - GIoU of matched boxes."""
+    ours, theirs = _matched_boxes(predictions, targets, assignment)
+    return _sum_by_layer(1 - generalized_iou(to_xyxy(ours), to_xyxy(theirs)), predictions, assignment)
+
+
+def _matched_boxes(predictions: Predictions, targets: Targets, assignment: Assignment) -> tuple[Tensor, Tensor]:
+    ours = predictions.boxes[assignment.layer, assignment.image, assignment.query].float()
+    return ours, targets.padded()[1][assignment.image, assignment.target].float()
+
+
+def _sum_by_layer(values: Tensor, predictions: Predictions, assignment: Assignment) -> Tensor:
+    # Adding the empty sum keeps the boxes in the graph when nothing is matched: DDP waits for every gradient.
+    start = predictions.boxes.float().flatten(1).sum(1) * 0
+    return start.index_add(0, assignment.layer, values)

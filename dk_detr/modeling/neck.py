@@ -1,0 +1,54 @@
+"""Neck: brings the maps of a backbone to one width and adds coarser levels."""
+
+from collections.abc import Mapping, Sequence
+
+from detectron2.layers import ShapeSpec
+from torch import Tensor, nn
+
+
+class ChannelMapper(nn.Module):
+    """A 1×1 convolution with GroupNorm for each backbone map; each extra level a strided 3×3 one.
+
+    The first extra level is made from the last backbone map, not from its mapped version (Deformable DETR).
+
+    Args:
+        input_shape: of the backbone's maps. in_features: which of them, the finest first.
+        channels: C of all levels, a multiple of 32. num_extra_levels: coarser levels beyond the backbone's.
+    """
+
+    def __init__(
+        self, input_shape: Mapping[str, ShapeSpec], in_features: Sequence[str], channels: int, num_extra_levels: int
+    ) -> None:
+        super().__init__()
+        missing = [name for name in in_features if name not in input_shape]
+        if missing:
+            raise ValueError(
+                f"MODEL.DETR.IN_FEATURES names {missing}, but the backbone gives {sorted(input_shape)}; "
+                "see MODEL.RESNETS.OUT_FEATURES."
+            )
+        self.in_features = tuple(in_features)
+        widths = [input_shape[name].channels for name in in_features]
+        self.mappers = nn.ModuleList(_conv(width, channels, kernel=1, stride=1) for width in widths)
+        extra = [widths[-1]] + [channels] * num_extra_levels
+        self.extra = nn.ModuleList(_conv(extra[i], channels, kernel=3, stride=2) for i in range(num_extra_levels))
+
+    @property
+    def num_levels(self) -> int:
+        """L, backbone levels and extra ones."""
+        return len(self.mappers) + len(self.extra)
+
+    def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Backbone maps by name -> L maps (B, C, h, w), the finest first."""
+        levels = [mapper(features[name]) for mapper, name in zip(self.mappers, self.in_features)]
+        coarsest = features[self.in_features[-1]]
+        for layer in self.extra:
+            coarsest = layer(coarsest)
+            levels.append(coarsest)
+        return levels
+
+
+def _conv(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2)
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return nn.Sequential(conv, nn.GroupNorm(32, out_channels))

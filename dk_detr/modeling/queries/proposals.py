@@ -1,0 +1,89 @@
+"""Proposals: detection queries from the image itself, the first stage of a two-stage DETR.
+
+The first stage knows only "object" and "no object". That is why it proposes things that no box was ever drawn for.
+B images, S tokens, Q queries, C channels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dk_detr.layers import box_head, inverse_sigmoid, sine_position_of_boxes
+from dk_detr.modeling.transformer import cell_centers
+from dk_detr.structures import Memory, Predictions, QueryGroup
+from dk_detr.structures.queries import DETECT
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """What the first stage gives.
+
+    Attributes:
+        group: the detection queries, in the order of their objectness.
+        objectness: (B, Q) logits of the chosen tokens, sorted, without gradient.
+        predictions: all tokens, K = 1, to be supervised.
+    """
+
+    group: QueryGroup
+    objectness: Tensor
+    predictions: Predictions
+
+
+class Proposals(nn.Module):
+    """Every token says whether it sees an object, and where; the best become queries.
+
+    Args:
+        channels: C. num_queries: Q. anchor_size: side of the box that a token of the finest level starts from, as a
+            share of the image; it doubles from level to level.
+
+    Source: Deformable DETR, two-stage; class-agnostic as in DK-DETR.
+    """
+
+    def __init__(self, channels: int, num_queries: int, anchor_size: float = 0.05) -> None:
+        super().__init__()
+        self.num_queries, self.anchor_size, self.code_width = num_queries, anchor_size, channels // 2
+        self.token = nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels))
+        self.objectness = nn.Linear(channels, 1)
+        self.box_head = box_head(channels)
+        self.to_query = nn.Sequential(nn.Linear(2 * channels, 2 * channels), nn.LayerNorm(2 * channels))
+        for linear in (self.token[0], self.to_query[0]):
+            nn.init.xavier_uniform_(linear.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
+        nn.init.constant_(self.objectness.bias, -math.log(99))  # one token in a hundred shows an object
+
+    def forward(self, memory: Memory) -> FirstStage:
+        """Choose Q places of each image. Raises ValueError if an image has fewer tokens than Q."""
+        if memory.tokens.shape[1] < self.num_queries:
+            raise ValueError(
+                f"The image gives {memory.tokens.shape[1]} tokens, fewer than MODEL.DETR.NUM_QUERIES "
+                f"{self.num_queries}: enlarge INPUT sizes or ask for fewer queries."
+            )
+        anchors, valid = self._anchors(memory)
+        tokens = self.token(memory.tokens.masked_fill(~valid[..., None], 0.0))
+        # Full precision: half floats cannot tell neighbouring scores and corners apart.
+        logits = self.objectness(tokens).float()
+        boxes = (self.box_head(tokens).float() + inverse_sigmoid(anchors)).sigmoid()
+        top, index = logits.squeeze(-1).detach().masked_fill(~valid, -1e4).topk(self.num_queries, dim=1)
+        reference = boxes.detach().gather(1, index[..., None].expand(-1, -1, 4))
+        return FirstStage(self._group(reference, memory.tokens.dtype), top, _one_layer(logits, boxes, valid))
+
+    def _group(self, reference: Tensor, dtype: torch.dtype) -> QueryGroup:
+        code = sine_position_of_boxes(reference, self.code_width)
+        position, content = self.to_query(code.to(dtype)).chunk(2, dim=-1)
+        return QueryGroup(DETECT, content, position, reference, reads=(DETECT,), steered_by=DETECT)
+
+    def _anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Start boxes (B, S, 4) and (B, S) bool, False for tokens in the padding or on the very edge."""
+        centers = cell_centers(memory)
+        sides = [self.anchor_size * 2.0**level for level in range(len(memory.shapes))]
+        lengths = torch.tensor([h * w for h, w in memory.shapes], device=centers.device)
+        size = torch.repeat_interleave(centers.new_tensor(sides), lengths)[None, :, None].expand(*centers.shape[:2], 2)
+        anchors = torch.cat([centers, size], dim=-1).expand(len(memory.tokens), -1, -1)
+        valid = ((anchors > 0.01) & (anchors < 0.99)).all(-1)
+        return anchors, valid if memory.padding is None else valid & ~memory.padding
+
+
+def _one_layer(logits: Tensor, boxes: Tensor, valid: Tensor) -> Predictions:
+    return Predictions(logits[None], boxes[None], valid)

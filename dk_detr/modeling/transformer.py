@@ -1,0 +1,142 @@
+"""Encoder and decoder: the two loops of every deformable DETR. B images, S tokens, Q queries, C channels, L levels."""
+
+import torch
+from torch import Tensor, nn
+
+from dk_detr.layers import MSDeformAttn, box_head, inverse_sigmoid, sine_position_of_cells
+from dk_detr.structures import FeaturePyramid, Memory, QuerySet, Trace
+
+
+def cell_centers(memory: Memory) -> Tensor:
+    """(B, S, 2) centre (x, y) of each token's cell in [0, 1] of the unpadded image; B is 1 without padding."""
+    device, centers = memory.tokens.device, []
+    for level, (h, w) in enumerate(memory.shapes):
+        y, x = torch.meshgrid(torch.arange(h, device=device), torch.arange(w, device=device), indexing="ij")
+        extent = torch.tensor([[w, h]], device=device) if memory.valid is None else memory.valid[:, level]
+        centers.append((torch.stack([x, y], dim=-1).flatten(0, 1) + 0.5) / extent[:, None])
+    return torch.cat(centers, dim=1)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with ReLU, added to the input and normalised after (post-norm)."""
+
+    def __init__(self, channels: int, hidden_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(channels, hidden_channels)
+        self.linear2 = nn.Linear(hidden_channels, channels)
+        self.norm = nn.LayerNorm(channels)
+        self.dropout = nn.Dropout(dropout)
+        for layer in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, C) -> (…, C)."""
+        return self.norm(x + self.dropout(self.linear2(self.dropout(self.linear1(x).relu()))))
+
+
+class EncoderLayer(nn.Module):
+    """Tokens look at tokens of all levels near their own place."""
+
+    def __init__(self, attention: MSDeformAttn, channels: int, ffn_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = attention
+        self.norm = nn.LayerNorm(channels)
+        self.dropout = nn.Dropout(dropout)
+        self.ffn = FeedForward(channels, ffn_channels, dropout)
+
+    def forward(self, tokens: Tensor, position: Tensor, reference: Tensor, memory: Memory) -> Tensor:
+        """(B, S, C) -> (B, S, C); `memory` gives the layout of the tokens."""
+        seen = self.attention(
+            tokens + position, reference, tokens, memory.shapes, memory.padding, memory.valid_ratios
+        )
+        return self.ffn(self.norm(tokens + self.dropout(seen)))
+
+
+class Encoder(nn.Module):
+    """Deformable encoder: all levels of the pyramid, as one sequence, exchange what they see.
+
+    Args:
+        layers: at least none. num_levels: L. channels: C.
+    """
+
+    def __init__(self, layers: list[EncoderLayer], num_levels: int, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.level_embed = nn.Parameter(torch.randn(num_levels, channels))
+
+    def forward(self, pyramid: FeaturePyramid) -> Memory:
+        """Feature maps -> encoded tokens with their layout."""
+        memory = Memory.from_pyramid(pyramid)
+        tokens, position = memory.tokens, self._position(memory)
+        reference = cell_centers(memory).expand(len(tokens), -1, -1)
+        for layer in self.layers:
+            tokens = layer(tokens, position, reference, memory)
+        return Memory(tokens, memory.shapes, memory.valid, memory.padding, memory.valid_ratios)
+
+    def _position(self, memory: Memory) -> Tensor:
+        width, device = memory.tokens.shape[-1], memory.tokens.device
+        codes = []
+        for level, shape in enumerate(memory.shapes):
+            valid = None if memory.valid is None else memory.valid[:, level]
+            codes.append(sine_position_of_cells(shape, valid, width, device=device) + self.level_embed[level])
+        return torch.cat(codes, dim=1).to(memory.tokens.dtype)
+
+
+class DecoderLayer(nn.Module):
+    """Queries talk among themselves, then look at the memory."""
+
+    def __init__(
+        self, cross_attention: MSDeformAttn, channels: int, num_heads: int, ffn_channels: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.self_attention = nn.MultiheadAttention(channels, num_heads, dropout=dropout, batch_first=True)
+        self.norm1 = nn.LayerNorm(channels)
+        self.cross_attention = cross_attention
+        self.norm2 = nn.LayerNorm(channels)
+        self.ffn = FeedForward(channels, ffn_channels, dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.num_heads = num_heads
+
+    def forward(
+        self, content: Tensor, position: Tensor, reference: Tensor, memory: Memory, blocked: Tensor | None
+    ) -> Tensor:
+        """(B, Q, C) content and position, (B, Q, 4) reference, (Q, Q) or (B, Q, Q) blocked -> (B, Q, C)."""
+        if blocked is not None and blocked.ndim == 3:
+            blocked = blocked.repeat_interleave(self.num_heads, dim=0)
+        q = content + position
+        said, _ = self.self_attention(q, q, content, attn_mask=blocked, need_weights=False)
+        content = self.norm1(content + self.dropout(said))
+        seen = self.cross_attention(
+            content + position, reference, memory.tokens, memory.shapes, memory.padding, memory.valid_ratios
+        )
+        return self.ffn(self.norm2(content + self.dropout(seen)))
+
+
+class Decoder(nn.Module):
+    """The loop over query groups: look, refine the boxes, go on from there.
+
+    Boxes are refined layer by layer (Deformable DETR): the next reference is this layer's box, without gradient.
+
+    Args:
+        layers: D of them, each with its own box head.
+    """
+
+    def __init__(self, layers: list[DecoderLayer], channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.box_heads = nn.ModuleList(box_head(channels) for _ in layers)
+
+    def forward(self, queries: QuerySet, memory: Memory) -> Trace:
+        """Send the groups through the layers; see `QuerySet` for who sees whom and who follows whom."""
+        content, position, reference, blocked = queries.content, queries.position, queries.reference, queries.blocked()
+        if position is None or reference is None:
+            raise ValueError("This decoder needs queries with a position and a reference.")
+        hidden, boxes = [], []
+        for layer, head in zip(self.layers, self.box_heads):
+            content = layer(content, position, reference, memory, blocked)
+            refined = (head(content).float() + inverse_sigmoid(reference)).sigmoid()
+            reference = queries.steer(refined.detach(), reference)
+            hidden.append(content)
+            boxes.append(refined)
+        return Trace(torch.stack(hidden), torch.stack(boxes), queries)
