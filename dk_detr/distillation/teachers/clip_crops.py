@@ -1,0 +1,73 @@
+"""CLIPCrops: the teacher of DK-DETR, CLIP's image encoder on crops of the live proposals. N regions, E width."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from dk_detr.distillation.guest import Guest
+from dk_detr.language import Clip
+from dk_detr.layers import to_xyxy
+from dk_detr.structures import RegionKnowledge, Regions
+
+
+class CLIPCrops:
+    """Crop boxes out of the network's input, all in one operation on the device, and encode them.
+
+    Args:
+        clip: frozen; it lives here as a guest.
+        pixel_mean, pixel_std: how the network's input was normalised, in the order of its channels.
+        bgr: whether these channels are BGR.
+        crop_scales: of the box's sides around its centre. Several are encoded, added and normalised (ViLD): 1.0, or
+            1.0 and 1.5 for context.
+        batch_size: crops that are encoded at once.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        bgr: bool,
+        crop_scales: Sequence[float] = (1.0,),
+        batch_size: int = 1024,
+    ) -> None:
+        if not crop_scales or min(crop_scales) <= 0:
+            raise ValueError(f"MODEL.TEACHER.CROP_SCALES needs positive numbers, got {tuple(crop_scales)}.")
+        self.guest, self.width, self.image_size = Guest(clip), clip.width, clip.image_size
+        self.mean, self.std, self.bgr = tuple(pixel_mean), tuple(pixel_std), bgr
+        self.crop_scales, self.batch_size = tuple(crop_scales), batch_size
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor, image_sizes: Sequence[tuple[int, int]], regions: Regions) -> RegionKnowledge:
+        """What CLIP sees in the regions.
+
+        Args:
+            pixels: (B, 3, H, W) normalised, padded network input. image_sizes: (h, w) of the images in it.
+        """
+        if len(regions) == 0:
+            return RegionKnowledge(regions, pixels.new_zeros(0, self.width))
+        views = [self._encode(self.crop(pixels, image_sizes, regions, scale)) for scale in self.crop_scales]
+        return RegionKnowledge(regions, F.normalize(sum(views[1:], start=views[0]), dim=-1))
+
+    def crop(
+        self, pixels: Tensor, image_sizes: Sequence[tuple[int, int]], regions: Regions, scale: float = 1.0
+    ) -> Tensor:
+        """(N, 3, S, S) RGB in [0, 1]: the boxes, clipped to their image and stretched to a square.
+
+        Each output pixel is the mean of what falls on it, so shrinking does not alias.
+        """
+        sizes = pixels.new_tensor([(w, h, w, h) for h, w in image_sizes])[regions.image]
+        sides = regions.boxes.new_tensor([1.0, 1.0, scale, scale])
+        xyxy = to_xyxy(regions.boxes * sides).clamp(0, 1).to(pixels.dtype) * sizes
+        rois = torch.cat([regions.image[:, None].to(pixels.dtype), xyxy], dim=1)
+        crops = roi_align(pixels, rois, output_size=self.image_size, sampling_ratio=-1, aligned=True)
+        mean, std = (pixels.new_tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
+        crops = ((crops * std + mean) / 255).clamp(0, 1)
+        return crops.flip(1) if self.bgr else crops
+
+    def _encode(self, crops: Tensor) -> Tensor:
+        clip = self.guest.on(crops.device)
+        return torch.cat([clip.encode_image(part) for part in crops.split(self.batch_size)])

@@ -1,0 +1,25 @@
+"""Semantic distillation (SKD): each region should be recognised by its own crop and by no other."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dk_detr.distillation.terms.similarity import full_precision, unit_pair, zero_with_gradient
+
+
+def semantic_kd_loss(student: Tensor, teacher: Tensor, temperature: float = 0.05) -> Tensor:
+    """Binary cross-entropy between the sigmoid of all cosines over `temperature` and the identity.
+
+    Args:
+        student (N, E): need not be unit. teacher (N, E): no gradient reaches it.
+
+    Returns: scalar, summed over all N·N pairs, divided by N; 0 with a gradient when N is 0. Finite for half inputs.
+    Raises: ValueError if the shapes differ. Source: DK-DETR (ICCV 2023), eq. 4.
+    """
+    ours, theirs = unit_pair(student, teacher)
+    if len(ours) == 0:
+        return zero_with_gradient(student)
+    with full_precision(ours.device):
+        logits = ours @ theirs.T / temperature
+    own = torch.eye(len(ours), device=ours.device)
+    return F.binary_cross_entropy_with_logits(logits, own, reduction="sum") / len(ours)
