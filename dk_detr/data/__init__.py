@@ -1,0 +1,21 @@
+"""Data: which data sets there are, and how their records become samples."""
+
+from dk_detr.data.datasets import (
+    DATASETS,
+    EVALUATOR_TYPE,
+    categories_of,
+    datasets_root,
+    load_lvis_format,
+    register_all,
+    register_lvis_format,
+)
+from dk_detr.data.loader import TrainStream, build_train_stream, train_records
+from dk_detr.data.mapper import TrainMapper, labels_among, test_mapper, train_augmentations
+
+register_all()
+
+__all__ = [
+    "DATASETS", "EVALUATOR_TYPE", "TrainMapper", "TrainStream", "build_train_stream", "categories_of", "datasets_root",
+    "labels_among", "load_lvis_format", "register_all", "register_lvis_format", "test_mapper", "train_augmentations",
+    "train_records",
+]  # fmt: skip

@@ -1,0 +1,85 @@
+"""From an annotation record to what the detector eats: image, boxes, and labels among the base words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import detectron2.data.transforms as T
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
+
+
+def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
+    """The augmentation of INPUT.AUGMENTATION."""
+    if cfg.INPUT.AUGMENTATION == "ShortestEdge":
+        return utils.build_augmentation(cfg, is_train=True)
+    if cfg.INPUT.AUGMENTATION == "LargeScaleJitter":
+        size, (low, high) = cfg.INPUT.JITTER_SIZE, cfg.INPUT.JITTER_SCALE
+        return [
+            T.ResizeScale(low, high, size, size),
+            # Not padded here: the detector pads, and then knows what is padding.
+            T.FixedSizeCrop((size, size), pad=False),
+            T.RandomFlip(),
+        ]
+    raise ValueError(f'INPUT.AUGMENTATION is "{cfg.INPUT.AUGMENTATION}"; choose LargeScaleJitter or ShortestEdge.')
+
+
+class NamedErrors:
+    """Runs a mapper; what is wrong with an image is said with its file name."""
+
+    def __init__(self, mapper: DatasetMapper) -> None:
+        self.mapper = mapper
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """A record in Detectron2's format -> what the mapper makes of it. Raises ValueError for a broken image."""
+        try:
+            return self.mapper(record)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"Image {record['file_name']} is not there.") from error
+        except (OSError, SyntaxError) as error:
+            raise ValueError(
+                f"Image {record['file_name']} cannot be read ({error}). Fetch it again, or drop it from the data set."
+            ) from error
+
+
+def test_mapper(cfg: CfgNode) -> NamedErrors:
+    """The mapper of evaluation: Detectron2's, with named errors."""
+    return NamedErrors(DatasetMapper(cfg, is_train=False))
+
+
+class TrainMapper(NamedErrors):
+    """Detectron2's mapper, then labels among the words of training; objects of other words lose their box.
+
+    Args:
+        labels: for each class of the data set its index among the words of training, or -1 where it is novel.
+    """
+
+    def __init__(self, cfg: CfgNode, labels: Sequence[int]) -> None:
+        mapper = DatasetMapper(is_train=True, augmentations=train_augmentations(cfg), image_format=cfg.INPUT.FORMAT)
+        super().__init__(mapper)
+        self.labels = torch.tensor(labels, dtype=torch.long)
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """A record in Detectron2's format -> image (3, h, w) and `instances` with base objects only."""
+        mapped = super().__call__(record)
+        instances = mapped["instances"]
+        instances.gt_classes = self.labels[instances.gt_classes]
+        mapped["instances"] = instances[instances.gt_classes >= 0]
+        return mapped
+
+
+def labels_among(names: Sequence[str], train_names: Sequence[str], novel: Sequence[str], dataset: str) -> list[int]:
+    """For each class of a data set its index among the words of training, -1 where it is novel.
+
+    Raises: ValueError for a class that is neither: the vocabulary does not fit the data set.
+    """
+    index = {name: i for i, name in enumerate(train_names)}
+    index.update({name: -1 for name in novel})
+    unknown = [name for name in names if name not in index]
+    if unknown:
+        raise ValueError(
+            f'{len(unknown)} of the {len(names)} categories of "{dataset}" are unknown to the vocabulary; the first is '
+            f'"{unknown[0]}". Build a vocabulary of all of them: tools/build_vocabulary.py --annotations ….'
+        )
+    return [index[name] for name in names]
