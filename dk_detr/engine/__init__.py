@@ -1,0 +1,6 @@
+"""Engine: what runs a detector: training, evaluation, prediction, pictures."""
+
+from dk_detr.engine.setup import one_clear_error, prepare_output, setup_cfg
+from dk_detr.engine.trainer import Trainer
+
+__all__ = ["Trainer", "one_clear_error", "prepare_output", "setup_cfg"]

@@ -1,0 +1,68 @@
+"""Checkpoints that survive a kill at any moment, and that refuse weights of another detector."""
+
+import os
+from typing import Any, cast
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from fvcore.common.checkpoint import _IncompatibleKeys
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer; files appear whole or not at all, and the last one is always readable."""
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write `<name>.pth` beside its place, move it there, then point `last_checkpoint` to it."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict(), **{k: v.state_dict() for k, v in self.checkpointables.items()}}
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info(f"Saving checkpoint to {path}")
+        torch.save({**data, **kwargs}, f"{path}.part")
+        os.replace(f"{path}.part", path)
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Say which checkpoint is the newest."""
+        path = os.path.join(self.save_dir, "last_checkpoint")
+        with open(f"{path}.part", "w") as file:
+            file.write(last_filename_basename)
+        os.replace(f"{path}.part", path)
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load; raises FileNotFoundError or ValueError in words that say which file and which key is at fault."""
+        if path and "://" not in path and not os.path.isfile(path):
+            raise FileNotFoundError(f"There are no weights {path} (MODEL.WEIGHTS).")
+        self._path = path
+        return cast("dict[str, Any]", super().load(path, *args, **kwargs))
+
+    def _load_file(self, filename: str) -> Any:
+        try:
+            return super()._load_file(filename)
+        except (RuntimeError, EOFError, OSError) as error:
+            raise ValueError(f"{filename} is no whole checkpoint ({error}).") from error
+
+    def _load_model(self, checkpoint: Any) -> Any:
+        incompatible = cast(_IncompatibleKeys, super()._load_model(checkpoint))
+        self._refuse_other_architectures(incompatible)
+        return incompatible
+
+    def _refuse_other_architectures(self, found: _IncompatibleKeys) -> None:
+        """A backbone alone may be loaded; half a detector may not: it would train or score as if nothing were wrong."""
+        if found.incorrect_shapes:
+            key, theirs, ours = found.incorrect_shapes[0]
+            raise ValueError(
+                f"{self._path} is of another detector: {key} has shape {tuple(theirs)}, this config wants "
+                f"{tuple(ours)} ({len(found.incorrect_shapes)} such keys). Use the config it was trained with."
+            )
+        # The branch exists in training only; weights are as good without it.
+        missing = [key for key in found.missing_keys if not key.startswith("branch.")]
+        parameters = [key for key, _ in self.model.named_parameters() if not key.startswith("branch.")]
+        rest = [key for key in missing if not key.startswith("backbone.")]
+        only_backbone = len(rest) == len([key for key in parameters if not key.startswith("backbone.")])
+        nothing_fits = len(missing) >= len(parameters)
+        if nothing_fits or (rest and not only_backbone):
+            raise ValueError(
+                f"{self._path} is of another detector: {len(missing)} of {len(parameters)} parameters of this config "
+                f"are not in it, for example {missing[0]}. Use the config it was trained with."
+            )

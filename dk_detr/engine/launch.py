@@ -1,0 +1,69 @@
+"""Start a function in one process or several: GPUs or CPU, spawned here or by torchrun."""
+
+import os
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+
+TIMEOUT = timedelta(minutes=30)
+
+
+def launch(main: Callable[..., None], num_processes: int, args: tuple[Any, ...] = (), device: str = "") -> None:
+    """Run `main(*args)` in `num_processes` processes that know of one another (Detectron2's `comm`).
+
+    Under torchrun the processes exist already and `num_processes` is ignored. On GPUs each process takes one and NCCL
+    connects them; on CPU it is gloo. `device` "cpu" keeps to the CPU where GPUs are present.
+    """
+    on_gpu = torch.cuda.is_available() and device != "cpu"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _join(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]), "env://", on_gpu)
+        _leave_after(main, args)
+    elif num_processes > 1:
+        if on_gpu and num_processes > torch.cuda.device_count():
+            raise ValueError(f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}.")
+        url = f"tcp://127.0.0.1:{_free_port()}"
+        torch.multiprocessing.spawn(_worker, (main, args, num_processes, url, on_gpu), nprocs=num_processes)
+    else:
+        main(*args)
+
+
+def _worker(
+    rank: int, main: Callable[..., None], args: tuple[Any, ...], world_size: int, url: str, on_gpu: bool
+) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size))
+    if not on_gpu:
+        torch.set_num_threads(max(1, torch.get_num_threads() // world_size))
+    _join(rank, world_size, url, on_gpu)
+    _leave_after(main, args)
+
+
+def _join(local_rank: int, local_size: int, url: str, on_gpu: bool) -> None:
+    if on_gpu:
+        torch.cuda.set_device(local_rank)
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("nccl" if on_gpu else "gloo", url, TIMEOUT, world_size=world_size, rank=rank)
+    # Detectron2 asks this group for the rank on this machine.
+    for first in range(0, world_size, local_size):
+        group = dist.new_group(list(range(first, first + local_size)))
+        if first <= rank < first + local_size:
+            comm._LOCAL_PROCESS_GROUP = group
+
+
+def _leave_after(main: Callable[..., None], args: tuple[Any, ...]) -> None:
+    try:
+        main(*args)
+        comm.synchronize()
+    finally:
+        comm._LOCAL_PROCESS_GROUP = None
+        dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,69 @@
+"""AdamW as DETRs want it: other rates for some parameters, no decay on norms, the whole gradient clipped."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+class ClippedAdamW(torch.optim.AdamW):
+    """AdamW that first scales the gradient of all parameters together to a norm of at most `max_norm` (0: as it is)."""
+
+    def __init__(self, groups: list[dict[str, Any]], max_norm: float, **kwargs: Any) -> None:
+        super().__init__(groups, **kwargs)
+        self.max_norm = max_norm
+
+    def step(self, closure: Any = None) -> Any:
+        """Clip, then step."""
+        if self.max_norm > 0:
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        return super().step(closure)
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> ClippedAdamW:
+    """The optimizer of SOLVER for the trainable parameters, each of which enters once."""
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if clip.ENABLED and clip.CLIP_TYPE != "full_model":
+        raise ValueError(
+            f'SOLVER.CLIP_GRADIENTS.CLIP_TYPE is "{clip.CLIP_TYPE}", but this project clips the norm of the whole '
+            'gradient, as DETRs do: set it to "full_model".'
+        )
+    max_norm = clip.CLIP_VALUE if clip.ENABLED else 0.0
+    return ClippedAdamW(parameter_groups(cfg, model), max_norm, lr=cfg.SOLVER.BASE_LR, fused=_can_fuse(model))
+
+
+def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
+    """Parameters by learning rate and decay: few groups, so that the step is quick."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    seen: set[nn.Parameter] = set()
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and parameter not in seen:
+                seen.add(parameter)
+                full_name = f"{module_name}.{name}"
+                groups.setdefault((_rate(cfg, full_name), _decay(cfg, module, name)), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+def _rate(cfg: CfgNode, name: str) -> float:
+    if name.startswith("backbone."):
+        return cfg.SOLVER.BASE_LR * cfg.SOLVER.BACKBONE_MULTIPLIER
+    if "sampling_offsets" in name:
+        return cfg.SOLVER.BASE_LR * cfg.SOLVER.SAMPLING_MULTIPLIER
+    return cfg.SOLVER.BASE_LR
+
+
+def _decay(cfg: CfgNode, module: nn.Module, name: str) -> float:
+    if isinstance(module, NORMS):
+        return cfg.SOLVER.WEIGHT_DECAY_NORM
+    if name == "bias" and cfg.SOLVER.WEIGHT_DECAY_BIAS is not None:
+        return cfg.SOLVER.WEIGHT_DECAY_BIAS
+    return cfg.SOLVER.WEIGHT_DECAY
+
+
+def _can_fuse(model: nn.Module) -> bool:
+    return all(p.is_floating_point() and p.device.type in ("cuda", "cpu") for p in model.parameters())

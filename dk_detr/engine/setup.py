@@ -1,0 +1,95 @@
+"""From the command line to a checked config, an output folder and a log."""
+
+import difflib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from dk_detr.compat import detectron2_build
+from dk_detr.config import add_dk_detr_config
+from dk_detr.layers.ops import default_backend
+
+
+def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
+    """Read a config file and KEY VALUE pairs over the defaults. Raises ValueError naming a key that does not exist."""
+    import torch
+
+    cfg = get_cfg()
+    add_dk_detr_config(cfg)
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    if not os.path.isfile(config_file):
+        raise FileNotFoundError(f"There is no config file {config_file} (--config-file).")
+    if len(opts) % 2:
+        raise ValueError(f"Options come in pairs KEY VALUE; {len(opts)} words were given: {' '.join(opts)}.")
+    with _known_keys(cfg):
+        cfg.merge_from_file(config_file)
+        cfg.merge_from_list(list(opts))
+    cfg.freeze()
+    return cfg
+
+
+@contextmanager
+def _known_keys(cfg: CfgNode) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, AssertionError) as error:
+        message = str(error.args[0]) if error.args else ""
+        if "Non-existent" not in message:
+            raise
+        key = message.split(":")[-1].strip()
+        similar = difflib.get_close_matches(key, list(_all_keys(cfg)), n=1)
+        hint = f" Did you mean {similar[0]}?" if similar else ""
+        raise ValueError(f"There is no config key {key}.{hint} All keys are explained in dk_detr/config.py.") from error
+
+
+def _all_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, CfgNode):
+            yield from _all_keys(value, f"{prefix}{key}.")
+
+
+def prepare_output(cfg: CfgNode) -> logging.Logger:
+    """Make OUTPUT_DIR, log to the terminal and to its log.txt, write its config.yaml; returns the logger."""
+    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    rank = comm.get_rank()
+    for name in ("fvcore", "detectron2"):
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
+    logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="dk_detr")
+    logger.info(
+        f"{comm.get_world_size()} process(es) on {cfg.MODEL.DEVICE}; Detectron2: {detectron2_build()}; "
+        f"deformable attention: {default_backend()}; output: {cfg.OUTPUT_DIR}"
+    )
+    if comm.is_main_process():
+        with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
+            file.write(cfg.dump())
+    return logger
+
+
+@contextmanager
+def one_clear_error() -> Iterator[None]:
+    """What a user can mend ends in one line on the terminal and exit status 1, not in a traceback.
+
+    Set DK_DETR_TRACEBACK=1 to see the traceback.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        if os.getenv("DK_DETR_TRACEBACK"):
+            raise
+        print(f"error: {_last_line(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _last_line(error: Exception) -> str:
+    """The message; of an error in a loader process, which carries a whole traceback, the end."""
+    message: Any = str(error)
+    return message.strip().splitlines()[-1] if "Original Traceback" in message else message

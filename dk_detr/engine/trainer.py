@@ -1,0 +1,178 @@
+"""The trainer: Detectron2's loop, with training that resumes exactly and says what takes the time."""
+
+import json
+import logging
+import os
+import weakref
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.engine.train_loop import AMPTrainer, TrainerBase
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter, get_event_storage
+from torch import nn
+
+from dk_detr.data import TrainMapper, TrainStream, build_train_stream, categories_of, labels_among
+from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.evaluate import count_parameters, evaluate
+from dk_detr.engine.optimizer import build_optimizer
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer(DefaultTrainer):
+    """Detectron2's `DefaultTrainer` for the detectors of this project.
+
+    A run is a function of its config: samples, augmentation and dropout of an iteration follow from SEED and the
+    iteration alone. So 10 + 10 iterations, the second ten resumed, are 20 iterations.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        TrainerBase.__init__(self)
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg, self.start_iter, self.max_iter = cfg, 0, cfg.SOLVER.MAX_ITER
+        self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        torch.manual_seed(self.seed)  # all workers start from the same weights
+        model = self.build_model(cfg)
+        stream = self.build_train_stream(cfg, model, self.seed)
+        optimizer = build_optimizer(cfg, model)
+        on_gpu = cfg.MODEL.DEVICE != "cpu"
+        ddp = create_ddp_model(
+            model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
+        )
+        step = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        self._trainer = step(ddp, _Watched(stream), optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = SafeCheckpointer(ddp, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """The model of the config, described in one line."""
+        model = build_model(cfg)
+        logger.info(f"{cfg.MODEL.META_ARCHITECTURE}: {count_parameters(model)}, {model.vocabulary.describe()}")
+        return model
+
+    @classmethod
+    def build_train_stream(cls, cfg: CfgNode, model: Any, seed: int) -> TrainStream:
+        """Samples of DATASETS.TRAIN, labelled among the model's words of training."""
+        if not cfg.DATASETS.TRAIN:
+            raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on.")
+        names = [category["name"] for category in categories_of(cfg.DATASETS.TRAIN[0])]
+        labels = labels_among(
+            names, model.train_vocabulary.names, model.vocabulary.novel_names, cfg.DATASETS.TRAIN[0]
+        )
+        return build_train_stream(cfg, TrainMapper(cfg, labels), seed)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> Any:
+        """Results of DATASETS.TEST; of one data set without its name."""
+        results = evaluate(cfg, model)
+        return next(iter(results.values())) if len(results) == 1 else results
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from the last checkpoint in OUTPUT_DIR if asked and there is one, else start from MODEL.WEIGHTS."""
+        super().resume_or_load(resume)
+        self._trainer.data_loader.stream.start_iteration = self.start_iter
+
+    def run_step(self) -> None:
+        """One iteration. Raises FloatingPointError naming iteration and images where the loss is no number."""
+        try:
+            super().run_step()
+        except FloatingPointError as error:
+            names = ", ".join(self._trainer.data_loader.last_files)
+            raise FloatingPointError(
+                f"The loss is not finite at iteration {self.iter}. Images of this worker: {names}. "
+                "Look at their boxes, or lower SOLVER.BASE_LR; the last checkpoint is from before. "
+                f"({str(error).splitlines()[-1]})"
+            ) from error
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's hooks, with seeds for each iteration and few checkpoints."""
+        cfg = self.cfg
+        made: list[HookBase] = [_SeedIteration(self.seed), hooks.IterationTimer(), hooks.LRScheduler()]
+        if comm.is_main_process():
+            keep = cfg.SOLVER.CHECKPOINTS_TO_KEEP
+            made.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=keep))
+        made.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+        if comm.is_main_process():
+            made.append(hooks.PeriodicWriter(self.build_writers(), period=20))
+        return made
+
+    def build_writers(self) -> list[Any]:
+        """Terminal, metrics.json, TensorBoard."""
+        folder = self.cfg.OUTPUT_DIR
+        return [
+            _TimesPrinter(self.max_iter), JSONWriter(os.path.join(folder, "metrics.json")), TensorboardXWriter(folder)
+        ]  # fmt: skip
+
+    def _evaluate(self) -> Any:
+        self._last_eval_results = self.test(self.cfg, self.model)
+        if comm.is_main_process():
+            write_results(self.cfg.OUTPUT_DIR, self.iter + 1, self._last_eval_results)
+        return self._last_eval_results
+
+
+def write_results(folder: str, iteration: int, results: Any) -> None:
+    """Keep evaluation results in `results.json`, with the number of iterations they belong to."""
+    path = os.path.join(folder, "results.json")
+    with open(f"{path}.part", "w") as file:
+        json.dump({"iteration": iteration, "results": results}, file, indent=2)
+    os.replace(f"{path}.part", path)
+
+
+def read_results(folder: str) -> dict[str, Any] | None:
+    """What `write_results` kept, or None."""
+    path = os.path.join(folder, "results.json")
+    if not os.path.isfile(path):
+        return None
+    with open(path) as file:
+        return json.load(file)  # type: ignore[no-any-return]
+
+
+class _Watched:
+    """Hands on a stream and remembers the files of the last batch."""
+
+    def __init__(self, stream: TrainStream) -> None:
+        self.stream = stream
+        self.last_files: list[str] = []
+
+    def __iter__(self) -> Any:
+        for batch in self.stream:
+            self.last_files = [os.path.basename(sample["file_name"]) for sample in batch]
+            yield batch
+
+
+class _SeedIteration(HookBase):
+    """Random numbers of an iteration follow from seed, iteration and worker."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_step(self) -> None:
+        sequence = np.random.SeedSequence([self.seed, self.trainer.iter, comm.get_rank()])
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+
+class _TimesPrinter(CommonMetricPrinter):
+    """Detectron2's line, and below it which share of an iteration goes where."""
+
+    def write(self) -> None:
+        super().write()
+        storage = get_event_storage()
+        medians = {key: history.median(20) for key, history in storage.histories().items()}
+        if "time" not in medians:
+            return
+        shares = []
+        for text, start in (("data", "data_time"), ("matching", "time_matching"), ("teacher", "time_teacher")):
+            seconds = sum(value for key, value in medians.items() if key.startswith(start))
+            if seconds:
+                shares.append(f"{text} {seconds / medians['time']:.1%}")
+        if "kd_regions" in medians:
+            shares.append(f"{medians['kd_regions']:.0f} regions taught")
+        self.logger.info(f"    of an iteration of {medians['time']:.3f} s: {', '.join(shares)}")

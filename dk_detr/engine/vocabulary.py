@@ -1,0 +1,71 @@
+"""What tools/build_vocabulary.py does."""
+
+import argparse
+import json
+import os
+
+from dk_detr.engine.setup import one_clear_error
+from dk_detr.language import build_vocabulary, load_clip, load_vocabulary, save_vocabulary
+from dk_detr.structures import Vocabulary
+
+
+def main(args: argparse.Namespace) -> None:
+    """Build and write; a finished file of the same request is kept."""
+    with one_clear_error():
+        names, novel = _words(args)
+        request = _request(args, names, novel)
+        if _is_done(args.output, request):
+            print(f"{args.output} is there already: {load_vocabulary(args.output).describe()}")
+            return
+        vocabulary = _build(args, names, novel)
+        provenance = {**vocabulary.provenance, "request": request}
+        save_vocabulary(Vocabulary(vocabulary.names, vocabulary.embeddings, vocabulary.novel, provenance), args.output)
+        print(f"{args.output}: {vocabulary.describe()}")
+
+
+def _build(args: argparse.Namespace, names: list[str], novel: list[str]) -> Vocabulary:
+    if args.embeddings:
+        return load_vocabulary(args.embeddings, names, novel)
+    clip = load_clip(args.library, args.architecture, args.weights)
+    return build_vocabulary(names, clip, args.prompt, novel)
+
+
+def _words(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Names and the novel among them."""
+    if args.names is not None:
+        names, novel = split_names(args.names), []
+    else:
+        categories = read_categories(args.annotations)
+        names = [category["name"] for category in categories]
+        novel = [category["name"] for category in categories if category.get("frequency") == "r"]
+    return names, novel if args.novel is None else split_names(args.novel)
+
+
+def split_names(text: str) -> list[str]:
+    """"a, b" -> ["a", "b"]. Raises ValueError where no name is left."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ValueError(f'"{text}" holds no names; give them separated by commas.')
+    return names
+
+
+def read_categories(path: str) -> list[dict[str, str]]:
+    """Categories of an annotation file, or of a file that is a list of categories, by ascending id."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no annotation file {path}.")
+    with open(path) as file:
+        content = json.load(file)
+    categories = content if isinstance(content, list) else content.get("categories", [])
+    if not categories:
+        raise ValueError(f"{path} lists no categories.")
+    return sorted(categories, key=lambda category: category["id"])
+
+
+def _request(args: argparse.Namespace, names: list[str], novel: list[str]) -> str:
+    weights = args.embeddings or args.weights
+    changed = os.path.getmtime(weights) if os.path.isfile(weights) else 0
+    return json.dumps([names, novel, args.prompt, args.library, args.architecture, weights, changed])
+
+
+def _is_done(path: str, request: str) -> bool:
+    return os.path.isfile(path) and load_vocabulary(path).provenance.get("request") == request

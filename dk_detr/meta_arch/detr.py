@@ -1,0 +1,156 @@
+"""DETR: the whole detector, put together from parts. B images, Q queries, K classes, E text width."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from dk_detr.criterion import SetCriterion
+from dk_detr.distillation import DistillationBranch
+from dk_detr.layers import to_cxcywh
+from dk_detr.meta_arch.build import parts_from_config
+from dk_detr.modeling import ChannelMapper, CosineText, Decoder, Encoder, Proposals, to_instances
+from dk_detr.structures import FeaturePyramid, Predictions, QuerySet, Targets, Vocabulary
+from dk_detr.structures.queries import DETECT
+
+
+@META_ARCH_REGISTRY.register()
+class DETR(nn.Module):
+    """An open-vocabulary two-stage DETR.
+
+    Training: list of dicts with "image" (3, h, w) in INPUT.FORMAT, "instances" (gt_boxes xyxy in pixels, gt_classes
+    indexing `train_vocabulary`) -> dict of weighted losses. Evaluation: list of dicts with "image" and the wanted
+    output "height", "width" -> list of {"instances": Instances(pred_boxes, scores, pred_classes)}, the classes
+    indexing `vocabulary`.
+
+    Args:
+        backbone, neck, encoder, proposals, decoder, classifier: the parts, in the order of the data.
+        criterion: the detection losses. branch: the distillation branch; None trains without one.
+        train_vocabulary: base words. vocabulary: the words to detect; `set_vocabulary` exchanges them.
+        pixel_mean, pixel_std: of the input channels. num_detections: of an image, at most.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        neck: ChannelMapper,
+        encoder: Encoder,
+        proposals: Proposals,
+        decoder: Decoder,
+        classifier: CosineText,
+        criterion: SetCriterion,
+        branch: DistillationBranch | None,
+        train_vocabulary: Vocabulary,
+        vocabulary: Vocabulary,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        num_detections: int,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.encoder = backbone, neck, encoder
+        self.proposals, self.decoder, self.classifier = proposals, decoder, classifier
+        self.criterion, self.branch, self.num_detections = criterion, branch, num_detections
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+        # Words are not learnt: checkpoints are free of them, and any vocabulary of the same encoder fits.
+        self.train_vocabulary = train_vocabulary
+        self.register_buffer("train_text", train_vocabulary.embeddings, persistent=False)
+        self.register_buffer("text", vocabulary.embeddings, persistent=False)
+        self.set_vocabulary(vocabulary)
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    text: Tensor
+    train_text: Tensor
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return parts_from_config(cfg, build_backbone(cfg))
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Detect these words from now on. Raises ValueError if they come from a text encoder of another width."""
+        width = self.classifier.projections[0].out_features
+        if vocabulary.width != width:
+            raise ValueError(
+                f"This detector compares with text embeddings of width {width}; the vocabulary "
+                f"({vocabulary.describe()}) comes from another text encoder. Rebuild it with the detector's MODEL.CLIP."
+            )
+        self.vocabulary = vocabulary
+        self.text = vocabulary.embeddings.to(self.text.device)
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """See the class."""
+        images = self.preprocess(batched_inputs)
+        return self.losses(images, self.targets(batched_inputs)) if self.training else self.detect(images, batched_inputs)
+
+    def losses(self, images: ImageList, targets: Targets) -> dict[str, Tensor]:
+        """The weighted losses of one training step."""
+        first_stage = self.proposals(memory := self.encoder(self.see(images)))
+        queries = self.branch.add_queries(first_stage) if self.branch else QuerySet((first_stage.group,))
+        trace = self.decoder(queries, memory)
+        hidden, boxes = trace.of(DETECT)
+        predictions = Predictions(self.classifier(hidden, self.train_text), boxes)
+        losses, assignment = self.criterion(predictions, targets)
+        losses |= self.criterion(first_stage.predictions, targets.class_agnostic(), "loss_proposal")[0]
+        if self.branch:
+            losses |= self.branch(
+                images.tensor, images.image_sizes, first_stage, trace, self.classifier, assignment, targets
+            )
+        return losses
+
+    @torch.no_grad()
+    def detect(self, images: ImageList, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Detections in the size that each input asks for; only the last decoder layer speaks."""
+        memory = self.encoder(self.see_one_by_one(images))
+        trace = self.decoder(QuerySet((self.proposals(memory).group,)), memory)
+        logits = self.classifier.score(self.classifier.project(trace.hidden[-1], -1), self.text)
+        found = to_instances(logits, trace.boxes[-1], images.image_sizes, self.num_detections)
+        return [
+            {"instances": detector_postprocess(one, given.get("height", size[0]), given.get("width", size[1]))}
+            for one, given, size in zip(found, batched_inputs, images.image_sizes)
+        ]
+
+    def see(self, images: ImageList) -> FeaturePyramid:
+        """Feature maps of a padded batch."""
+        levels = self.neck(self.backbone(images.tensor))
+        return FeaturePyramid.from_padded(levels, images.image_sizes, tuple(images.tensor.shape[-2:]))
+
+    def see_one_by_one(self, images: ImageList) -> FeaturePyramid:
+        """The same, where images of different size never see padding: convolutions and group norms would, and then
+        detections would depend on the company of an image."""
+        if all(tuple(size) == tuple(images.tensor.shape[-2:]) for size in images.image_sizes):
+            return self.see(images)
+        alone = [ImageList(image[None], [tuple(image.shape[-2:])]) for image in images]
+        return FeaturePyramid.stack([self.see(one) for one in alone])
+
+    def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalise, move to the device, pad to one size on the right and below."""
+        pixels = [(given["image"].to(self.device) - self.pixel_mean) / self.pixel_std for given in batched_inputs]
+        return ImageList.from_tensors(pixels)
+
+    def targets(self, batched_inputs: list[dict[str, Any]]) -> Targets:
+        """Ground truth in the frame of the network. Raises ValueError for a class outside the training vocabulary."""
+        labels, boxes = [], []
+        for given in batched_inputs:
+            instances = given["instances"].to(self.device)
+            h, w = instances.image_size
+            boxes.append(to_cxcywh(instances.gt_boxes.tensor / instances.gt_boxes.tensor.new_tensor([w, h, w, h])))
+            labels.append(instances.gt_classes)
+            if len(labels[-1]) and int(labels[-1].max()) >= len(self.train_vocabulary):
+                raise ValueError(
+                    f"Image {given.get('file_name', '?')}: class {int(labels[-1].max())} is not among the "
+                    f"{len(self.train_vocabulary)} words of training; use dk_detr's mapper (dk_detr.data)."
+                )
+        return Targets(tuple(labels), tuple(boxes))

@@ -1,0 +1,27 @@
+#!/usr/bin/env python3
+"""Train or evaluate a detector, the Detectron2 way.
+
+    tools/train_net.py --config-file configs/dk_detr_R50.yaml --num-gpus 8
+    tools/train_net.py --config-file configs/dk_detr_R50.yaml --eval-only MODEL.WEIGHTS model.pth
+    torchrun --nproc-per-node 8 tools/train_net.py --config-file configs/dk_detr_R50.yaml
+"""
+
+import argparse
+
+import dk_detr  # noqa: F401  registers the detectors; first, so that Detectron2 can be imported
+from dk_detr.engine.train import main
+
+
+def parse() -> argparse.Namespace:
+    """The arguments of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes; on a machine without GPU, CPU processes")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS on DATASETS.TEST")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main(parse())
