@@ -20,6 +20,8 @@ export OMP_NUM_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$
 export MPLBACKEND ?= Agg
 export DETECTRON2_DATASETS ?= datasets
 export PYTHONUNBUFFERED := 1
+# This tree's code, also where the tree was copied or moved together with its .venv.
+export PYTHONPATH := $(CURDIR)
 
 help:
 	@echo 'make demo     train, evaluate and show mini DK-DETR (15 minutes on 2 cores; goes on where it stopped)'

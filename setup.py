@@ -1,8 +1,8 @@
 """Installs the package `dk_detr`; `make venv` does so in .venv with the exact versions of requirements.txt.
 
-Detectron2 is not listed, because the package index carries no build of it under that name: see requirements-detectron2.txt,
-or build it from source. What Detectron2 itself imports is listed here, since it is installed without its dependencies
-(its own limits are those of 2021).
+Detectron2 is not listed, because the package index carries no build of it under that name: see
+requirements-detectron2.txt, or build it from source. What Detectron2 itself imports is listed here, since it is
+installed without its dependencies (its own limits are those of 2021).
 """
 
 from setuptools import find_packages, setup

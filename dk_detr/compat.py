@@ -1,10 +1,11 @@
 """Makes Detectron2 importable on today's Python stack: the first thing that `import dk_detr` does.
 
-Detectron2 0.6 is from 2021 and the last release. Since then NumPy and Pillow have dropped names that it uses, and the package
-index carries its Python files only, without the compiled module `detectron2._C`. Each function here mends one such
-thing, only where it is missing, and may be called any number of times. A Detectron2 built from source keeps its own `_C`.
+Detectron2 0.6 is from 2021 and the last release. Since then NumPy and Pillow have dropped names that it uses, and the
+package index carries its Python files only, without the compiled module `detectron2._C`. Each function here mends one
+such thing, only where it is missing, and may be called any number of times. A Detectron2 built from source keeps its
+own `_C`.
 
-Nothing but the standard library is imported at the top, so that a missing package is reported by name and with its remedy.
+Nothing but the standard library is imported at the top, so that a missing package is named together with its remedy.
 """
 
 import importlib
@@ -43,8 +44,9 @@ KNOWN_NOISE: tuple[tuple[type[Warning], str], ...] = (
     (UserWarning, r"torch\.meshgrid: in an upcoming release"),
     (UserWarning, r"pkg_resources is deprecated as an API"),
     (DeprecationWarning, r"`torch\.jit\.script` is deprecated"),
+    (DeprecationWarning, r"The 'warn' method is deprecated"),
 )
-"""Warnings that Detectron2 0.6 raises against itself and that nobody can act on: category and start of the message."""
+"""Warnings of Detectron2 0.6 and lvis against themselves, which nobody can act on: category, start of the message."""
 
 
 def make_importable() -> None:
@@ -64,14 +66,14 @@ def require_packages() -> None:
     """Refuse to go on without a package that everything needs; without this the error would come from deep inside."""
     for module, package in REQUIRED.items():
         if importlib.util.find_spec(module) is None:
-            raise ImportError(_absent(module, f"pip install {package}"))
+            raise ImportError(_absent(module, f"`pip install {package}`"))
     if importlib.util.find_spec("detectron2") is None:
-        raise ImportError(_absent("detectron2", f"{INSTALL_DETECTRON2}`, or build it from source. `pip install uv"))
+        raise ImportError(_absent("detectron2", f"`pip install uv && {INSTALL_DETECTRON2}`, or build it from source"))
     require_matching_torchvision()
 
 
 def require_matching_torchvision() -> None:
-    """Refuse a torchvision built for another torch (the CPU-only one, say), which fails as "operator … does not exist"."""
+    """Refuse a torchvision built for another torch (the CPU-only one, say): "operator … does not exist"."""
     import torch
 
     try:
@@ -110,9 +112,9 @@ def detectron2_build() -> Literal["source", "pure Python"]:
 
 
 class MissingExtension(ModuleType):
-    """Stands in for `detectron2._C`, so that Detectron2 imports; using a compiled operator raises an error that says so.
+    """Stands in for `detectron2._C`, so that Detectron2 imports; using a compiled operator raises an error saying so.
 
-    DK-DETR needs none of them: rotated boxes, Detectron2's own deformable convolution and its fast COCO evaluation do.
+    DK-DETR needs none; rotated boxes, Detectron2's own deformable convolution and fast COCO evaluation do.
     The three answers below are what `detectron2.utils.collect_env` asks of the extension for the log.
     """
 
@@ -158,8 +160,8 @@ def silence_known_noise() -> None:
         warnings.filterwarnings("ignore", message=message, category=category)
 
 
-def _absent(module: str, command: str) -> str:
+def _absent(module: str, remedy: str) -> str:
     return (
         f"dk_detr needs `{module}`, which this Python ({sys.executable}) does not have. "
-        f"`make venv` sets up everything in .venv; by hand: `{command}`."
+        f"`make venv` sets up everything in .venv; by hand: {remedy}."
     )

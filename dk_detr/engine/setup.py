@@ -36,6 +36,15 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     return cfg
 
 
+def without_distillation(cfg: CfgNode) -> CfgNode:
+    """The config of the same detector without teacher and companion queries: all that inference needs."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.KD.TERMS = []
+    cfg.freeze()
+    return cfg
+
+
 @contextmanager
 def _known_keys(cfg: CfgNode) -> Iterator[None]:
     try:

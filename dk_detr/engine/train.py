@@ -10,7 +10,7 @@ from detectron2.utils import comm
 
 from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.launch import launch
-from dk_detr.engine.setup import one_clear_error, prepare_output, setup_cfg
+from dk_detr.engine.setup import one_clear_error, prepare_output, setup_cfg, without_distillation
 from dk_detr.engine.trainer import Trainer, read_results, write_results
 
 
@@ -26,7 +26,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
 
 
 def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
-    model = build_model(cfg)
+    model = build_model(without_distillation(cfg))
     checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         raise ValueError("--eval-only needs weights: add MODEL.WEIGHTS some.pth, or --resume for those of OUTPUT_DIR.")

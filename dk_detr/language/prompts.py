@@ -27,7 +27,7 @@ VILD_TEMPLATES = _vild_templates()
 
 
 def readable(name: str) -> str:
-    """A category name as words: "speaker_(stero_equipment)" -> "speaker (stero equipment)", "cup/mug" -> "cup or mug"."""
+    """A category name as words: "speaker_(stero_equipment)" -> "speaker (stero equipment)", "a/b" -> "a or b"."""
     return name.replace("_", " ").replace("/", " or ").lower().strip().rstrip(".")
 
 

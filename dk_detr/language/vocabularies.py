@@ -99,7 +99,7 @@ def _load_npz(path: str) -> Vocabulary:
             names = tuple(str(name) for name in file["names"])
             return Vocabulary(names, _unit_rows(file["embeddings"], path), torch.from_numpy(file["novel"]), provenance)
     except (KeyError, OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no whole vocabulary file ({error}); rebuild it: tools/build_vocabulary.py.") from error
+        raise ValueError(f"{path} is no whole vocabulary ({error}); rebuild it: tools/build_vocabulary.py.") from error
 
 
 def _load_matrix(path: str, names: Sequence[str] | None) -> Vocabulary:

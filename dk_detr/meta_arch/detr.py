@@ -93,7 +93,9 @@ class DETR(nn.Module):
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """See the class."""
         images = self.preprocess(batched_inputs)
-        return self.losses(images, self.targets(batched_inputs)) if self.training else self.detect(images, batched_inputs)
+        if self.training:
+            return self.losses(images, self.targets(batched_inputs))
+        return self.detect(images, batched_inputs)
 
     def losses(self, images: ImageList, targets: Targets) -> dict[str, Tensor]:
         """The weighted losses of one training step."""

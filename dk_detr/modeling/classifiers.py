@@ -1,4 +1,7 @@
-"""Classifiers: from query features to class logits. D layers, B images, Q queries, C channels, K classes, E text width."""
+"""Classifiers: from query features to class logits.
+
+D layers, B images, Q queries, C channels, K classes, E text width.
+"""
 
 import torch
 from torch import Tensor, nn
