@@ -1,0 +1,97 @@
+"""What tools/show_run.py promises: a table, and pictures from what the run left in its folder."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dk_detr.engine import show_run
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "show_run.py"
+METRICS = {"AP": 31.25, "APr": 20.0, "APc": 30.0, "APf": 40.0, "AP50-base": 60.0, "AP50-novel": 41.06}
+
+
+@pytest.fixture
+def show(monkeypatch):
+    """Runs the tool with its command line; returns its exit status."""
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr("sys.argv", ["show_run.py", *map(str, arguments)])
+        try:
+            runpy.run_path(str(TOOL), run_name="__main__")
+        except SystemExit as stopped:
+            return int(stopped.code or 0)
+        return 0
+
+    return run
+
+
+def save_results(run: Path) -> None:
+    """What training and evaluation leave: results.json, the detections, and metrics.json."""
+    (run / "results.json").write_text(json.dumps({"iteration": 40, "results": {"bbox": METRICS}}))
+    rows = [
+        {"image_id": i, "category_id": 3, "bbox": [5.0, 5.0, 30.0, 30.0], "score": 0.9} for i in range(1, 6)
+    ]  # fmt: skip
+    folder = run / "inference" / "mini_lvis_test"
+    folder.mkdir(parents=True)
+    (folder / "lvis_results.json").write_text(json.dumps(rows))
+    lines = [{"iteration": i, "time": 3.0, "loss_class": 5.0 / i, "loss_kd_semantic": 1.0} for i in (19, 39)]
+    (run / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_finished_run_is_shown_without_its_weights(show, tiny_run, capsys):
+    save_results(tiny_run)
+    (tiny_run / "model_final.pth").unlink()  # so nothing could be predicted anew
+    assert show(tiny_run, "--images", 3) == 0
+    output = capsys.readouterr().out
+    for word in ("AP50-novel", "41.1", "31.2", "iterations", "40", "minutes", "2.0"):
+        assert word in output
+    for name in ("detections.png", "curves.png"):
+        assert str(tiny_run / "pictures" / name) in output
+        assert Image.open(tiny_run / "pictures" / name).width > 500
+
+
+def test_saved_detections_are_those_that_are_drawn(show, tiny_run):
+    save_results(tiny_run)
+    show(tiny_run, "--images", 2)
+    drawn = Image.open(tiny_run / "pictures" / "detections.png").tobytes()
+    show(tiny_run, "--images", 2, "--confidence-threshold", 0.95)
+    assert Image.open(tiny_run / "pictures" / "detections.png").tobytes() != drawn
+
+
+def test_without_saved_detections_the_weights_are_asked(show, tiny_run, capsys):
+    assert show(tiny_run, "--images", 2) == 0
+    assert (tiny_run / "pictures" / "detections.png").is_file()
+    output = capsys.readouterr().out
+    assert "was not evaluated yet" in output and "--eval-only" in output
+    assert "curves.png" not in output
+
+
+@pytest.mark.parametrize(
+    ("lost", "arguments", "message"),
+    [
+        ("config.yaml", (), "holds no run"),
+        ("model_final.pth", (), "MODEL.WEIGHTS is empty"),
+        ("nothing", ("--images", 0), "--images must be 1 or more"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_clear_error(show, tiny_run, capsys, lost, arguments, message):
+    (tiny_run / lost).unlink(missing_ok=True)
+    assert show(tiny_run, *arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def record(number: int, *classes: int) -> dict:
+    return {"image_id": number, "annotations": [{"category_id": c} for c in classes]}
+
+
+def test_images_with_novel_objects_come_first_and_each_novel_class_early():
+    records = [record(0, 1, 1), record(1, 7), record(2, 1, 7), record(3, 2), record(4, 8), record(5, 1)]
+    for seed in range(5):
+        chosen = [r["image_id"] for r in show_run.choose_images(records, {7, 8}, 4, seed)]
+        assert {4} < set(chosen[:2]) <= {1, 2, 4}  # one image of each novel class
+        assert set(chosen[:3]) == {1, 2, 4}
+        assert chosen == [r["image_id"] for r in show_run.choose_images(records, {7, 8}, 4, seed)]
+    assert len(show_run.choose_images(records, {7}, 100, 0)) == len(records)
