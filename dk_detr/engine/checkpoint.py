@@ -1,6 +1,7 @@
 """Checkpoints that survive a kill at any moment, and that refuse weights of another detector."""
 
 import os
+import pickle
 from typing import Any, cast
 
 import torch
@@ -39,10 +40,13 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> Any:
         try:
             return super()._load_file(filename)
-        except (RuntimeError, EOFError, OSError) as error:
-            raise ValueError(f"{filename} is no whole checkpoint ({error}).") from error
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            reason = str(error).split("\n")[0]
+            raise ValueError(f"{filename} is no whole checkpoint ({reason}).") from error
 
     def _load_model(self, checkpoint: Any) -> Any:
+        if getattr(self.model, "branch", None) is None:  # built for inference: distillation is absent, not missed
+            checkpoint["model"] = {k: v for k, v in checkpoint["model"].items() if not k.startswith("branch.")}
         incompatible = cast(_IncompatibleKeys, super()._load_model(checkpoint))
         self._refuse_other_architectures(incompatible)
         return incompatible
@@ -65,4 +69,10 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise ValueError(
                 f"{self._path} is of another detector: {len(missing)} of {len(parameters)} parameters of this config "
                 f"are not in it, for example {missing[0]}. Use the config it was trained with."
+            )
+        surplus = [key for key in found.unexpected_keys if not key.startswith(("branch.", "backbone."))]
+        if surplus and not only_backbone:
+            raise ValueError(
+                f"{self._path} is of another detector: it holds {len(surplus)} parameters that this config has no place "
+                f"for, for example {surplus[0]}. Use the config it was trained with."
             )

@@ -20,7 +20,9 @@ class ClippedAdamW(torch.optim.AdamW):
         """Clip, then step."""
         if self.max_norm > 0:
             parameters = [p for group in self.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+            # Under mixed precision a fused optimizer is given gradients that still carry the scale.
+            scale = getattr(self, "grad_scale", None)
+            torch.nn.utils.clip_grad_norm_(parameters, self.max_norm * (1.0 if scale is None else float(scale)))
         return super().step(closure)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -30,7 +31,10 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     if len(opts) % 2:
         raise ValueError(f"Options come in pairs KEY VALUE; {len(opts)} words were given: {' '.join(opts)}.")
     with _known_keys(cfg):
-        cfg.merge_from_file(config_file)
+        try:
+            cfg.merge_from_file(config_file)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{config_file} is no YAML file: {error}.") from error
         cfg.merge_from_list(list(opts))
     cfg.freeze()
     return cfg

@@ -33,7 +33,8 @@ def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results: Any = Trainer.test(cfg, model)
     if comm.is_main_process():
-        write_results(cfg.OUTPUT_DIR, 0, results)
+        done = read_results(cfg.OUTPUT_DIR)
+        write_results(cfg.OUTPUT_DIR, done["iteration"] if done else 0, results)
 
 
 def _train(cfg: CfgNode, resume: bool) -> None:

@@ -1,5 +1,6 @@
 """The trainer: Detectron2's loop, with training that resumes exactly and says what takes the time."""
 
+import fnmatch
 import json
 import logging
 import os
@@ -63,10 +64,12 @@ class Trainer(DefaultTrainer):
         """Samples of DATASETS.TRAIN, labelled among the model's words of training."""
         if not cfg.DATASETS.TRAIN:
             raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on.")
-        names = [category["name"] for category in categories_of(cfg.DATASETS.TRAIN[0])]
-        labels = labels_among(
-            names, model.train_vocabulary.names, model.vocabulary.novel_names, cfg.DATASETS.TRAIN[0]
-        )
+        first, *others = cfg.DATASETS.TRAIN
+        names = [category["name"] for category in categories_of(first)]
+        for other in others:
+            if [category["name"] for category in categories_of(other)] != names:
+                raise ValueError(f'DATASETS.TRAIN: "{other}" has other categories than "{first}".')
+        labels = labels_among(names, model.train_vocabulary.names, model.vocabulary.novel_names, first)
         return build_train_stream(cfg, TrainMapper(cfg, labels), seed)
 
     @classmethod
@@ -79,6 +82,15 @@ class Trainer(DefaultTrainer):
         """Go on from the last checkpoint in OUTPUT_DIR if asked and there is one, else start from MODEL.WEIGHTS."""
         super().resume_or_load(resume)
         self._trainer.data_loader.stream.start_iteration = self.start_iter
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the run; the `DefaultTrainer` of Detectron2 0.6 forgets the optimizer."""
+        return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a run again where `state_dict` left it."""
+        TrainerBase.load_state_dict(self, state_dict)
+        self._trainer.load_state_dict(state_dict["_trainer"])
 
     def run_step(self) -> None:
         """One iteration. Raises FloatingPointError naming iteration and images where the loss is no number."""
@@ -98,8 +110,8 @@ class Trainer(DefaultTrainer):
         made: list[HookBase] = [_SeedIteration(self.seed), hooks.IterationTimer(), hooks.LRScheduler()]
         if comm.is_main_process():
             keep = cfg.SOLVER.CHECKPOINTS_TO_KEEP
-            made.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=keep))
-        made.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+            made.append(_KeepNewest(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=keep))
+        made.append(_EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
         if comm.is_main_process():
             made.append(hooks.PeriodicWriter(self.build_writers(), period=20))
         return made
@@ -114,7 +126,8 @@ class Trainer(DefaultTrainer):
     def _evaluate(self) -> Any:
         self._last_eval_results = self.test(self.cfg, self.model)
         if comm.is_main_process():
-            write_results(self.cfg.OUTPUT_DIR, self.iter + 1, self._last_eval_results)
+            # After the last iteration Detectron2 has counted one on already.
+            write_results(self.cfg.OUTPUT_DIR, min(self.iter + 1, self.max_iter), self._last_eval_results)
         return self._last_eval_results
 
 
@@ -157,6 +170,24 @@ class _SeedIteration(HookBase):
     def before_step(self) -> None:
         sequence = np.random.SeedSequence([self.seed, self.trainer.iter, comm.get_rank()])
         torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+
+class _EvalHook(hooks.EvalHook):
+    """Detectron2's also evaluates a run that fails in its very last iteration, which would then pass for finished."""
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+
+
+class _KeepNewest(hooks.PeriodicCheckpointer):
+    """Counts the checkpoints of the run before it was interrupted among those that make room."""
+
+    def before_train(self) -> None:
+        super().before_train()
+        folder, first = self.checkpointer.save_dir, f"model_{self.trainer.start_iter:07d}.pth"
+        names = sorted(fnmatch.filter(os.listdir(folder), "model_[0-9]*.pth"))
+        self.recent_checkpoints = [os.path.join(folder, name) for name in names if name < first]
 
 
 class _TimesPrinter(CommonMetricPrinter):
