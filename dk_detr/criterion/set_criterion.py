@@ -25,17 +25,17 @@ class SetCriterion:
         self.matcher, self.weights = matcher, weights
 
     def __call__(
-        self, predictions: Predictions, targets: Targets, prefix: str = "loss"
+        self, predictions: Predictions, targets: Targets, stage: str = ""
     ) -> tuple[dict[str, Tensor], Assignment]:
-        """Returns the weighted losses `<prefix>_<term>`, each summed over layers and divided by the number of objects
+        """Returns the weighted losses `loss_<stage><term>`, each summed over layers and divided by the number of objects
         in the whole batch of all workers; and the assignment they rest on."""
-        with timed(f"matching/{prefix}"):
+        with timed(f"matching_{stage}"):
             assignment = self.matcher(predictions, targets)
         count = number_of_objects(targets, predictions.logits.device)
         losses = {}
         for name, weight in self.weights.items():
             by_layer = TERMS[name](predictions, targets, assignment) * (weight / count)
-            losses[f"{prefix}_{name}"] = by_layer.sum()
+            losses[f"loss_{stage}{name}"] = by_layer.sum()
             if len(by_layer) > 1:
                 record(f"last_layer/{name}", float(by_layer[-1].detach()))
         return losses, assignment

@@ -14,6 +14,7 @@ from dk_detr.distillation.gather import gather_rows
 from dk_detr.distillation.slots import SlotSelection
 from dk_detr.distillation.teachers import CLIPCrops
 from dk_detr.distillation.terms import embedding_l1_loss, relational_kd_loss, semantic_kd_loss
+from dk_detr.distillation.terms.relational import DIRECTIONS
 from dk_detr.modeling import CosineText, FirstStage
 from dk_detr.structures import Assignment, QueryGroup, QuerySet, RegionKnowledge, Targets, Trace, record, timed
 from dk_detr.structures.queries import DETECT
@@ -171,6 +172,7 @@ def build_terms(names: Sequence[str], settings: TermSettings) -> list[Term]:
 
 
 def _relational(settings: TermSettings, weight: float) -> list[Term]:
+    _choose("MODEL.KD.RELATIONAL.DIRECTION", settings.relational_direction, DIRECTIONS)
     loss = partial(
         relational_kd_loss, temperature=settings.relational_temperature, direction=settings.relational_direction
     )

@@ -105,7 +105,7 @@ class DETR(nn.Module):
         hidden, boxes = trace.of(DETECT)
         predictions = Predictions(self.classifier(hidden, self.train_text), boxes)
         losses, assignment = self.criterion(predictions, targets)
-        losses |= self.criterion(first_stage.predictions, targets.class_agnostic(), "loss_proposal")[0]
+        losses |= self.criterion(first_stage.predictions, targets.class_agnostic(), "proposal_")[0]
         if self.branch:
             losses |= self.branch(
                 images.tensor, images.image_sizes, first_stage, trace, self.classifier, assignment, targets
@@ -150,9 +150,10 @@ class DETR(nn.Module):
             h, w = instances.image_size
             boxes.append(to_cxcywh(instances.gt_boxes.tensor / instances.gt_boxes.tensor.new_tensor([w, h, w, h])))
             labels.append(instances.gt_classes)
-            if len(labels[-1]) and int(labels[-1].max()) >= len(self.train_vocabulary):
+            unknown = labels[-1][(labels[-1] < 0) | (labels[-1] >= len(self.train_vocabulary))].tolist()
+            if unknown:
                 raise ValueError(
-                    f"Image {given.get('file_name', '?')}: class {int(labels[-1].max())} is not among the "
+                    f"Image {given.get('file_name', '?')}: class {unknown[0]} is not among the "
                     f"{len(self.train_vocabulary)} words of training; use dk_detr's mapper (dk_detr.data)."
                 )
         return Targets(tuple(labels), tuple(boxes))

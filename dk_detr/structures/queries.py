@@ -49,8 +49,11 @@ class QuerySet:
         names = [group.name for group in self.groups]
         if not names or names[0] != DETECT or len(set(names)) < len(names):
             raise ValueError(f'A query set starts with the group "{DETECT}" and names each group once, got {names}.')
-        if self.groups[0].reads != (DETECT,):
-            raise ValueError(f'The detection queries may see only themselves, got reads={self.groups[0].reads}.')
+        reads, steered_by = self.groups[0].reads, self.groups[0].steered_by
+        if reads != (DETECT,) or steered_by not in (None, DETECT):
+            raise ValueError(
+                f"The detection queries may see and follow only themselves, got reads={reads}, steered_by={steered_by!r}."
+            )
         for group in self.groups:
             if group.steered_by not in (None, group.name) and len(self[group.steered_by]) != len(group):
                 raise ValueError(f'Group "{group.name}" follows "{group.steered_by}", which has another size.')

@@ -55,8 +55,9 @@ def _check_shapes(value: Tensor, spatial_shapes: Sequence[tuple[int, int]], loca
             f"sampling_locations {tuple(locations.shape)} and attention_weights {tuple(weights.shape)} disagree; "
             "wanted (B, Q, H, L, P, 2) and (B, Q, H, L, P)."
         )
-    if locations.shape[3] != len(spatial_shapes) or locations.shape[2] != value.shape[2]:
+    images, heads, levels = value.shape[0], value.shape[2], len(spatial_shapes)
+    if (locations.shape[0], *locations.shape[2:4]) != (images, heads, levels):
         raise ValueError(
-            f"sampling_locations {tuple(locations.shape)} should have {value.shape[2]} heads and "
-            f"{len(spatial_shapes)} levels at axes 2 and 3."
+            f"sampling_locations {tuple(locations.shape)} should have {images} images, {heads} heads and {levels} "
+            "levels at axes 0, 2 and 3."
         )
