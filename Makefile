@@ -98,7 +98,7 @@ $(CLIP)/.done: $(WORLD)/.done | $(READY)
 
 $(VOCABULARY): $(CLIP)/.done | $(READY)
 	@echo '[3/5] vocabulary -> $(VOCABULARY)'
-	$(PY) tools/build_vocabulary.py --annotations $(WORLD)/annotations/mini_lvis_test.json --prompt single \
+	$(PY) tools/build_vocabulary.py --annotations $(WORLD)/annotations/mini_lvis_test.json \
 		--architecture configs/mini/mini_clip.json --weights $(CLIP)/mini_clip.pt --output $@
 
 $(DETECTOR)/.done: $(VOCABULARY) | $(READY)
