@@ -123,6 +123,9 @@ def _check(
     annotation: dict[str, Any], records: dict[int, dict[str, Any]], contiguous: dict[int, int], json_file: str
 ) -> None:
     where = f"{json_file}, annotation {annotation.get('id', '?')}"
+    missing = [key for key in ("image_id", "category_id", "bbox") if key not in annotation]
+    if missing:
+        raise ValueError(f"{where} has no {missing}.")
     if annotation["image_id"] not in records:
         raise ValueError(f"{where}: its image {annotation['image_id']} is not in the file.")
     where += f" of image {os.path.basename(records[annotation['image_id']]['file_name'])}"

@@ -15,6 +15,7 @@ from detectron2.data import DatasetCatalog, DatasetFromList
 from detectron2.data.build import filter_images_with_only_crowd_annotations, trivial_batch_collator
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
+from torch import Generator
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 Sample = dict[str, Any]
@@ -51,6 +52,8 @@ class TrainStream:
             batch_sampler=batches,
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
+            # Else it draws from the global one, once a start: a resumed run would go on with other dropout.
+            generator=Generator(),
         )
 
 
@@ -91,7 +94,11 @@ def _numpy_seed(*seed: int) -> Iterator[None]:
 def train_records(names: list[str]) -> list[Sample]:
     """The records of data sets that have at least one box."""
     records = [record for name in names for record in DatasetCatalog.get(name)]
-    return filter_images_with_only_crowd_annotations(records)
+    records = filter_images_with_only_crowd_annotations(records)
+    if not records:
+        known = ", ".join(f'"{name}"' for name in names)
+        raise ValueError(f"No image of {known} (DATASETS.TRAIN) has a box: there is nothing to train on.")
+    return records
 
 
 def build_train_stream(cfg: CfgNode, mapper: Callable[[Sample], Sample], seed: int) -> TrainStream:
