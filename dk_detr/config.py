@@ -16,6 +16,9 @@ def _add_detr(cfg: CN) -> None:
     detr.IN_FEATURES = ["res3", "res4", "res5"]  # backbone maps, the finest first
     detr.NUM_EXTRA_LEVELS = 1  # coarser maps beyond the backbone's, each half the size of the one before
     detr.CHANNELS = 256  # C, a multiple of 32 and of NUM_HEADS
+    # What detection queries start as: "Proposals", position and content from the boxes of the first stage (the paper),
+    # or "Mixed", position from the boxes, content learned (DINO; better in the mini world).
+    detr.QUERIES = "Proposals"
     detr.NUM_QUERIES = 300  # Q, also the number of proposals
     detr.NUM_HEADS = 8
     detr.NUM_POINTS = 4  # sampled by each head on each level

@@ -27,8 +27,8 @@ class SetCriterion:
     def __call__(
         self, predictions: Predictions, targets: Targets, stage: str = ""
     ) -> tuple[dict[str, Tensor], Assignment]:
-        """Returns the weighted losses `loss_<stage><term>`, each summed over layers and divided by the number of objects
-        in the whole batch of all workers; and the assignment they rest on."""
+        """Returns the weighted losses `loss_<stage><term>`, each summed over layers and divided by the number of
+        objects in the whole batch of all workers; and the assignment they rest on."""
         with timed(f"matching_{stage}"):
             assignment = self.matcher(predictions, targets)
         count = number_of_objects(targets, predictions.logits.device)

@@ -16,7 +16,16 @@ from dk_detr.distillation import (
 )
 from dk_detr.language import clip_from_config, vocabularies_from_config
 from dk_detr.layers import MSDeformAttn
-from dk_detr.modeling import ChannelMapper, CosineText, Decoder, DecoderLayer, Encoder, EncoderLayer, Proposals
+from dk_detr.modeling import (
+    QUERIES,
+    ChannelMapper,
+    CosineText,
+    Decoder,
+    DecoderLayer,
+    Encoder,
+    EncoderLayer,
+    Proposals,
+)
 
 
 def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
@@ -28,7 +37,7 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
         "backbone": backbone,
         "neck": neck,
         "encoder": build_encoder(detr, neck.num_levels),
-        "proposals": Proposals(detr.CHANNELS, detr.NUM_QUERIES, detr.ANCHOR_SIZE),
+        "proposals": build_queries(detr),
         "decoder": build_decoder(detr, neck.num_levels),
         "classifier": CosineText(
             detr.CHANNELS,
@@ -45,6 +54,13 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
         "pixel_std": cfg.MODEL.PIXEL_STD,
         "num_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
     }
+
+
+def build_queries(detr: CfgNode) -> Proposals:
+    """The first stage, which makes the detection queries of MODEL.DETR.QUERIES."""
+    if detr.QUERIES not in QUERIES:
+        raise ValueError(f'MODEL.DETR.QUERIES is "{detr.QUERIES}"; choose one of {", ".join(QUERIES)}.')
+    return QUERIES[detr.QUERIES](detr.CHANNELS, detr.NUM_QUERIES, detr.ANCHOR_SIZE)
 
 
 def build_encoder(detr: CfgNode, num_levels: int) -> Encoder:

@@ -3,10 +3,10 @@
 from dk_detr.modeling.classifiers import CosineText
 from dk_detr.modeling.neck import ChannelMapper
 from dk_detr.modeling.postprocess import to_instances
-from dk_detr.modeling.queries.proposals import FirstStage, Proposals
+from dk_detr.modeling.queries import QUERIES, FirstStage, Mixed, Proposals
 from dk_detr.modeling.transformer import Decoder, DecoderLayer, Encoder, EncoderLayer
 
 __all__ = [
-    "ChannelMapper", "CosineText", "Decoder", "DecoderLayer", "Encoder", "EncoderLayer", "FirstStage", "Proposals",
-    "to_instances",
+    "QUERIES", "ChannelMapper", "CosineText", "Decoder", "DecoderLayer", "Encoder", "EncoderLayer", "FirstStage",
+    "Mixed", "Proposals", "to_instances",
 ]  # fmt: skip

@@ -52,7 +52,7 @@ class QuerySet:
         reads, steered_by = self.groups[0].reads, self.groups[0].steered_by
         if reads != (DETECT,) or steered_by not in (None, DETECT):
             raise ValueError(
-                f"The detection queries may see and follow only themselves, got reads={reads}, steered_by={steered_by!r}."
+                f"The detection queries see and follow themselves only, got reads={reads}, steered_by={steered_by!r}."
             )
         for group in self.groups:
             if group.steered_by not in (None, group.name) and len(self[group.steered_by]) != len(group):

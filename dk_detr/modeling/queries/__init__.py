@@ -1,5 +1,7 @@
 """Where detection queries come from."""
 
-from dk_detr.modeling.queries.proposals import Proposals
+from dk_detr.modeling.queries.proposals import FirstStage, Mixed, Proposals
 
-__all__ = ["Proposals"]
+QUERIES: dict[str, type[Proposals]] = {"Proposals": Proposals, "Mixed": Mixed}  # by their name in MODEL.DETR.QUERIES
+
+__all__ = ["QUERIES", "FirstStage", "Mixed", "Proposals"]

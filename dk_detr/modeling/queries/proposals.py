@@ -44,13 +44,10 @@ class Proposals(nn.Module):
     def __init__(self, channels: int, num_queries: int, anchor_size: float = 0.05) -> None:
         super().__init__()
         self.num_queries, self.anchor_size, self.code_width = num_queries, anchor_size, channels // 2
-        self.token = nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels))
+        self.token = linear_norm(channels, channels)
         self.objectness = nn.Linear(channels, 1)
         self.box_head = box_head(channels)
-        self.to_query = nn.Sequential(nn.Linear(2 * channels, 2 * channels), nn.LayerNorm(2 * channels))
-        for linear in (self.token[0], self.to_query[0]):
-            nn.init.xavier_uniform_(linear.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
+        self.to_query = linear_norm(2 * channels, 2 * channels)
         nn.init.constant_(self.objectness.bias, -math.log(99))  # one token in a hundred shows an object
 
     def forward(self, memory: Memory) -> FirstStage:
@@ -69,9 +66,13 @@ class Proposals(nn.Module):
         reference = boxes.detach().gather(1, index[..., None].expand(-1, -1, 4))
         return FirstStage(self._group(reference, memory.tokens.dtype), top, _one_layer(logits, boxes, valid))
 
+    def position_and_content(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, Q, 2C) sine codes of the chosen boxes -> two (B, Q, C)."""
+        position, content = self.to_query(code).chunk(2, dim=-1)
+        return position, content
+
     def _group(self, reference: Tensor, dtype: torch.dtype) -> QueryGroup:
-        code = sine_position_of_boxes(reference, self.code_width)
-        position, content = self.to_query(code.to(dtype)).chunk(2, dim=-1)
+        position, content = self.position_and_content(sine_position_of_boxes(reference, self.code_width).to(dtype))
         return QueryGroup(DETECT, content, position, reference, reads=(DETECT,), steered_by=DETECT)
 
     def _anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:
@@ -83,6 +84,32 @@ class Proposals(nn.Module):
         anchors = torch.cat([centers, size], dim=-1).expand(len(memory.tokens), -1, -1)
         valid = ((anchors > 0.01) & (anchors < 0.99)).all(-1)
         return anchors, valid if memory.padding is None else valid & ~memory.padding
+
+
+class Mixed(Proposals):
+    """Position from the proposals, content learned: the image says where to look, experience what for.
+
+    All contents start at zero: a slot is only a rank among proposals, and means nothing by itself. Differs from
+    `Proposals` in the content alone. Source: mixed query selection of DINO (ICLR 2023), which starts from noise.
+    """
+
+    def __init__(self, channels: int, num_queries: int, anchor_size: float = 0.05) -> None:
+        super().__init__(channels, num_queries, anchor_size)
+        self.to_query = linear_norm(2 * channels, channels)
+        self.content = nn.Embedding(num_queries, channels)
+        nn.init.zeros_(self.content.weight)
+
+    def position_and_content(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Proposals`; the content is the same for all images."""
+        return self.to_query(code), self.content.weight.to(code.dtype).expand(len(code), -1, -1)
+
+
+def linear_norm(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A linear layer, Xavier-uniform, and a LayerNorm."""
+    linear = nn.Linear(in_channels, out_channels)
+    nn.init.xavier_uniform_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(linear, nn.LayerNorm(out_channels))
 
 
 def _one_layer(logits: Tensor, boxes: Tensor, valid: Tensor) -> Predictions:
