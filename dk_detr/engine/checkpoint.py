@@ -73,6 +73,6 @@ class SafeCheckpointer(DetectionCheckpointer):
         surplus = [key for key in found.unexpected_keys if not key.startswith(("branch.", "backbone."))]
         if surplus and not only_backbone:
             raise ValueError(
-                f"{self._path} is of another detector: it holds {len(surplus)} parameters that this config has no place "
-                f"for, for example {surplus[0]}. Use the config it was trained with."
+                f"{self._path} is of another detector: it holds {len(surplus)} parameters that this config has no "
+                f"place for, for example {surplus[0]}. Use the config it was trained with."
             )

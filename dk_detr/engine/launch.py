@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -27,7 +28,12 @@ def launch(main: Callable[..., None], num_processes: int, args: tuple[Any, ...] 
         if on_gpu and num_processes > torch.cuda.device_count():
             raise ValueError(f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}.")
         url = f"tcp://127.0.0.1:{_free_port()}"
-        torch.multiprocessing.spawn(_worker, (main, args, num_processes, url, on_gpu), nprocs=num_processes)
+        try:
+            torch.multiprocessing.spawn(_worker, (main, args, num_processes, url, on_gpu), nprocs=num_processes)
+        except torch.multiprocessing.ProcessExitedException as error:
+            if error.exit_code != 1:
+                raise
+            sys.exit(1)  # the process has said why
     else:
         main(*args)
 

@@ -1,6 +1,7 @@
 """CLIP: one door to the image and text encoders of open_clip and of OpenAI's `clip` package."""
 
 import importlib.util
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,13 @@ def _load_open_clip(architecture: str, weights: str, device: torch.device | str)
             "List them with `python -c 'import open_clip; print(open_clip.list_models())'`, or give a .json config."
         )
     _check_weights(name, weights, [tag for model, tag in open_clip.list_pretrained() if model == name])
-    model = open_clip.create_model(name, pretrained=weights or None, device=device, weights_only=True)
+    try:
+        model = open_clip.create_model(name, pretrained=weights or None, device=device, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        if not Path(weights).is_file():
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{weights} (MODEL.CLIP.WEIGHTS) holds no weights of {architecture}: {reason}") from error
     config: dict[str, Any] = open_clip.get_model_preprocess_cfg(model)
     side = config["size"] if isinstance(config["size"], int) else config["size"][0]
     provenance = {"library": "open_clip", "architecture": architecture, "weights": weights or "random"}

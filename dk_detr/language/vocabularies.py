@@ -2,9 +2,11 @@
 
 import json
 import os
+import pickle
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -98,7 +100,7 @@ def _load_npz(path: str) -> Vocabulary:
             provenance = {**json.loads(str(file["provenance"])), "file": path}
             names = tuple(str(name) for name in file["names"])
             return Vocabulary(names, _unit_rows(file["embeddings"], path), torch.from_numpy(file["novel"]), provenance)
-    except (KeyError, OSError, ValueError, EOFError) as error:
+    except (KeyError, OSError, ValueError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path} is no whole vocabulary ({error}); rebuild it: tools/build_vocabulary.py.") from error
 
 
@@ -113,11 +115,15 @@ def _load_matrix(path: str, names: Sequence[str] | None) -> Vocabulary:
 
 def _read_matrix(path: str) -> np.ndarray:
     suffix = Path(path).suffix
-    if suffix == ".npy":
-        return np.load(path, allow_pickle=False)
-    if suffix in (".pt", ".pth"):
+    if suffix not in (".npy", ".pt", ".pth"):
+        raise ValueError(f"A vocabulary is an .npz, .npy or .pt file, not {path}.")
+    try:
+        if suffix == ".npy":
+            return np.load(path, allow_pickle=False)
         return torch.load(path, map_location="cpu", weights_only=True).float().numpy()
-    raise ValueError(f"A vocabulary is an .npz, .npy or .pt file, not {path}.")
+    except (OSError, ValueError, EOFError, RuntimeError, AttributeError, pickle.UnpicklingError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{path} holds no whole matrix of text embeddings ({reason}).") from error
 
 
 def _unit_rows(matrix: np.ndarray, path: str) -> Tensor:
