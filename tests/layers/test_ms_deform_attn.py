@@ -1,0 +1,150 @@
+"""`ms_deform_attn` by its definition: bilinear samples of each level, weighted and summed, head by head.
+
+B images, Q queries, S tokens, H heads, D channels of a head, L levels, P points.
+"""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from dk_detr.layers.ops import available_backends, default_backend, ms_deform_attn
+
+SHAPES = ((4, 6), (2, 3))
+
+
+def one_sample(values: list[list[float]], x: float, y: float) -> float:
+    """What one point of weight 1 sees of one level with one channel."""
+    level = torch.tensor(values)
+    location = torch.tensor([x, y]).view(1, 1, 1, 1, 1, 2)
+    return ms_deform_attn(level.reshape(1, -1, 1, 1), [tuple(level.shape)], location, torch.ones(1, 1, 1, 1, 1)).item()
+
+
+def random_arguments(dtype=torch.float32, shapes=SHAPES, queries: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    b, heads, width, points = 2, 3, 4, 2
+    value = torch.randn(b, sum(h * w for h, w in shapes), heads, width, generator=generator, dtype=dtype)
+    locations = torch.rand(b, queries, heads, len(shapes), points, 2, generator=generator, dtype=dtype) * 1.2 - 0.1
+    weights = torch.rand(b, queries, heads, len(shapes), points, generator=generator, dtype=dtype)
+    return value, locations, weights
+
+
+def defined_by_loops(value: Tensor, shapes, locations: Tensor, weights: Tensor) -> Tensor:
+    """The definition read aloud: four neighbours, each with its share, zero outside."""
+    b, q, heads, levels, points, _ = locations.shape
+    out = torch.zeros(b, q, heads, value.shape[-1], dtype=value.dtype)
+    starts = [sum(h * w for h, w in shapes[:level]) for level in range(levels)]
+    for i, j, head, level, point in torch.cartesian_prod(*map(torch.arange, (b, q, heads, levels, points))).tolist():
+        h, w = shapes[level]
+        x = locations[i, j, head, level, point, 0].item() * w - 0.5
+        y = locations[i, j, head, level, point, 1].item() * h - 0.5
+        for row, column in [(math.floor(y) + dy, math.floor(x) + dx) for dy in (0, 1) for dx in (0, 1)]:
+            if 0 <= row < h and 0 <= column < w:
+                share = (1 - abs(y - row)) * (1 - abs(x - column)) * weights[i, j, head, level, point]
+                out[i, j, head] += share * value[i, starts[level] + row * w + column, head]
+    return out.flatten(2)
+
+
+def test_a_point_on_a_cell_centre_sees_that_cell() -> None:
+    assert one_sample([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], x=2.5 / 3, y=0.5 / 2) == pytest.approx(3.0)
+
+
+def test_a_point_between_four_cells_sees_their_mean() -> None:
+    assert one_sample([[1.0, 2.0], [5.0, 8.0]], x=0.5, y=0.5) == pytest.approx(4.0)
+
+
+def test_a_point_a_quarter_of_the_way_sees_three_quarters_of_the_nearer_cell() -> None:
+    assert one_sample([[0.0, 8.0], [0.0, 8.0]], x=0.25 + 0.25 * 0.5, y=0.25) == pytest.approx(2.0)
+
+
+def test_a_point_on_the_edge_sees_half_and_a_point_outside_nothing() -> None:
+    assert one_sample([[6.0]], x=0.0, y=0.5) == pytest.approx(3.0)
+    assert one_sample([[6.0]], x=0.0, y=0.0) == pytest.approx(1.5)
+    assert one_sample([[6.0]], x=1.6, y=0.5) == 0.0
+    assert one_sample([[6.0]], x=0.5, y=-100.0) == 0.0
+
+
+def test_it_is_what_its_definition_says() -> None:
+    value, locations, weights = random_arguments()
+    torch.testing.assert_close(
+        ms_deform_attn(value, SHAPES, locations, weights), defined_by_loops(value, SHAPES, locations, weights)
+    )
+
+
+def test_levels_of_one_cell_work() -> None:
+    shapes = ((1, 1), (1, 4), (3, 1))
+    value, locations, weights = random_arguments(shapes=shapes)
+    torch.testing.assert_close(
+        ms_deform_attn(value, shapes, locations, weights), defined_by_loops(value, shapes, locations, weights)
+    )
+
+
+def test_weights_count_levels_and_points_and_need_not_sum_to_one() -> None:
+    value = torch.ones(1, 30, 1, 1)
+    locations = torch.full((1, 1, 1, 2, 2, 2), 0.5)
+    weights = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(1, 1, 1, 2, 2)
+    assert ms_deform_attn(value, SHAPES, locations, weights).item() == pytest.approx(10.0)
+
+
+def test_no_queries_give_no_answers() -> None:
+    value, locations, weights = random_arguments(queries=0)
+    assert ms_deform_attn(value, SHAPES, locations, weights).shape == (2, 0, 12)
+
+
+def test_the_layout_in_memory_does_not_matter() -> None:
+    arguments = random_arguments()
+    value, locations, weights = (x.transpose(0, -1).contiguous().transpose(0, -1) for x in arguments)
+    assert not value.is_contiguous() and not locations.is_contiguous()
+    torch.testing.assert_close(
+        ms_deform_attn(value, SHAPES, locations, weights),
+        ms_deform_attn(arguments[0], SHAPES, arguments[1], arguments[2]),
+    )
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    arguments = random_arguments(torch.float64, queries=2)
+    value, locations, weights = (x.requires_grad_() for x in arguments)
+    assert torch.autograd.gradcheck(lambda v, x, a: ms_deform_attn(v, SHAPES, x, a), (value, locations, weights))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_near_full_precision(dtype: torch.dtype) -> None:
+    value, locations, weights = random_arguments()
+    full = ms_deform_attn(value, SHAPES, locations, weights)
+    half = ms_deform_attn(value.to(dtype), SHAPES, locations.to(dtype), weights.to(dtype))
+    assert half.dtype == dtype
+    assert (half.float() - full).abs().max() < 0.1
+
+
+def test_images_and_heads_do_not_mix() -> None:
+    value, locations, weights = random_arguments()
+    before = ms_deform_attn(value, SHAPES, locations, weights).unflatten(-1, (3, 4))
+    value[1, :, 2] += 1
+    changed = (ms_deform_attn(value, SHAPES, locations, weights).unflatten(-1, (3, 4)) != before).any(-1).any(1)
+    assert changed.tolist() == [[False, False, False], [False, False, True]]
+
+
+def test_auto_is_an_available_backend() -> None:
+    assert "reference" in available_backends()
+    assert default_backend() in available_backends()
+
+
+def test_an_unknown_backend_is_refused_by_name() -> None:
+    value, locations, weights = random_arguments()
+    with pytest.raises(ValueError, match='"abacus".*reference'):
+        ms_deform_attn(value, SHAPES, locations, weights, backend="abacus")
+
+
+def test_shapes_that_disagree_are_refused() -> None:
+    value, locations, weights = random_arguments()
+    with pytest.raises(ValueError, match="30 tokens.*make 24"):
+        ms_deform_attn(value, SHAPES[:1], locations, weights)
+    with pytest.raises(ValueError, match="attention_weights .* disagree"):
+        ms_deform_attn(value, SHAPES, locations, weights[..., :1])
+    with pytest.raises(ValueError, match="3 heads and 2 levels"):
+        ms_deform_attn(value, SHAPES, locations[:, :, :2], weights[:, :, :2])
+    with pytest.raises(ValueError, match="3 heads and 2 levels"):
+        ms_deform_attn(value, SHAPES, locations[:, :, :, :1], weights[:, :, :, :1])
+    with pytest.raises(ValueError, match="2 images"):
+        ms_deform_attn(value, SHAPES, locations[:1], weights[:1])

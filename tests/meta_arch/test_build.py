@@ -1,0 +1,111 @@
+"""From a config to a detector: the parts are as asked for, and bad combinations are refused by both their names."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+from torch.nn import functional as F
+
+from dk_detr import add_dk_detr_config
+from dk_detr.language import save_vocabulary
+from dk_detr.meta_arch import DETR, build
+from dk_detr.structures import Vocabulary
+from tests.model_fixtures import WIDTH, TwoConvolutions, random, tiny_clip, tiny_vocabulary
+
+SMALL = {
+    "IN_FEATURES": ["fine", "coarse"], "CHANNELS": 32, "NUM_QUERIES": 12, "NUM_HEADS": 4, "NUM_POINTS": 2,
+    "ENCODER_LAYERS": 1, "DECODER_LAYERS": 2, "FFN_CHANNELS": 48,
+}  # fmt: skip
+
+
+@pytest.fixture
+def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CfgNode:
+    """A small detector that is taught everything by the stand-in for CLIP."""
+    cfg = get_cfg()
+    add_dk_detr_config(cfg)
+    cfg.MODEL.DETR.update(SMALL)
+    cfg.MODEL.VOCABULARY.TEST = str(tmp_path / "words.npz")
+    cfg.MODEL.KD.TERMS = ["semantic", "relational", "embedding_l1"]
+    save_vocabulary(tiny_vocabulary(), cfg.MODEL.VOCABULARY.TEST)
+    monkeypatch.setattr(build, "clip_from_config", lambda cfg: tiny_clip())
+    return cfg
+
+
+def detector(cfg: CfgNode) -> DETR:
+    return DETR(**build.parts_from_config(cfg, TwoConvolutions()))
+
+
+def test_the_numbers_of_the_config_reach_the_parts(cfg: CfgNode) -> None:
+    cfg.MODEL.DETR.NUM_EXTRA_LEVELS = 2
+    cfg.MODEL.KD.NUM_SLOTS, cfg.MODEL.KD.SLOT_FILTERS = 7, ["unmatched", "duplicates"]
+    cfg.MODEL.KD.READS, cfg.MODEL.KD.REFERENCE, cfg.MODEL.KD.LAYERS = ["distil", "detect"], "stay", "all"
+    cfg.MODEL.TEACHER.CROP_SCALES = [1.0, 1.5]
+    cfg.MODEL.DETR.MATCHER.L1_COST, cfg.MODEL.DETR.LOSS.GIOU_WEIGHT = 6.0, 3.0
+    built = detector(cfg)
+    assert built.neck.num_levels == 4 and built.decoder.layers[0].cross_attention.num_levels == 4
+    assert built.proposals.num_queries == len(built.branch.content.weight) == 12
+    assert built.branch.slots.num_slots == 7 and built.branch.slots.filters == ("unmatched", "duplicates")
+    companions = built.branch.companions
+    assert (companions.reads, companions.reference, built.branch.layers) == (("distil", "detect"), "stay", "all")
+    assert built.branch.teacher.crop_scales == (1.0, 1.5)
+    assert built.criterion.matcher.l1_cost == 6.0 and built.criterion.weights["giou"] == 3.0
+    names = [term.name for term in built.branch.terms]
+    assert names == ["semantic", "relational_image", "relational_batch", "embedding_l1"]
+    assert built.branch.terms[-1].weight == 0.5
+
+
+def test_without_terms_there_is_neither_branch_nor_teacher(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
+    cfg.MODEL.KD.TERMS = []
+    built = detector(cfg)
+    assert built.branch is None and not [key for key in built.state_dict() if key.startswith("branch")]
+
+
+def test_training_takes_the_base_words_of_the_vocabulary(cfg: CfgNode) -> None:
+    built = detector(cfg)
+    assert built.train_vocabulary.names == ("word 0", "word 2", "word 3")
+    assert built.vocabulary.names == tiny_vocabulary().names
+
+
+def test_the_teacher_reads_the_channels_in_the_order_of_the_input(cfg: CfgNode) -> None:
+    for order, bgr in (("RGB", False), ("BGR", True)):
+        cfg.INPUT.FORMAT = order
+        assert detector(cfg).branch.teacher.bgr is bgr
+
+
+def test_a_teacher_of_another_width_than_the_words_is_refused(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "clip_from_config", lambda cfg: tiny_clip(width=8))
+    with pytest.raises(ValueError, match=r"\(MODEL\.CLIP\) gives .* width 8, but MODEL\.VOCABULARY\.TEST has width 16"):
+        detector(cfg)
+
+
+def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: CfgNode, tmp_path: Path) -> None:
+    cfg.MODEL.VOCABULARY.TRAIN = str(tmp_path / "narrow.npz")
+    narrow = Vocabulary(("a",), F.normalize(random(1, WIDTH // 2), dim=1), torch.zeros(1, dtype=torch.bool))
+    save_vocabulary(narrow, cfg.MODEL.VOCABULARY.TRAIN)
+    with pytest.raises(ValueError, match=r"MODEL\.VOCABULARY\.TRAIN .* and MODEL\.VOCABULARY\.TEST .* widths differ"):
+        detector(cfg)
+
+
+@pytest.mark.parametrize(
+    ("node", "key", "value", "message"),
+    [
+        ("DETR", "DECODER_LAYERS", 0, "MODEL.DETR.DECODER_LAYERS must be at least 1, got 0"),
+        ("DETR", "NUM_HEADS", 5, "32 channels do not divide among 5 heads"),
+        ("DETR", "IN_FEATURES", ["fine", "res5"], r"MODEL.DETR.IN_FEATURES names \['res5'\]"),
+        ("KD", "TERMS", ["semantic", "magic"], 'MODEL.KD.TERMS is "magic"'),
+        ("KD", "GROUP", "noise", 'MODEL.KD.GROUP is "noise"'),
+        ("KD", "READS", ["everybody"], 'MODEL.KD.READS is "everybody"'),
+        ("KD", "REFERENCE", "wander", 'MODEL.KD.REFERENCE is "wander"'),
+        ("KD", "LAYERS", "first", 'MODEL.KD.LAYERS is "first"'),
+        ("KD", "SLOT_FILTERS", ["novel"], r"MODEL.KD.SLOT_FILTERS knows .* not \['novel'\]"),
+        ("KD", "NUM_SLOTS", 0, "MODEL.KD.NUM_SLOTS must be at least 1, got 0"),
+        ("TEACHER", "CROP_SCALES", [0.0], "MODEL.TEACHER.CROP_SCALES needs positive numbers"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_bad_values_are_refused_when_built(cfg: CfgNode, node: str, key: str, value: object, message: str) -> None:
+    cfg.MODEL[node][key] = value
+    with pytest.raises(ValueError, match=message):
+        detector(cfg)

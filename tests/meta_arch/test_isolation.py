@@ -1,0 +1,120 @@
+"""The one idea of the house: companions learn beside the detection queries, which never notice.
+
+Isolation is of activations. Weights are shared, so distillation still trains the detector; that is its point.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dk_detr.distillation import Companions
+from dk_detr.meta_arch import DETR
+from dk_detr.structures import QuerySet
+from tests.model_fixtures import QUERIES, random, tiny_branch, tiny_detector, tiny_input, training_losses
+
+INPUTS = [tiny_input(seed=1), tiny_input((32, 40), seed=2)]
+LEARNING_ALONE = [
+    {"companions": Companions(reference=reference), "layers": layers}
+    for reference in ("follow", "stay")
+    for layers in ("last", "all")
+]
+
+
+def step(detector: DETR) -> tuple[Tensor, Tensor, QuerySet]:
+    """The summed detection and distillation losses of a step, and the queries that it started from."""
+    started = []
+    add_queries = detector.branch.add_queries
+    detector.branch.add_queries = lambda stage: started.append(add_queries(stage)) or started[-1]
+    losses = training_losses(detector, INPUTS)
+    taught = sum(loss for name, loss in losses.items() if "_kd_" in name)
+    detected = sum(loss for name, loss in losses.items() if "_kd_" not in name)
+    return detected, taught, started[0]
+
+
+def detection_losses(detector: DETR) -> dict[str, Tensor]:
+    losses = training_losses(detector, INPUTS)
+    return {name: loss for name, loss in losses.items() if "_kd_" not in name}
+
+
+@pytest.mark.parametrize("settings", LEARNING_ALONE, ids=str)
+def test_distillation_gives_no_gradient_to_detection_queries(settings: dict[str, Any]) -> None:
+    detector = tiny_detector(tiny_branch(**settings))
+    _, taught, queries = step(detector)
+    (grad,) = torch.autograd.grad(taught, queries["detect"].content)
+    assert not grad.any()
+
+
+def test_distillation_does_teach_its_own_queries_and_every_shared_part() -> None:
+    detector = tiny_detector(tiny_branch())
+    _, taught, queries = step(detector)
+    content, position = torch.autograd.grad(
+        taught, [queries["distil"].content, queries["distil"].position], retain_graph=True
+    )
+    chosen = content.any(-1).sum(1)
+    assert (chosen > 0).all() and position.any()
+    taught.backward()
+    assert detector.branch.content.weight.grad.any()
+    for part in (detector.decoder.layers, detector.encoder, detector.backbone, detector.classifier.projections[-1]):
+        assert any(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
+
+
+def test_distillation_moves_no_box_head_and_no_objectness() -> None:
+    detector = tiny_detector(tiny_branch(layers="all"))
+    step(detector)[1].backward()
+    for part in (detector.decoder.box_heads, detector.proposals.box_head, detector.proposals.objectness):
+        assert not any(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
+
+
+def test_companions_that_read_the_detection_queries_do_teach_them() -> None:
+    """What they read, they may blame: this is why the default is that they read themselves only."""
+    detector = tiny_detector(tiny_branch(companions=Companions(reads=("distil", "detect"))))
+    _, taught, queries = step(detector)
+    assert torch.autograd.grad(taught, queries["detect"].content)[0].any()
+
+
+@pytest.mark.parametrize("reads", [("distil",), ("detect",), ("distil", "detect")])
+def test_detection_gives_no_gradient_to_the_companions(reads: tuple[str, ...]) -> None:
+    detector = tiny_detector(tiny_branch(companions=Companions(reads=reads)))
+    detected, _, queries = step(detector)
+    for companion in (queries["distil"].content, detector.branch.content.weight):
+        assert not torch.autograd.grad(detected, companion, retain_graph=True)[0].any()
+    assert torch.autograd.grad(detected, queries["detect"].content)[0].any()
+
+
+@pytest.mark.parametrize("reads", [("distil",), ("distil", "detect")])
+@pytest.mark.parametrize("reference", ["follow", "stay"])
+def test_a_detector_with_company_has_the_losses_of_one_without(reads: tuple[str, ...], reference: str) -> None:
+    alone = detection_losses(tiny_detector())
+    company = detection_losses(tiny_detector(tiny_branch(companions=Companions(reads=reads, reference=reference))))
+    assert alone.keys() == company.keys()
+    for name, loss in alone.items():
+        torch.testing.assert_close(company[name], loss, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_what_the_companions_are_changes_no_detection_loss_but_their_own() -> None:
+    detector = tiny_detector(tiny_branch())
+    before, taught = detection_losses(detector), step(detector)[1]
+    with torch.no_grad():
+        detector.branch.content.weight.copy_(3 * random(QUERIES, 32, seed=9))
+    for name, loss in detection_losses(detector).items():
+        torch.testing.assert_close(before[name], loss)
+    assert (step(detector)[1] - taught).abs() > 1e-3
+
+
+def test_distilling_into_the_detection_queries_has_no_companions_and_does_teach_them() -> None:
+    detector = tiny_detector(tiny_branch(companions=Companions(group="detect")))
+    _, taught, queries = step(detector)
+    assert [group.name for group in queries.groups] == ["detect"]
+    assert torch.autograd.grad(taught, queries["detect"].content)[0].any()
+
+
+@pytest.mark.parametrize("settings", [{}, {"companions": Companions(group="detect")}], ids=["distil", "detect"])
+def test_inference_is_the_same_with_the_branch_and_without(settings: dict[str, Any]) -> None:
+    """To the last bit, at the same cost: companions and teacher are absent, not switched off."""
+    with_branch, without = tiny_detector(tiny_branch(**settings)), tiny_detector()
+    for ours, theirs in zip(with_branch(INPUTS), without(INPUTS)):
+        for field in ("scores", "pred_classes"):
+            assert torch.equal(ours["instances"].get(field), theirs["instances"].get(field))
+        assert torch.equal(ours["instances"].pred_boxes.tensor, theirs["instances"].pred_boxes.tensor)

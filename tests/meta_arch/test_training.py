@@ -1,0 +1,140 @@
+"""A training step: what is in its losses, whom they reach, and images that have nothing to teach."""
+
+import math
+from itertools import combinations
+from typing import Any
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+
+from dk_detr.distillation import Companions, SlotSelection, TermSettings
+from dk_detr.meta_arch import DETR
+from tests.model_fixtures import TERMS, tiny_branch, tiny_detector, tiny_input, training_losses
+
+COMBINATIONS = [terms for count in (1, 2, 3) for terms in combinations(TERMS, count)]
+DETECTION = {f"loss_{stage}{term}" for stage in ("", "proposal_") for term in ("class", "l1", "giou")}
+
+
+def assert_trains(detector: DETR, inputs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Finite losses, and a finite gradient on every parameter: DDP waits for those that get none."""
+    losses = training_losses(detector, inputs)
+    assert all(loss.shape == () and math.isfinite(loss.item()) for loss in losses.values()), losses
+    detector.zero_grad()
+    sum(losses.values()).backward()
+    grads = {name: parameter.grad for name, parameter in detector.named_parameters()}
+    unused = [name for name, grad in grads.items() if grad is None]
+    assert not unused and not [name for name, grad in grads.items() if not grad.isfinite().all()]
+    return losses
+
+
+def test_the_losses_are_those_of_both_stages_and_nothing_else() -> None:
+    assert set(assert_trains(tiny_detector(), [tiny_input(seed=1), tiny_input(seed=2)])) == DETECTION
+
+
+@pytest.mark.parametrize("group", ["distil", "detect"])
+@pytest.mark.parametrize("terms", COMBINATIONS, ids="+".join)
+def test_every_combination_of_terms_trains_every_parameter(terms: tuple[str, ...], group: str) -> None:
+    detector = tiny_detector(tiny_branch(terms, Companions(group=group)))
+    losses = assert_trains(detector, [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
+    scopes = {"relational": ("relational_image", "relational_batch")}
+    wanted = {f"loss_kd_{name}" for term in terms for name in scopes.get(term, (term,))}
+    assert set(losses) == DETECTION | wanted
+    assert all(losses[name] > 0 for name in losses)
+
+
+@pytest.mark.parametrize("layers", ["last", "all"])
+@pytest.mark.parametrize("reference", ["follow", "stay"])
+@pytest.mark.parametrize("reads", [("distil",), ("detect",), ("distil", "detect")], ids="+".join)
+def test_every_kind_of_companion_trains_every_parameter(reads: tuple[str, ...], reference: str, layers: str) -> None:
+    branch = tiny_branch(companions=Companions(reads=reads, reference=reference), layers=layers)
+    assert_trains(tiny_detector(branch), [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
+
+
+@pytest.mark.parametrize("scopes", [("image",), ("batch",), ("image", "batch")], ids="+".join)
+def test_every_scope_of_relations_has_its_loss(scopes: tuple[str, ...]) -> None:
+    branch = tiny_branch(["relational"], settings=TermSettings(relational_scopes=scopes))
+    losses = assert_trains(tiny_detector(branch), [tiny_input(seed=1), tiny_input(seed=2)])
+    assert set(losses) - DETECTION == {f"loss_kd_relational_{scope}" for scope in scopes}
+
+
+def test_all_layers_teach_more_than_the_last() -> None:
+    last, both = (training_losses(tiny_detector(tiny_branch(layers=name)), [tiny_input()]) for name in ("last", "all"))
+    assert both["loss_kd_semantic"] > 1.2 * last["loss_kd_semantic"]
+
+
+def test_companions_that_follow_and_companions_that_stay_see_different_places() -> None:
+    follow, stay = (
+        training_losses(tiny_detector(tiny_branch(companions=Companions(reference=name))), [tiny_input()])
+        for name in ("follow", "stay")
+    )
+    assert (follow["loss_kd_semantic"] - stay["loss_kd_semantic"]).abs() > 1e-4
+
+
+def test_an_image_without_objects_trains() -> None:
+    detector = tiny_detector(tiny_branch())
+    losses = assert_trains(detector, [tiny_input(num_objects=0, seed=1), tiny_input(seed=2)])
+    assert all(loss > 0 for loss in losses.values())
+
+
+def test_a_batch_without_objects_trains() -> None:
+    detector = tiny_detector(tiny_branch())
+    losses = assert_trains(detector, [tiny_input(num_objects=0, seed=seed) for seed in (1, 2)])
+    boxes = [f"loss_{stage}{term}" for stage in ("", "proposal_") for term in ("l1", "giou")]
+    assert all(losses[name] == 0 for name in boxes)
+    assert losses["loss_class"] > 0 and losses["loss_kd_semantic"] > 0
+
+
+def test_an_image_with_more_objects_than_queries_trains() -> None:
+    """All slots are matched, so that nothing is left to distil."""
+    losses = assert_trains(tiny_detector(tiny_branch()), [tiny_input(num_objects=15)])
+    assert all((loss == 0) == ("_kd_" in name) for name, loss in losses.items())
+
+
+def test_a_batch_without_any_region_to_teach_trains() -> None:
+    detector = tiny_detector(tiny_branch(layers="all", slots=SlotSelection(min_side=1e6)))
+    losses = assert_trains(detector, [tiny_input(seed=1), tiny_input(seed=2)])
+    assert all(loss == 0 for name, loss in losses.items() if "_kd_" in name)
+
+
+def test_one_image_with_one_region_trains() -> None:
+    losses = assert_trains(tiny_detector(tiny_branch(slots=SlotSelection(num_slots=1, min_side=0.0))), [tiny_input()])
+    assert losses["loss_kd_relational_image"] == 0 and losses["loss_kd_semantic"] > 0
+
+
+def test_a_few_steps_lower_the_loss_on_what_was_seen() -> None:
+    detector, inputs = tiny_detector(tiny_branch()), [tiny_input(seed=1), tiny_input(seed=2)]
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-3)
+    totals = []
+    for _ in range(20):
+        total = sum(training_losses(detector, inputs).values())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    assert totals[-1] < 0.7 * totals[0]
+
+
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_class_outside_the_training_vocabulary_is_refused_with_its_image(label: int) -> None:
+    given = tiny_input(seed=7)
+    given["instances"].gt_classes[0] = label
+    with pytest.raises(ValueError, match=rf"7\.jpg: class {label} is not among the 3 words"):
+        training_losses(tiny_detector(), [given])
+
+
+def test_a_broken_image_shows_in_the_loss() -> None:
+    """The trainer stops at a loss that is not finite; nothing on the way may hide or crash it."""
+    given = tiny_input(seed=1)
+    given["image"][:, 3, 4] = float("nan")
+    losses = training_losses(tiny_detector(tiny_branch()), [given, tiny_input(seed=2)])
+    assert not math.isfinite(sum(losses.values()).item())
+
+
+def test_metrics_go_to_the_event_storage() -> None:
+    with EventStorage() as storage:
+        training_losses(tiny_detector(tiny_branch()), [tiny_input(seed=1), tiny_input(seed=2)])
+    seen = storage.latest()
+    assert seen["kd_regions"][0] == 10
+    assert seen["time_teacher"][0] > 0 and [name for name in seen if name.startswith("time_matching")]
+    assert {"last_layer/class", "last_layer/l1", "last_layer/giou"} <= set(seen)

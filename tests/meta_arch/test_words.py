@@ -1,0 +1,102 @@
+"""Words: exchangeable after training, free of the checkpoint, and the novel ones never in training."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dk_detr.structures import Vocabulary
+from tests.model_fixtures import (
+    WIDTH,
+    random,
+    tiny_branch,
+    tiny_detector,
+    tiny_input,
+    tiny_vocabulary,
+    training_losses,
+)
+
+INPUTS = [tiny_input(seed=1), tiny_input(seed=2)]
+
+
+def words(count: int, width: int = WIDTH) -> Vocabulary:
+    names = tuple(f"thing {i}" for i in range(count))
+    return Vocabulary(names, F.normalize(random(count, width, seed=8), dim=1), torch.zeros(count, dtype=torch.bool))
+
+
+def detections(detector) -> list[tuple[str, float, list[float]]]:
+    """(word, score, box) of the first image."""
+    found = detector(INPUTS[:1])[0]["instances"]
+    labels = [detector.vocabulary.names[i] for i in found.pred_classes.tolist()]
+    return list(zip(labels, found.scores.tolist(), found.pred_boxes.tensor.tolist()))
+
+
+def test_permuting_the_vocabulary_permutes_the_logits() -> None:
+    """Same words, scores and boxes; only the numbers of the classes are others."""
+    detector, vocabulary = tiny_detector(), tiny_vocabulary()
+    before = detections(detector)
+    detector.set_vocabulary(vocabulary.select([vocabulary.names[i] for i in (3, 0, 4, 1, 2)]))
+    after = detections(detector)
+    assert len({word for word, _, _ in before}) > 1
+    for (word, score, box), (same_word, same_score, same_box) in zip(before, after):
+        assert word == same_word
+        assert score == pytest.approx(same_score, abs=1e-5)
+        assert box == pytest.approx(same_box, abs=1e-3)
+
+
+def test_a_word_scores_the_same_whatever_the_other_words_are() -> None:
+    detector, vocabulary = tiny_detector(), tiny_vocabulary()
+    before = [score for word, score, _ in detections(detector) if word == "word 3"]
+    detector.set_vocabulary(vocabulary.select(["word 3"]))
+    alone = [score for _, score, _ in detections(detector)]
+    assert before and alone[: len(before)] == pytest.approx(before, abs=1e-5)
+
+
+def test_after_training_the_detector_takes_any_words_of_its_text_encoder() -> None:
+    detector = tiny_detector()
+    for count in (1, 2, 9):
+        detector.set_vocabulary(words(count))
+        assert len(detector.vocabulary) == count
+        assert {word for word, _, _ in detections(detector)} <= set(words(count).names)
+
+
+def test_words_of_another_text_encoder_are_refused() -> None:
+    detector = tiny_detector()
+    with pytest.raises(ValueError, match="width 16; the vocabulary .*width 8.* another text encoder"):
+        detector.set_vocabulary(words(3, width=8))
+    assert detector.vocabulary.names == tiny_vocabulary().names
+
+
+def test_novel_names_never_enter_the_training_loss() -> None:
+    vocabulary = tiny_vocabulary()
+    other = torch.where(vocabulary.novel[:, None], F.normalize(random(5, WIDTH, seed=7), dim=1), vocabulary.embeddings)
+    changed = Vocabulary(("word 0", "gnu", "word 2", "word 3", "emu"), other, vocabulary.novel)
+    without = vocabulary.base()
+    first = training_losses(tiny_detector(tiny_branch()), INPUTS)
+    for words_ in (changed, without):
+        losses = training_losses(tiny_detector(tiny_branch(), words_), INPUTS)
+        assert all(torch.equal(first[name], loss) for name, loss in losses.items())
+
+
+def test_the_training_logits_have_a_column_for_each_base_word_and_no_other() -> None:
+    detector, columns = tiny_detector(), []
+    detector.classifier.register_forward_hook(lambda module, given, logits: columns.append(logits.shape[-1]))
+    training_losses(detector, INPUTS)
+    assert columns == [3]
+    assert torch.equal(detector.train_text, tiny_vocabulary().embeddings[[0, 2, 3]])
+
+
+def test_new_words_do_not_change_what_is_trained() -> None:
+    detector = tiny_detector(tiny_branch())
+    before = training_losses(detector, INPUTS)
+    detector.set_vocabulary(words(9))
+    for name, loss in training_losses(detector, INPUTS).items():
+        assert torch.equal(before[name], loss)
+
+
+def test_a_checkpoint_holds_no_words_and_fits_a_detector_of_any() -> None:
+    trained, other = tiny_detector(), tiny_detector(vocabulary=words(9))
+    assert not [key for key in trained.state_dict() if "text" in key or "vocabulary" in key]
+    torch.nn.init.zeros_(other.encoder.level_embed)
+    other.load_state_dict(trained.state_dict())
+    other.set_vocabulary(tiny_vocabulary())
+    assert detections(other) == detections(trained)

@@ -1,0 +1,178 @@
+"""A whole detector that takes milliseconds: a backbone of two convolutions, a stand-in for CLIP, a few words, images.
+
+Parts are made by plain functions with explicit arguments; what they make is the same on every call.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import Backbone
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dk_detr.criterion import HungarianMatcher, SetCriterion
+from dk_detr.distillation import CLIPCrops, Companions, DistillationBranch, SlotSelection, TermSettings, build_terms
+from dk_detr.language import Clip
+from dk_detr.layers import MSDeformAttn
+from dk_detr.meta_arch import DETR
+from dk_detr.modeling import ChannelMapper, CosineText, Decoder, DecoderLayer, Encoder, EncoderLayer, Proposals
+from dk_detr.structures import Targets, Vocabulary
+
+CHANNELS, WIDTH, LEVELS, HEADS, POINTS, QUERIES = 32, 16, 2, 4, 2, 12
+MEAN, STD = (110.0, 120.0, 130.0), (50.0, 60.0, 70.0)
+TERMS = ("semantic", "relational", "embedding_l1")
+
+
+class TwoConvolutions(Backbone):
+    """Maps of stride 4 and 8 that see a little beyond their cell, as real ones do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, CHANNELS, 5, stride=4, padding=2)
+        self.second = nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1)
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        fine = self.first(pixels).relu()
+        return {"fine": fine, "coarse": self.second(fine).relu()}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {"fine": ShapeSpec(channels=CHANNELS, stride=4), "coarse": ShapeSpec(channels=CHANNELS, stride=8)}
+
+
+class TinyClip(nn.Module):
+    """Encodes the average colours of the quarters of an image, and the letters of a text."""
+
+    def __init__(self, width: int = WIDTH) -> None:
+        super().__init__()
+        self.image, self.text = nn.Linear(12, width), nn.Embedding(128, width)
+        self.dropout = nn.Dropout(0.5)  # betrays a teacher that was put into training mode
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        return self.image(self.dropout(F.adaptive_avg_pool2d(pixels, 2).flatten(1)))
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        return self.text(tokens).sum(1)
+
+
+@contextmanager
+def fixed_seed(seed: int = 0) -> Iterator[None]:
+    """Initialise modules the same way each time, without touching the random numbers of others."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def tiny_clip(width: int = WIDTH, image_size: int = 8) -> Clip:
+    def tokenize(texts: list[str]) -> Tensor:
+        return torch.tensor([[ord(letter) % 128 for letter in text.ljust(12)[:12]] for text in texts])
+
+    with fixed_seed(2):
+        return Clip(TinyClip(width), tokenize, image_size, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), {"library": "tiny"})
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers, the same for the same seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def tiny_vocabulary(novel: Sequence[bool] = (False, True, False, False, True), seed: int = 0) -> Vocabulary:
+    names = tuple(f"word {i}" for i in range(len(novel)))
+    return Vocabulary(names, F.normalize(random(len(names), WIDTH, seed=seed), dim=1), torch.tensor(novel))
+
+
+def tiny_attention() -> MSDeformAttn:
+    return MSDeformAttn(CHANNELS, HEADS, LEVELS, POINTS)
+
+
+def tiny_encoder(num_layers: int = 1) -> Encoder:
+    with fixed_seed():
+        layers = [EncoderLayer(tiny_attention(), CHANNELS, 48, dropout=0.0) for _ in range(num_layers)]
+        return Encoder(layers, LEVELS, CHANNELS)
+
+
+def tiny_decoder(num_layers: int = 2) -> Decoder:
+    with fixed_seed():
+        layers = [DecoderLayer(tiny_attention(), CHANNELS, HEADS, 48, dropout=0.0) for _ in range(num_layers)]
+        return Decoder(layers, CHANNELS)
+
+
+def tiny_teacher(crop_scales: Sequence[float] = (1.0,), clip: Clip | None = None, **settings: Any) -> CLIPCrops:
+    return CLIPCrops(clip or tiny_clip(), MEAN, STD, crop_scales=crop_scales, **{"bgr": False, **settings})
+
+
+def tiny_branch(
+    terms: Sequence[str] = TERMS,
+    companions: Companions | None = None,
+    layers: str = "last",
+    slots: SlotSelection | None = None,
+    settings: TermSettings | None = None,
+) -> DistillationBranch:
+    with fixed_seed(3):
+        return DistillationBranch(
+            tiny_teacher(),
+            build_terms(terms, settings or TermSettings()),
+            QUERIES,
+            CHANNELS,
+            slots or SlotSelection(num_slots=5, min_side=0.0),
+            companions or Companions(),
+            layers,
+        )
+
+
+def tiny_detector(branch: DistillationBranch | None = None, vocabulary: Vocabulary | None = None) -> DETR:
+    """An untrained detector in evaluation mode, all of its parameters stirred (see `stir`)."""
+    words = vocabulary or tiny_vocabulary()
+    with fixed_seed(4):
+        backbone = TwoConvolutions()
+        detector = DETR(
+            backbone=backbone,
+            neck=ChannelMapper(backbone.output_shape(), ("fine", "coarse"), CHANNELS, num_extra_levels=0),
+            encoder=tiny_encoder(),
+            proposals=Proposals(CHANNELS, QUERIES, anchor_size=0.2),
+            decoder=tiny_decoder(),
+            classifier=CosineText(CHANNELS, WIDTH, num_layers=2),
+            criterion=SetCriterion(HungarianMatcher(), {"class": 2.0, "l1": 5.0, "giou": 2.0}),
+            branch=branch,
+            train_vocabulary=words.base(),
+            vocabulary=words,
+            pixel_mean=MEAN,
+            pixel_std=STD,
+            num_detections=20,
+        )
+    return stir(detector).eval()
+
+
+def stir(module: nn.Module) -> Any:
+    """Add noise to all parameters: boxes, offsets and weights that start at zero would hide what depends on what."""
+    with torch.no_grad():
+        for number, parameter in enumerate(module.parameters()):
+            parameter += 0.1 * random(*parameter.shape, seed=number)
+    return module
+
+
+def tiny_input(size: tuple[int, int] = (40, 48), num_objects: int = 2, seed: int = 0) -> dict[str, Any]:
+    """One image (h, w) with objects of the base words, as Detectron2's loaders give it."""
+    generator = torch.Generator().manual_seed(seed)
+    h, w = size
+    corner = torch.rand(num_objects, 2, generator=generator) * 0.5
+    side = torch.rand(num_objects, 2, generator=generator) * 0.4 + 0.1
+    instances = Instances(size)
+    instances.gt_boxes = Boxes(torch.cat([corner, corner + side], dim=1) * torch.tensor([w, h, w, h]))
+    instances.gt_classes = torch.randint(3, (num_objects,), generator=generator)
+    image = torch.randint(256, (3, h, w), generator=generator).float()
+    return {"image": image, "height": h, "width": w, "file_name": f"{seed}.jpg", "instances": instances}
+
+
+def training_losses(detector: DETR, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """The losses of one step, with the detector left in training mode."""
+    return detector.train()(inputs)
+
+
+def targets_of(*images: tuple[list[int], list[list[float]]]) -> Targets:
+    """Targets from (labels, boxes cxcywh) of each image."""
+    labels = tuple(torch.tensor(labels, dtype=torch.long) for labels, _ in images)
+    return Targets(labels, tuple(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) for _, boxes in images))

@@ -1,0 +1,122 @@
+"""The decoder loop: groups that do not mix, boxes that are refined, followed or left alone.
+
+B images, Q queries, C channels.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+
+from dk_detr.layers import inverse_sigmoid
+from dk_detr.modeling import Decoder
+from dk_detr.structures import FeaturePyramid, Memory, QueryGroup, QuerySet
+from tests.model_fixtures import CHANNELS, random, stir, tiny_decoder
+
+
+def memory(images: int = 2) -> Memory:
+    return Memory.from_pyramid(FeaturePyramid((random(images, CHANNELS, 5, 6), random(images, CHANNELS, 3, 3))))
+
+
+def group(name: str, seed: int, reads=None, steered_by="itself", blocked: Tensor | None = None, size=4) -> QueryGroup:
+    content, position = random(2, 2, size, CHANNELS, seed=seed)
+    boxes = random(2, size, 4, seed=seed).sigmoid() * 0.5 + 0.2
+    steered_by = name if steered_by == "itself" else steered_by
+    return QueryGroup(name, content, position, boxes, (name,) if reads is None else reads, steered_by, blocked)
+
+
+def decode(*groups: QueryGroup, decoder: Decoder | None = None):
+    with torch.no_grad():
+        return (decoder or stir(tiny_decoder()).eval())(QuerySet(groups), memory())
+
+
+def shifting_decoder(shift: float) -> Decoder:
+    """Every layer moves every box by `shift` before the sigmoid, whatever the query says."""
+    decoder = tiny_decoder(num_layers=3)
+    for head in decoder.box_heads:
+        torch.nn.init.constant_(head.layers[-1].bias, shift)
+    return decoder
+
+
+@pytest.mark.parametrize("reads", [("distil",), ("detect",), ("detect", "distil")])
+def test_a_group_that_sees_nobody_is_unchanged_by_company(reads: tuple[str, ...]) -> None:
+    detect = group("detect", 1)
+    alone = decode(detect)
+    for seed in (2, 3):
+        company = decode(detect, group("distil", seed, reads, steered_by="detect"))
+        for ours, theirs in zip(company.of("detect"), alone.of("detect")):
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_a_companion_is_unchanged_by_the_detection_queries_unless_it_reads_them() -> None:
+    first, second = group("detect", 1), group("detect", 4)
+
+    def companion_beside(detect: QueryGroup, reads: tuple[str, ...]) -> Tensor:
+        return decode(detect, group("distil", 2, reads, steered_by=None)).of("distil")[0]
+
+    torch.testing.assert_close(companion_beside(first, ("distil",)), companion_beside(second, ("distil",)))
+    seeing = companion_beside(first, ("distil", "detect")) - companion_beside(second, ("distil", "detect"))
+    assert seeing.abs().max() > 1e-3
+
+
+def test_a_companion_that_reads_nobody_hears_nothing_and_stays_finite() -> None:
+    quiet = group("distil", 2, reads=())
+    hidden = decode(group("detect", 1), quiet).of("distil")[0]
+    assert torch.isfinite(hidden).all()
+    quiet.content[:, 3] += 1
+    torch.testing.assert_close(decode(group("detect", 1), quiet).of("distil")[0][:, :, :3], hidden[:, :, :3])
+
+
+def test_a_bar_of_its_own_for_each_image_bars_that_image_only() -> None:
+    inner = torch.zeros(2, 4, 4, dtype=torch.bool)
+    inner[0, 0, 1:] = True
+    hidden, _ = decode(group("detect", 1, blocked=inner)).of("detect")
+    free, _ = decode(group("detect", 1)).of("detect")
+    changed = ((hidden - free)[0].abs() > 1e-6).any(-1)
+    assert changed.tolist() == [[True, False, False, False], [False, False, False, False]]
+
+
+def test_queries_do_see_the_others_of_their_group_and_the_image() -> None:
+    first, second = group("detect", 1), group("detect", 1)
+    second.content[:, 3] += 1
+    apart = (decode(first).of("detect")[0] - decode(second).of("detect")[0]).abs().amax(-1)
+    assert (apart[0] > 1e-5).all()
+
+
+def test_each_layer_refines_the_boxes_of_the_one_before() -> None:
+    detect = group("detect", 1)
+    _, boxes = decode(detect, decoder=shifting_decoder(0.3)).of("detect")
+    for layer in range(3):
+        wanted = (inverse_sigmoid(detect.reference) + 0.3 * (layer + 1)).sigmoid()
+        torch.testing.assert_close(boxes[layer], wanted)
+
+
+def test_a_companion_follows_the_boxes_of_the_detection_queries_or_stays() -> None:
+    detect = group("detect", 1)
+    follows = group("follows", 2, steered_by="detect")
+    stays = group("stays", 3, steered_by=None)
+    trace = decode(detect, follows, stays, decoder=shifting_decoder(0.3))
+    for layer in range(3):
+        start = follows.reference if layer == 0 else trace.of("detect")[1][layer - 1]
+        torch.testing.assert_close(trace.of("follows")[1][layer], (inverse_sigmoid(start) + 0.3).sigmoid())
+        torch.testing.assert_close(trace.of("stays")[1][layer], (inverse_sigmoid(stays.reference) + 0.3).sigmoid())
+
+
+def test_a_layer_is_not_blamed_for_the_boxes_of_the_next() -> None:
+    decoder = stir(tiny_decoder())
+    trace = decoder(QuerySet((group("detect", 1),)), memory())
+    first_head = list(decoder.box_heads[0].parameters())
+    grads = torch.autograd.grad(trace.boxes[1].sum(), first_head, retain_graph=True)
+    assert not any(grad.any() for grad in grads)
+    assert all(grad.any() for grad in torch.autograd.grad(trace.boxes[0].sum(), first_head))
+
+
+def test_every_layer_is_traced() -> None:
+    trace = decode(group("detect", 1), group("distil", 2))
+    assert trace.hidden.shape == (2, 2, 8, CHANNELS) and trace.boxes.shape == (2, 2, 8, 4)
+    assert ((trace.boxes > 0) & (trace.boxes < 1)).all()
+
+
+def test_queries_without_position_or_reference_are_refused() -> None:
+    bare = QueryGroup("detect", random(2, 4, CHANNELS), None, None, ("detect",), None)
+    with pytest.raises(ValueError, match="needs queries with a position and a reference"):
+        decode(bare)

@@ -1,0 +1,100 @@
+"""The first stage: the tokens that most look like an object become queries, whatever the object is called."""
+
+import pytest
+import torch
+
+from dk_detr.modeling import Proposals
+from dk_detr.structures import FeaturePyramid, Memory
+from tests.model_fixtures import CHANNELS, random, stir
+
+SHAPES = ((6, 8), (3, 4))
+
+
+def memory(shapes=SHAPES, seed: int = 0, images: int = 1) -> Memory:
+    return Memory.from_pyramid(pyramid(shapes, seed, images))
+
+
+def pyramid(shapes=SHAPES, seed: int = 0, images: int = 1) -> FeaturePyramid:
+    return FeaturePyramid(tuple(random(images, CHANNELS, h, w, seed=seed + h * w) for h, w in shapes))
+
+
+def proposals(num_queries: int = 10, anchor_size: float = 0.1) -> Proposals:
+    return Proposals(CHANNELS, num_queries, anchor_size).eval()
+
+
+def test_queries_are_the_tokens_of_highest_objectness_the_best_first() -> None:
+    stage = stir(proposals())(memory(images=2))
+    logits = stage.predictions.logits[0, ..., 0].masked_fill(~stage.predictions.valid, -torch.inf)
+    best = logits.sort(dim=1, descending=True)
+    torch.testing.assert_close(stage.objectness, best.values[:, :10])
+    boxes = stage.predictions.boxes[0].gather(1, best.indices[:, :10, None].expand(-1, -1, 4))
+    torch.testing.assert_close(stage.group.reference, boxes)
+
+
+def test_a_new_first_stage_proposes_its_anchors_centred_on_cells_and_doubling_by_level() -> None:
+    boxes = proposals()(memory()).predictions.boxes[0, 0]
+    torch.testing.assert_close(boxes[1 * 8 + 2], torch.tensor([2.5 / 8, 1.5 / 6, 0.1, 0.1]))
+    torch.testing.assert_close(boxes[48 + 2 * 4 + 3], torch.tensor([3.5 / 4, 2.5 / 3, 0.2, 0.2]))
+
+
+def test_a_new_first_stage_expects_one_object_in_a_hundred_tokens() -> None:
+    stage = proposals()
+    torch.nn.init.zeros_(stage.objectness.weight)
+    torch.testing.assert_close(stage(memory()).predictions.logits.sigmoid(), torch.full((1, 1, 60, 1), 0.01))
+
+
+def test_the_first_stage_has_one_class_and_supervises_every_token() -> None:
+    predictions = proposals()(memory(images=2)).predictions
+    assert predictions.logits.shape == (1, 2, 60, 1) and predictions.boxes.shape == (1, 2, 60, 4)
+    assert predictions.valid.all()
+
+
+def test_tokens_on_the_very_edge_of_the_image_are_not_proposed() -> None:
+    """A cell centre within 1 % of the edge would start from a logit that no step can leave."""
+    shapes = ((2, 60), (1, 30))
+    stage = proposals(num_queries=60)(memory(shapes))
+    edge = torch.zeros(2, 60, dtype=torch.bool)
+    edge[:, [0, 59]] = True
+    assert torch.equal(stage.predictions.valid[0, :120], ~edge.flatten())
+    assert not torch.isin(stage.group.reference[0, :, 0], torch.tensor([0.5 / 60, 59.5 / 60])).any()
+
+
+def test_content_and_position_of_a_query_come_from_its_box_alone() -> None:
+    stage = stir(proposals())
+    first = stage(memory())
+    shuffled = stage._group(first.group.reference.flip(1), torch.float32)
+    torch.testing.assert_close(shuffled.content, first.group.content.flip(1))
+    torch.testing.assert_close(shuffled.position, first.group.position.flip(1))
+    assert not torch.allclose(first.group.content, first.group.position)
+    assert first.group.content.shape == first.group.position.shape == (1, 10, CHANNELS)
+
+
+def test_references_and_objectness_carry_no_gradient_and_predictions_do() -> None:
+    stage = proposals()(memory())
+    assert not stage.group.reference.requires_grad and not stage.objectness.requires_grad
+    assert stage.predictions.boxes.requires_grad and stage.predictions.logits.requires_grad
+
+
+def test_detection_queries_see_and_steer_themselves() -> None:
+    group = proposals()(memory()).group
+    assert (group.name, group.reads, group.steered_by) == ("detect", ("detect",), "detect")
+
+
+def test_padding_is_never_proposed_and_changes_no_proposal() -> None:
+    stage = stir(proposals())
+    alone = [pyramid(((4, 5), (2, 3))), pyramid(seed=1)]
+    stacked = FeaturePyramid.stack(alone)
+    together = Memory.from_pyramid(stacked)
+    together.tokens.masked_fill_(together.padding[..., None], 1e3)
+    both = stage(together)
+    assert not (both.predictions.valid & together.padding).any()
+    for image, own in enumerate(alone):
+        single = stage(Memory.from_pyramid(own))
+        torch.testing.assert_close(both.objectness[image], single.objectness[0])
+        torch.testing.assert_close(both.group.reference[image], single.group.reference[0])
+        torch.testing.assert_close(both.group.content[image], single.group.content[0], atol=1e-5, rtol=1e-4)
+
+
+def test_an_image_with_too_few_tokens_is_refused() -> None:
+    with pytest.raises(ValueError, match="gives 60 tokens, fewer than MODEL.DETR.NUM_QUERIES 61"):
+        proposals(num_queries=61)(memory())

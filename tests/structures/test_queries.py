@@ -1,0 +1,136 @@
+"""Query groups: who sees whom, who follows whom, and which sets are refused.
+
+B images, Q queries, C channels.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+
+from dk_detr.structures import QueryGroup, QuerySet
+
+YES, NO = True, False  # blocked, not blocked
+
+
+def group(name: str, size: int, reads=None, steered_by="itself", blocked: Tensor | None = None, images=2) -> QueryGroup:
+    """A group of queries that can be told apart, reading and refining itself unless told otherwise."""
+    numbers = torch.rand(images, size, 8, generator=torch.Generator().manual_seed(len(name) + size))
+    steered_by = name if steered_by == "itself" else steered_by
+    reads = (name,) if reads is None else reads
+    return QueryGroup(name, numbers, numbers + 1, numbers[..., :4], reads, steered_by, blocked)
+
+
+def test_a_group_alone_has_no_bars() -> None:
+    assert QuerySet((group("detect", 3),)).blocked() is None
+
+
+def test_each_group_sees_only_what_it_reads() -> None:
+    queries = QuerySet((group("detect", 2), group("distil", 1), group("noise", 1, reads=("noise", "detect"))))
+    assert queries.blocked().tolist() == [
+        [NO, NO, YES, YES],
+        [NO, NO, YES, YES],
+        [YES, YES, NO, YES],
+        [NO, NO, YES, NO],
+    ]
+
+
+def test_a_group_that_reads_another_but_not_itself_is_blind_to_itself() -> None:
+    queries = QuerySet((group("detect", 1), group("distil", 2, reads=("detect",))))
+    assert queries.blocked().tolist() == [[NO, YES, YES], [NO, YES, YES], [NO, YES, YES]]
+
+
+def test_an_inner_bar_adds_to_the_outer_one() -> None:
+    inner = torch.tensor([[NO, YES], [YES, NO]])
+    queries = QuerySet((group("detect", 1), group("noise", 2, blocked=inner)))
+    assert queries.blocked().tolist() == [[NO, YES, YES], [YES, NO, YES], [YES, YES, NO]]
+
+
+def test_an_inner_mask_opens_nothing_that_is_barred() -> None:
+    nothing = torch.zeros(2, 2, dtype=torch.bool)
+    queries = QuerySet((group("detect", 1), group("noise", 2, reads=("detect",), blocked=nothing)))
+    assert queries.blocked()[1:].tolist() == [[NO, YES, YES], [NO, YES, YES]]
+
+
+def test_an_inner_bar_of_its_own_for_each_image_gives_a_mask_for_each_image() -> None:
+    inner = torch.tensor([[[NO, YES], [YES, NO]], [[NO, NO], [NO, NO]]])
+    flat = torch.tensor([[NO, YES], [NO, NO]])
+    queries = QuerySet((group("detect", 1), group("a", 2, blocked=inner), group("b", 2, blocked=flat)))
+    mask = queries.blocked()
+    assert mask.shape == (2, 5, 5)
+    assert mask[0, 1:3, 1:3].tolist() == [[NO, YES], [YES, NO]]
+    assert not mask[1, 1:3, 1:3].any()
+    assert mask[:, 3:, 3:].tolist() == [flat.tolist()] * 2
+    assert mask[:, 0, 1:].all() and mask[:, 1:3, 3:].all() and mask[:, 3:, :3].all()
+
+
+def test_detection_queries_may_have_bars_among_themselves() -> None:
+    inner = torch.tensor([[NO, YES], [NO, NO]])
+    assert QuerySet((group("detect", 2, blocked=inner),)).blocked().tolist() == inner.tolist()
+
+
+def test_making_the_mask_leaves_the_groups_as_they_are() -> None:
+    inner = torch.tensor([[NO, YES], [YES, NO]])
+    queries = QuerySet((group("detect", 1), group("noise", 2, blocked=inner)))
+    queries.blocked()
+    assert inner.tolist() == [[NO, YES], [YES, NO]]
+
+
+def test_groups_lie_side_by_side_on_the_query_axis() -> None:
+    a, b = group("detect", 2), group("distil", 3)
+    queries = QuerySet((a, b))
+    assert queries.span("detect") == slice(0, 2) and queries.span("distil") == slice(2, 5)
+    for whole, parts in (
+        (queries.content, (a.content, b.content)),
+        (queries.position, (a.position, b.position)),
+        (queries.reference, (a.reference, b.reference)),
+    ):
+        assert torch.equal(whole, torch.cat(parts, dim=1))
+    assert queries["distil"] is b and len(b) == 3
+
+
+def test_positions_and_references_are_absent_together() -> None:
+    without = QueryGroup("detect", torch.zeros(1, 2, 8), None, None, ("detect",), None)
+    assert QuerySet((without,)).position is None and QuerySet((without,)).reference is None
+    with pytest.raises(ValueError, match="Either all query groups .* or none"):
+        _ = QuerySet((without, group("distil", 2, images=1))).position
+
+
+def test_a_group_refines_itself_follows_another_or_stays() -> None:
+    follows, stays = group("follows", 2, steered_by="detect"), group("stays", 2, steered_by=None)
+    queries = QuerySet((group("detect", 2), group("itself", 1), follows, stays))
+    current = torch.arange(7.0).view(1, 7, 1).expand(1, 7, 4)
+    refined = current + 100
+    steered = queries.steer(refined, current)
+    assert steered[0, :, 0].tolist() == [100, 101, 102, 100, 101, 5, 6]
+    assert steered.shape == (1, 7, 4)
+
+
+def test_a_set_starts_with_the_detection_queries_and_names_each_group_once() -> None:
+    for groups in ((), (group("distil", 2),), (group("distil", 2), group("detect", 2)), (group("detect", 2),) * 2):
+        with pytest.raises(ValueError, match='starts with the group "detect"'):
+            QuerySet(groups)
+
+
+def test_detection_queries_that_see_others_are_refused() -> None:
+    with pytest.raises(ValueError, match="only themselves, got reads=.*distil"):
+        QuerySet((group("detect", 2, reads=("detect", "distil")), group("distil", 2)))
+
+
+def test_detection_queries_that_follow_others_are_refused() -> None:
+    """Boxes of a companion would be company by another door."""
+    with pytest.raises(ValueError, match="only themselves, got .* steered_by='distil'"):
+        QuerySet((group("detect", 2, steered_by="distil"), group("distil", 2)))
+
+
+def test_a_group_cannot_follow_one_of_another_size() -> None:
+    with pytest.raises(ValueError, match='"distil" follows "detect".*another size'):
+        QuerySet((group("detect", 2), group("distil", 3, steered_by="detect")))
+
+
+def test_a_group_cannot_follow_or_read_one_that_is_not_there() -> None:
+    with pytest.raises(KeyError, match="guide"):
+        QuerySet((group("detect", 2), group("distil", 2, steered_by="guide")))
+    with pytest.raises(KeyError, match="guide"):
+        QuerySet((group("detect", 2), group("distil", 2, reads=("guide",)))).blocked()
+    with pytest.raises(KeyError, match="guide.*detect"):
+        _ = QuerySet((group("detect", 2),))["guide"]
