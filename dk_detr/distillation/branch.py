@@ -110,11 +110,11 @@ class DistillationBranch(nn.Module):
         detect = first_stage.group
         if self.companions.group == DETECT:
             return QuerySet((detect,))
-        content = self.content.weight.to(detect.content.dtype).expand(len(detect.content), -1, -1)
+        content = self.content.weight[: len(detect)].to(detect.content.dtype).expand(len(detect.content), -1, -1)
         steered_by = DETECT if self.companions.reference == "follow" else None
         reads = self.companions.reads
         return QuerySet(
-            (detect, QueryGroup(DISTIL, content, detect.position, detect.reference, reads, steered_by))
+            (detect, QueryGroup(DISTIL, content, detect.position, detect.reference, reads, steered_by, detect.blocked))
         )
 
     def forward(

@@ -1,5 +1,7 @@
 """Encoder and decoder: the two loops of every deformable DETR. B images, S tokens, Q queries, C channels, L levels."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -72,7 +74,7 @@ class Encoder(nn.Module):
         reference = cell_centers(memory).expand(len(tokens), -1, -1)
         for layer in self.layers:
             tokens = layer(tokens, position, reference, memory)
-        return Memory(tokens, memory.shapes, memory.valid, memory.padding, memory.valid_ratios)
+        return replace(memory, tokens=tokens)
 
     def _position(self, memory: Memory) -> Tensor:
         width, device = memory.tokens.shape[-1], memory.tokens.device

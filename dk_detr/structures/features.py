@@ -20,10 +20,12 @@ class FeaturePyramid:
     Attributes:
         levels: L maps (B, C, h, w), the finest first.
         valid: (B, L, 2) cells (x, y) that show the image; the rest is padding. None where nothing is padded.
+        fewest: cells of the smallest image, known without asking the device.
     """
 
     levels: tuple[Tensor, ...]
     valid: Tensor | None = None
+    fewest: int = 0
 
     @property
     def shapes(self) -> Shapes:
@@ -36,13 +38,13 @@ class FeaturePyramid:
     ) -> "FeaturePyramid":
         """Levels computed from images (h, w) that were padded on the right and below to one size (H, W)."""
         if all(tuple(size) == tuple(padded) for size in image_sizes):
-            return FeaturePyramid(tuple(levels))
+            return FeaturePyramid(tuple(levels), fewest=sum(level[0, 0].numel() for level in levels))
         shapes = torch.tensor([(level.shape[-1], level.shape[-2]) for level in levels])
         sizes = torch.tensor([(w, h) for h, w in image_sizes])
         padded_xy = torch.tensor([padded[1], padded[0]])
         # A cell belongs to the image when its first pixel does: the rule of masks resized by nearest neighbour.
         valid = (sizes[:, None] * shapes + padded_xy - 1) // padded_xy
-        return FeaturePyramid(tuple(levels), valid.to(levels[0].device))
+        return FeaturePyramid(tuple(levels), valid.to(levels[0].device), _fewest(valid))
 
     @staticmethod
     def stack(pyramids: Sequence["FeaturePyramid"]) -> "FeaturePyramid":
@@ -54,7 +56,11 @@ class FeaturePyramid:
             h, w = (max(m.shape[axis] for m in maps) for axis in (-2, -1))
             levels.append(torch.cat([F.pad(m, (0, w - m.shape[-1], 0, h - m.shape[-2])) for m in maps]))
         valid = torch.tensor([[(w, h) for h, w in pyramid.shapes] for pyramid in pyramids])
-        return FeaturePyramid(tuple(levels), valid.to(levels[0].device))
+        return FeaturePyramid(tuple(levels), valid.to(levels[0].device), _fewest(valid))
+
+
+def _fewest(valid: Tensor) -> int:
+    return int(valid.prod(-1).sum(1).min())
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class Memory:
         valid: (B, L, 2) cells (x, y) of each level that show the image; None where nothing is padded.
         padding: (B, S) bool, True where a token is padding; None where nothing is padded.
         valid_ratios: (B, L, 2) `valid` as a share of the level; None where nothing is padded.
+        fewest: tokens of the smallest image, known without asking the device.
     """
 
     tokens: Tensor
@@ -74,6 +81,7 @@ class Memory:
     valid: Tensor | None = None
     padding: Tensor | None = None
     valid_ratios: Tensor | None = None
+    fewest: int = 0
 
     @staticmethod
     def from_pyramid(pyramid: FeaturePyramid) -> "Memory":
@@ -81,10 +89,10 @@ class Memory:
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in pyramid.levels], dim=1)
         shapes, valid = pyramid.shapes, pyramid.valid
         if valid is None:
-            return Memory(tokens, shapes)
+            return Memory(tokens, shapes, fewest=pyramid.fewest)
         padding = torch.cat([_padding(shape, valid[:, i]) for i, shape in enumerate(shapes)], dim=1)
         cells = valid.new_tensor([(w, h) for h, w in shapes])
-        return Memory(tokens, shapes, valid, padding, valid / cells)
+        return Memory(tokens, shapes, valid, padding, valid / cells, pyramid.fewest)
 
 
 def _padding(shape: tuple[int, int], valid: Tensor) -> Tensor:

@@ -1,9 +1,8 @@
 """The first stage: the tokens that most look like an object become queries, whatever the object is called."""
 
-import pytest
 import torch
 
-from dk_detr.modeling import Proposals
+from dk_detr.modeling import Mixed, Proposals
 from dk_detr.structures import FeaturePyramid, Memory
 from tests.model_fixtures import CHANNELS, random, stir
 
@@ -69,6 +68,19 @@ def test_content_and_position_of_a_query_come_from_its_box_alone() -> None:
     assert first.group.content.shape == first.group.position.shape == (1, 10, CHANNELS)
 
 
+def test_mixed_queries_take_their_position_from_the_box_and_learn_their_content() -> None:
+    stage = Mixed(CHANNELS, 10, 0.1).eval()
+    first, second = stage(memory()).group, stage(memory(seed=5)).group
+    assert not first.content.any() and first.content.shape == (1, 10, CHANNELS)
+    stir(stage.content)
+    first, second = stage(memory(images=2)).group, stage(memory(seed=5)).group
+    for image in range(2):
+        assert torch.equal(first.content[image], stage.content.weight)
+    assert torch.equal(second.content[0], stage.content.weight)
+    assert not torch.allclose(first.position[0], second.position[0])
+    torch.testing.assert_close(stage._group(first.reference.flip(1), torch.float32).position, first.position.flip(1))
+
+
 def test_references_and_objectness_carry_no_gradient_and_predictions_do() -> None:
     stage = proposals()(memory())
     assert not stage.group.reference.requires_grad and not stage.objectness.requires_grad
@@ -95,6 +107,17 @@ def test_padding_is_never_proposed_and_changes_no_proposal() -> None:
         torch.testing.assert_close(both.group.content[image], single.group.content[0], atol=1e-5, rtol=1e-4)
 
 
-def test_an_image_with_too_few_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="gives 60 tokens, fewer than MODEL.DETR.NUM_QUERIES 61"):
-        proposals(num_queries=61)(memory())
+def test_an_image_with_fewer_tokens_than_queries_gives_what_it_has() -> None:
+    group = proposals(num_queries=61)(memory()).group
+    assert len(group) == 60
+    assert group.content.shape == group.position.shape == (*group.reference.shape[:2], CHANNELS)
+
+
+def test_in_a_batch_with_a_larger_one_a_tiny_image_hides_the_queries_that_see_nothing() -> None:
+    small, large = pyramid(((2, 2), (1, 1))), pyramid(((8, 10), (4, 5)), seed=1)
+    stage = proposals(num_queries=20)(Memory.from_pyramid(FeaturePyramid.stack([small, large])))
+    blocked = stage.group.blocked
+    real = int((stage.objectness[0] > -1e3).sum())
+    assert 0 < real <= 5
+    assert blocked[0, :, real:].sum() == 20 * (20 - real) - (20 - real), "all but themselves"
+    assert not blocked[0, :, :real].any() and not blocked[1].any()

@@ -112,13 +112,13 @@ def test_a_set_starts_with_the_detection_queries_and_names_each_group_once() -> 
 
 
 def test_detection_queries_that_see_others_are_refused() -> None:
-    with pytest.raises(ValueError, match="only themselves, got reads=.*distil"):
+    with pytest.raises(ValueError, match="themselves only, got reads=.*distil"):
         QuerySet((group("detect", 2, reads=("detect", "distil")), group("distil", 2)))
 
 
 def test_detection_queries_that_follow_others_are_refused() -> None:
     """Boxes of a companion would be company by another door."""
-    with pytest.raises(ValueError, match="only themselves, got .* steered_by='distil'"):
+    with pytest.raises(ValueError, match="themselves only, got .* steered_by='distil'"):
         QuerySet((group("detect", 2, steered_by="distil"), group("distil", 2)))
 
 

@@ -5,7 +5,7 @@ B images, S tokens, Q queries, C channels.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -51,20 +51,20 @@ class Proposals(nn.Module):
         nn.init.constant_(self.objectness.bias, -math.log(99))  # one token in a hundred shows an object
 
     def forward(self, memory: Memory) -> FirstStage:
-        """Choose Q places of each image. Raises ValueError if an image has fewer tokens than Q."""
-        if memory.tokens.shape[1] < self.num_queries:
-            raise ValueError(
-                f"The image gives {memory.tokens.shape[1]} tokens, fewer than MODEL.DETR.NUM_QUERIES "
-                f"{self.num_queries}: enlarge INPUT sizes or ask for fewer queries."
-            )
+        """Choose Q places of each image, or all there are where the largest image of the batch has fewer."""
         anchors, valid = self._anchors(memory)
         tokens = self.token(memory.tokens.masked_fill(~valid[..., None], 0.0))
         # Full precision: half floats cannot tell neighbouring scores and corners apart.
         logits = self.objectness(tokens).float()
         boxes = (self.box_head(tokens).float() + inverse_sigmoid(anchors)).sigmoid()
-        top, index = logits.squeeze(-1).detach().masked_fill(~valid, -1e4).topk(self.num_queries, dim=1)
+        number = min(self.num_queries, memory.tokens.shape[1])
+        top, index = logits.squeeze(-1).detach().masked_fill(~valid, -1e4).topk(number, dim=1)
         reference = boxes.detach().gather(1, index[..., None].expand(-1, -1, 4))
-        return FirstStage(self._group(reference, memory.tokens.dtype), top, _one_layer(logits, boxes, valid))
+        group = self._group(reference, memory.tokens.dtype)
+        # Only an image with fewer places than queries fills up with padding; large ones need not wait for the answer.
+        if memory.fewest < 2 * self.num_queries:
+            group = replace(group, blocked=_unseen(valid.gather(1, index)))
+        return FirstStage(group, top, _one_layer(logits, boxes, valid))
 
     def position_and_content(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """(B, Q, 2C) sine codes of the chosen boxes -> two (B, Q, C)."""
@@ -101,7 +101,8 @@ class Mixed(Proposals):
 
     def position_and_content(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """See `Proposals`; the content is the same for all images."""
-        return self.to_query(code), self.content.weight.to(code.dtype).expand(len(code), -1, -1)
+        content = self.content.weight[: code.shape[1]].to(code.dtype)
+        return self.to_query(code), content.expand(len(code), -1, -1)
 
 
 def linear_norm(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -110,6 +111,13 @@ def linear_norm(in_channels: int, out_channels: int) -> nn.Sequential:
     nn.init.xavier_uniform_(linear.weight)
     nn.init.zeros_(linear.bias)
     return nn.Sequential(linear, nn.LayerNorm(out_channels))
+
+
+def _unseen(real: Tensor) -> Tensor | None:
+    """(B, Q, Q) bool that hides queries which see nothing, (B, Q) `real` False, from all but themselves."""
+    if bool(real.all()):
+        return None
+    return ~real[:, None, :] & ~torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
 
 
 def _one_layer(logits: Tensor, boxes: Tensor, valid: Tensor) -> Predictions:
