@@ -22,7 +22,7 @@ from dk_detr.distillation import (
 )
 from dk_detr.modeling import CosineText, FirstStage
 from dk_detr.structures import Assignment, Predictions, QueryGroup, RegionKnowledge, Regions, Trace
-from tests.model_fixtures import CHANNELS, QUERIES, TERMS, WIDTH, fixed_seed, random, targets_of, tiny_branch
+from tests.model_fixtures import CHANNELS, QUERIES, TERMS, WIDTH, fixed_seed, random, stir, targets_of, tiny_branch
 
 IMAGES, LAYERS = 2, 2
 NOBODY = Assignment(*torch.zeros(4, 0, dtype=torch.long))
@@ -72,7 +72,9 @@ def test_companions_share_positions_and_boxes_and_have_their_own_content() -> No
     detect, distil = queries.groups
     assert detect is stage.group and distil.name == "distil"
     assert torch.equal(distil.position, detect.position) and torch.equal(distil.reference, detect.reference)
-    assert torch.equal(distil.content, branch.content.weight.expand(IMAGES, -1, -1))
+    assert not distil.content.any()  # all slots start alike, near what detection queries know
+    stir(branch)
+    assert torch.equal(branch.add_queries(stage)["distil"].content, branch.content.weight.expand(IMAGES, -1, -1))
     assert distil.reads == ("distil",) and distil.steered_by == "detect"
 
 

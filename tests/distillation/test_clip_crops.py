@@ -37,6 +37,15 @@ def test_a_region_of_the_size_of_the_output_is_cut_out_pixel_by_pixel() -> None:
     torch.testing.assert_close(crop[0], image[:, 7:15, 5:13] / 255, atol=1e-5, rtol=0)
 
 
+def test_boxes_are_shares_of_their_own_image() -> None:
+    small, large = picture(16, 20), picture(40, 48, seed=1)
+    sizes = [(16, 20), (40, 48)]
+    pixels = normalised(small, large, padded=(40, 48))
+    crops = tiny_teacher().crop(pixels, sizes, regions(sizes, (1, 32, 30, 40, 38), (0, 2, 3, 10, 11)))
+    torch.testing.assert_close(crops[0], large[:, 30:38, 32:40] / 255, atol=1e-5, rtol=0)
+    torch.testing.assert_close(crops[1], small[:, 3:11, 2:10] / 255, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize(("x", "y"), [(2, 2), (3, 3), (4, 1), (1, 5)])
 def test_a_region_shrunk_by_whole_factors_is_what_torch_makes_of_it(x: int, y: int) -> None:
     image = picture(48, 48)

@@ -63,6 +63,7 @@ class CLIPCrops:
         sides = regions.boxes.new_tensor([1.0, 1.0, scale, scale])
         xyxy = to_xyxy(regions.boxes * sides).clamp(0, 1).to(pixels.dtype) * sizes
         rois = torch.cat([regions.image[:, None].to(pixels.dtype), xyxy], dim=1)
+        pixels = _with_margins(pixels, image_sizes)
         crops = roi_align(pixels, rois, output_size=self.image_size, sampling_ratio=-1, aligned=True)
         mean, std = (pixels.new_tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
         crops = ((crops * std + mean) / 255).clamp(0, 1)
@@ -71,3 +72,20 @@ class CLIPCrops:
     def _encode(self, crops: Tensor) -> Tensor:
         clip = self.guest.on(crops.device)
         return torch.cat([clip.encode_image(part) for part in crops.split(self.batch_size)])
+
+
+def _with_margins(pixels: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
+    """The images with their last row and column said twice where padding follows.
+
+    Bilinear reading reaches half a pixel beyond an image, and should find there what is at its edge.
+    """
+    height, width = pixels.shape[-2:]
+    if all((h, w) == (height, width) for h, w in image_sizes):
+        return pixels
+    pixels = pixels.clone()
+    for image, (h, w) in zip(pixels, image_sizes):
+        if w < width:
+            image[:, :, w] = image[:, :, w - 1]
+        if h < height:
+            image[:, h] = image[:, h - 1]
+    return pixels
