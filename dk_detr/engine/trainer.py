@@ -124,11 +124,19 @@ class Trainer(DefaultTrainer):
         ]  # fmt: skip
 
     def _evaluate(self) -> Any:
+        _take_buffers_of_the_first_worker(self.model)
         self._last_eval_results = self.test(self.cfg, self.model)
         if comm.is_main_process():
             # After the last iteration Detectron2 has counted one on already.
             write_results(self.cfg.OUTPUT_DIR, min(self.iter + 1, self.max_iter), self._last_eval_results)
         return self._last_eval_results
+
+
+def _take_buffers_of_the_first_worker(model: nn.Module) -> None:
+    """BatchNorm keeps statistics on each worker; what is evaluated is what the checkpoint holds, the first one's."""
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def write_results(folder: str, iteration: int, results: Any) -> None:

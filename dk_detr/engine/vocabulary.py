@@ -53,11 +53,14 @@ def read_categories(path: str) -> list[dict[str, str]]:
     """Categories of an annotation file, or of a file that is a list of categories, by ascending id."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no annotation file {path}.")
-    with open(path) as file:
-        content = json.load(file)
+    try:
+        with open(path) as file:
+            content = json.load(file)
+    except ValueError as error:
+        raise ValueError(f"{path} is no whole JSON file: {error}.") from error
     categories = content if isinstance(content, list) else content.get("categories", [])
-    if not categories:
-        raise ValueError(f"{path} lists no categories.")
+    if not categories or not all({"id", "name"} <= category.keys() for category in categories):
+        raise ValueError(f"{path} lists no categories with id and name.")
     return sorted(categories, key=lambda category: category["id"])
 
 
@@ -68,4 +71,7 @@ def _request(args: argparse.Namespace, names: list[str], novel: list[str]) -> st
 
 
 def _is_done(path: str, request: str) -> bool:
-    return os.path.isfile(path) and load_vocabulary(path).provenance.get("request") == request
+    try:
+        return os.path.isfile(path) and load_vocabulary(path).provenance.get("request") == request
+    except ValueError:  # not whole; it is built again
+        return False
