@@ -123,7 +123,9 @@ def tiny_branch(
         )
 
 
-def tiny_detector(branch: DistillationBranch | None = None, vocabulary: Vocabulary | None = None) -> DETR:
+def tiny_detector(
+    branch: DistillationBranch | None = None, vocabulary: Vocabulary | None = None, queries: type[Proposals] = Proposals
+) -> DETR:
     """An untrained detector in evaluation mode, all of its parameters stirred (see `stir`)."""
     words = vocabulary or tiny_vocabulary()
     with fixed_seed(4):
@@ -132,7 +134,7 @@ def tiny_detector(branch: DistillationBranch | None = None, vocabulary: Vocabula
             backbone=backbone,
             neck=ChannelMapper(backbone.output_shape(), ("fine", "coarse"), CHANNELS, num_extra_levels=0),
             encoder=tiny_encoder(),
-            proposals=Proposals(CHANNELS, QUERIES, anchor_size=0.2),
+            proposals=queries(CHANNELS, QUERIES, anchor_size=0.2),
             decoder=tiny_decoder(),
             classifier=CosineText(CHANNELS, WIDTH, num_layers=2),
             criterion=SetCriterion(HungarianMatcher(), {"class": 2.0, "l1": 5.0, "giou": 2.0}),

@@ -1,6 +1,8 @@
 """Two worker processes joined by gloo, for tests of what several GPUs would do. They live as long as the session."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -14,11 +16,20 @@ TIMEOUT = 600  # seconds; importing everything takes most of it, on a busy machi
 
 
 def join(rank: int, meeting_point: str) -> None:
-    """Start a worker: make Detectron2 importable, meet the other."""
+    """Start a worker: make Detectron2 importable, meet the other, end with the tests even if they are killed."""
     import dk_detr  # noqa: F401
 
+    threading.Thread(target=end_with_the_tests, daemon=True).start()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{meeting_point}", rank=rank, world_size=NUM_WORKERS)
+
+
+def end_with_the_tests() -> None:
+    """Wait for the tests' process to end, and then do not wait for jobs that nobody will send."""
+    tests = multiprocessing.parent_process()
+    assert tests is not None
+    tests.join()
+    os._exit(1)
 
 
 @pytest.fixture(scope="session")

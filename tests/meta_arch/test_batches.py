@@ -7,7 +7,7 @@ import torch
 from detectron2.structures import Instances
 
 from dk_detr.meta_arch import DETR
-from tests.model_fixtures import tiny_branch, tiny_detector, tiny_input, training_losses
+from tests.model_fixtures import stir, tiny_branch, tiny_detector, tiny_input, training_losses
 
 SIZES = [(40, 48), (64, 33), (29, 56), (48, 48)]
 
@@ -70,6 +70,15 @@ def test_detections_are_at_most_as_many_as_wanted_the_best_first_and_inside_the_
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
     boxes = found.pred_boxes.tensor
     assert (boxes >= 0).all() and (boxes[:, [0, 2]] <= 48).all() and (boxes[:, [1, 3]] <= 40).all()
+
+
+def test_only_the_last_layer_names_what_is_seen() -> None:
+    detector, given = tiny_detector(), unlabelled((40, 48), seed=1)
+    (before,) = detect(detector, [given])
+    stir(detector.classifier.projections[0])
+    assert_same(*detect(detector, [given]), before)
+    stir(detector.classifier.projections[-1])
+    assert not torch.allclose(detect(detector, [given])[0].scores, before.scores)
 
 
 def test_integer_pixels_are_as_good_as_floats() -> None:

@@ -92,6 +92,7 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
     ("node", "key", "value", "message"),
     [
         ("DETR", "DECODER_LAYERS", 0, "MODEL.DETR.DECODER_LAYERS must be at least 1, got 0"),
+        ("DETR", "QUERIES", "Anchors", 'MODEL.DETR.QUERIES is "Anchors"; choose one of Proposals, Mixed'),
         ("DETR", "NUM_HEADS", 5, "32 channels do not divide among 5 heads"),
         ("DETR", "IN_FEATURES", ["fine", "res5"], r"MODEL.DETR.IN_FEATURES names \['res5'\]"),
         ("KD", "TERMS", ["semantic", "magic"], 'MODEL.KD.TERMS is "magic"'),

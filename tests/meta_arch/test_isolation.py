@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dk_detr.distillation import Companions
 from dk_detr.meta_arch import DETR
+from dk_detr.modeling import Mixed
 from dk_detr.structures import QuerySet
 from tests.model_fixtures import QUERIES, random, tiny_branch, tiny_detector, tiny_input, training_losses
 
@@ -44,6 +45,15 @@ def test_distillation_gives_no_gradient_to_detection_queries(settings: dict[str,
     _, taught, queries = step(detector)
     (grad,) = torch.autograd.grad(taught, queries["detect"].content)
     assert not grad.any()
+
+
+@pytest.mark.parametrize("settings", LEARNING_ALONE, ids=str)
+def test_distillation_gives_no_gradient_to_learned_detection_queries(settings: dict[str, Any]) -> None:
+    detector = tiny_detector(tiny_branch(**settings), queries=Mixed)
+    detected, taught, _ = step(detector)
+    content = detector.proposals.content.weight
+    assert not torch.autograd.grad(taught, content, retain_graph=True)[0].any()
+    assert torch.autograd.grad(detected, content)[0].any()
 
 
 def test_distillation_does_teach_its_own_queries_and_every_shared_part() -> None:

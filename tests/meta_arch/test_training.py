@@ -10,6 +10,7 @@ from detectron2.utils.events import EventStorage
 
 from dk_detr.distillation import Companions, SlotSelection, TermSettings
 from dk_detr.meta_arch import DETR
+from dk_detr.modeling import QUERIES
 from tests.model_fixtures import TERMS, tiny_branch, tiny_detector, tiny_input, training_losses
 
 COMBINATIONS = [terms for count in (1, 2, 3) for terms in combinations(TERMS, count)]
@@ -49,6 +50,13 @@ def test_every_combination_of_terms_trains_every_parameter(terms: tuple[str, ...
 def test_every_kind_of_companion_trains_every_parameter(reads: tuple[str, ...], reference: str, layers: str) -> None:
     branch = tiny_branch(companions=Companions(reads=reads, reference=reference), layers=layers)
     assert_trains(tiny_detector(branch), [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
+
+
+@pytest.mark.parametrize("group", ["distil", "detect"])
+@pytest.mark.parametrize("queries", QUERIES)
+def test_every_kind_of_detection_query_trains_every_parameter(queries: str, group: str) -> None:
+    detector = tiny_detector(tiny_branch(companions=Companions(group=group)), queries=QUERIES[queries])
+    assert_trains(detector, [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
 
 
 @pytest.mark.parametrize("scopes", [("image",), ("batch",), ("image", "batch")], ids="+".join)

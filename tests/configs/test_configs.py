@@ -1,0 +1,180 @@
+"""Every config under configs/: a journey through each, shrunk, and what they say of one another."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+
+from dk_detr.config import add_dk_detr_config
+from dk_detr.engine import setup_cfg
+from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.trainer import read_results
+from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training, make_world
+
+FOLDER = REPOSITORY / "configs"
+CONFIGS = sorted(path for path in FOLDER.rglob("*.yaml") if not path.name.startswith("Base-"))
+IDS = [str(path.relative_to(FOLDER)) for path in CONFIGS]
+R50 = FOLDER / "dk_detr_R50.yaml"
+ABLATIONS = [path for path in CONFIGS if path.parent.name == "ablations"]
+TWO_STEPS = {"SOLVER__MAX_ITER": 2, "SOLVER__CHECKPOINT_PERIOD": 1}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def load(path: Path) -> CfgNode:
+    return setup_cfg(str(path))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=IDS)
+def test_every_config_builds_steps_answers_saves_and_resumes(path: Path, world: World, tmp_path: Path) -> None:
+    whole = world.train(tmp_path / "whole", config=str(path), **TWO_STEPS)
+    results = read_results(str(whole))
+    assert results is not None and results["iteration"] == 2
+
+    resumed = tmp_path / "resumed"
+    resumed.mkdir()
+    (resumed / "model_0000000.pth").write_bytes((whole / "model_0000000.pth").read_bytes())
+    (resumed / "last_checkpoint").write_text("model_0000000.pth")
+    world.train(resumed, config=str(path), resume=True, DATASETS__TEST=(), **TWO_STEPS)
+    assert_same_training(resumed / "model_final.pth", whole / "model_final.pth")
+
+    model = build_model(setup_cfg(str(path), world.options())).eval()
+    SafeCheckpointer(model).load(str(whole / "model_final.pth"))
+    (answer,) = model([{"image": torch.full((3, SIDE, SIDE), 128.0), "height": 2 * SIDE, "width": SIDE}])
+    found = answer["instances"]
+    assert len(found) == 3 * 10 and found.image_size == (2 * SIDE, SIDE)
+    assert bool(torch.isfinite(found.scores).all() and torch.isfinite(found.pred_boxes.tensor).all())
+
+
+def test_every_config_builds_and_takes_one_step() -> None:
+    """The journey above covers them all; this says that there are some."""
+    assert R50 in CONFIGS and len(ABLATIONS) >= 8 and len([p for p in CONFIGS if p.parent.name == "mini"]) >= 2
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if load(path).INPUT.AUGMENTATION == "LargeScaleJitter"][:1])
+def test_the_smallest_image_that_the_jitter_makes_can_be_trained_on(path: Path, world: World, tmp_path: Path) -> None:
+    """At its published size, alone on its worker: 102 pixels wide and high."""
+    full = load(path)
+    low = full.INPUT.JITTER_SCALE[0]
+    sizes = {
+        "INPUT__JITTER_SIZE": full.INPUT.JITTER_SIZE,
+        "INPUT__JITTER_SCALE": [low, low],
+        "MODEL__DETR__NUM_QUERIES": full.MODEL.DETR.NUM_QUERIES,
+        "SOLVER__IMS_PER_BATCH": 1,
+    }
+    world.train(tmp_path, config=str(path), DATASETS__TEST=(), **{**TWO_STEPS, **sizes})
+
+
+# ---- what they say ----
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=IDS)
+def test_a_misspelt_key_is_refused_by_name(path: Path) -> None:
+    with pytest.raises(ValueError, match="MODEL.KD.TEMRS"):
+        setup_cfg(str(path), ["MODEL.KD.TEMRS", "[]"])
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.yaml")), ids=lambda path: str(path.relative_to(FOLDER)))
+def test_every_file_says_what_it_is_in_its_first_line(path: Path) -> None:
+    assert re.match(r"# \S.*\.$|# \S.*[a-z,]$", path.read_text().splitlines()[0])
+
+
+def test_every_config_writes_to_a_folder_of_its_own() -> None:
+    folders = [load(path).OUTPUT_DIR for path in CONFIGS]
+    assert len(set(folders)) == len(folders)
+    assert all(folder.startswith("output/") for folder in folders)
+
+
+def test_every_config_is_in_the_table() -> None:
+    table = (FOLDER / "README.md").read_text()
+    assert not [name for name in IDS if f"`{name}`" not in table]
+
+
+def flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
+    """Leaves of a config by their dotted key."""
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else {prefix + key: value}
+    return leaves
+
+
+def differences(one: Path, other: Path) -> set[str]:
+    first, second = flat(load(one)), flat(load(other))
+    return {key for key in first if first[key] != second[key]}
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_an_ablation_differs_from_the_method_in_distillation_only(path: Path) -> None:
+    changed = differences(path, R50) - {"OUTPUT_DIR"}
+    assert all(key.startswith("MODEL.KD.") for key in changed)
+    assert bool(changed) == (path.stem != "full")
+
+
+def test_the_comparison_in_the_mini_world_differs_in_distillation_only() -> None:
+    changed = differences(FOLDER / "mini" / "dk_detr.yaml", FOLDER / "mini" / "no_distillation.yaml")
+    assert all(key.startswith(("MODEL.KD.", "MODEL.TEACHER.", "OUTPUT_DIR")) for key in changed)
+
+
+def test_the_method_has_the_published_settings() -> None:
+    published = {
+        "MODEL.RESNETS.DEPTH": 50,
+        "MODEL.DETR.NUM_QUERIES": 300,
+        "MODEL.DETR.QUERIES": "Proposals",
+        "MODEL.DETR.CHANNELS": 256,
+        "MODEL.DETR.NUM_HEADS": 8,
+        "MODEL.DETR.NUM_POINTS": 4,
+        "MODEL.DETR.NUM_EXTRA_LEVELS": 1,
+        "MODEL.DETR.ENCODER_LAYERS": 6,
+        "MODEL.DETR.DECODER_LAYERS": 6,
+        "MODEL.DETR.FFN_CHANNELS": 1024,
+        "MODEL.DETR.DROPOUT": 0.1,
+        "MODEL.DETR.ANCHOR_SIZE": 0.05,
+        "MODEL.DETR.CLASSIFIER.TEMPERATURE": 0.05,
+        "MODEL.DETR.CLASSIFIER.LOGIT_BIAS": None,
+        "MODEL.DETR.LOSS.CLASS_WEIGHT": 2.0,
+        "MODEL.DETR.LOSS.L1_WEIGHT": 5.0,
+        "MODEL.DETR.LOSS.GIOU_WEIGHT": 2.0,
+        "MODEL.KD.TERMS": ["semantic", "relational"],
+        "MODEL.KD.GROUP": "distil",
+        "MODEL.KD.NUM_SLOTS": 20,
+        "MODEL.KD.SLOT_FILTERS": ["unmatched"],
+        "MODEL.KD.RELATIONAL.SCOPES": ["image", "batch"],
+        "INPUT.AUGMENTATION": "LargeScaleJitter",
+        "INPUT.JITTER_SIZE": 1024,
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 0.1,
+        "SOLVER.WARMUP_ITERS": 2000,
+        "SOLVER.WARMUP_FACTOR": 0.001,
+        "DATASETS.TRAIN": ("lvis_v1_train_norare",),
+        "DATASETS.TEST": ("lvis_v1_val",),
+    }
+    found = flat(load(R50))
+    assert {key: found[key] for key in published} == published
+
+
+# ---- the keys themselves ----
+
+
+def own_keys() -> dict[str, Any]:
+    """The keys that this project adds."""
+    theirs = set(flat(get_cfg()))
+    cfg = get_cfg()
+    add_dk_detr_config(cfg)
+    return {key: value for key, value in flat(cfg).items() if key not in theirs}
+
+
+def test_no_key_is_a_flag() -> None:
+    assert not [key for key, value in own_keys().items() if isinstance(value, bool)]
+
+
+def test_every_key_is_read_somewhere() -> None:
+    files = [path for path in (REPOSITORY / "dk_detr").rglob("*.py") if path.name != "config.py"]
+    source = "\n".join(path.read_text() for path in files)
+    dead = [key for key in own_keys() if not re.search(rf"\.{key.split('.')[-1]}\b", source)]
+    assert not dead

@@ -1,0 +1,184 @@
+"""Data sets in LVIS format: what a file becomes, and one clear message for each thing that can be wrong with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from dk_detr.data import DATASETS, categories_of, datasets_root, load_lvis_format, register_all, register_lvis_format
+from tests.run_fixtures import add_box, annotations_of, image_entry, with_urls, write_json
+
+NAME = "a_data_set"
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    """Two images, three boxes; the categories have gaps between their ids and are not in order."""
+    content = annotations_of([image_entry(7, "train/a.png"), image_entry(3, "train/b.png")])
+    for category, number in zip(content["categories"], (20, 5, 11)):
+        category["id"] = number
+    for image, category, box in ((7, 20, [1, 2, 30, 40]), (7, 5, [5.5, 6.5, 7.5, 8.5]), (3, 11, [0, 0, 64, 64])):
+        add_box(content, image, category, box)
+    return content
+
+
+def load(folder: Path, content: Any) -> list[dict[str, Any]]:
+    return load_lvis_format(write_json(folder / "file.json", content), "images", NAME)
+
+
+def test_records_say_what_the_file_says(tmp_path: Path, content: dict[str, Any]) -> None:
+    first, second = load(tmp_path, content)
+    assert (first["file_name"], first["image_id"], first["height"], first["width"]) == ("images/train/a.png", 7, 64, 64)
+    assert [a["bbox"] for a in first["annotations"]] == [[1, 2, 30, 40], [5.5, 6.5, 7.5, 8.5]]
+    assert {a["bbox_mode"] for a in first["annotations"]} == {BoxMode.XYWH_ABS}
+    assert [a["bbox"] for a in second["annotations"]] == [[0, 0, 64, 64]]
+
+
+def test_classes_count_up_by_ascending_id(tmp_path: Path, content: dict[str, Any]) -> None:
+    """Ids 5, 11, 20 are the classes 0, 1, 2."""
+    first, second = load(tmp_path, content)
+    assert [a["category_id"] for a in first["annotations"] + second["annotations"]] == [2, 0, 1]
+
+
+def test_categories_come_in_the_order_of_the_classes(tmp_path: Path, content: dict[str, Any]) -> None:
+    register_lvis_format(NAME, write_json(tmp_path / "file.json", content), "images")
+    assert [(c["id"], c["name"], c["frequency"]) for c in categories_of(NAME)] == [
+        (5, "green_box", "c"), (11, "blue_box", "r"), (20, "red_box", "f"),
+    ]  # fmt: skip
+
+
+def test_where_there_is_no_file_name_the_address_gives_it(tmp_path: Path, content: dict[str, Any]) -> None:
+    assert [r["file_name"] for r in load(tmp_path, with_urls(content))] == ["images/train/a.png", "images/train/b.png"]
+
+
+def test_a_crowd_stays_a_crowd(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["annotations"][0]["iscrowd"] = 1
+    first, _ = load(tmp_path, content)
+    assert [a["iscrowd"] for a in first["annotations"]] == [1, 0]
+
+
+def test_an_image_without_boxes_is_a_record(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["annotations"] = []
+    assert [r["annotations"] for r in load(tmp_path, content)] == [[], []]
+
+
+def test_a_file_that_was_rewritten_is_read_again(tmp_path: Path, content: dict[str, Any]) -> None:
+    assert len(load(tmp_path, content)) == 2
+    content["images"].append(image_entry(9, "train/c.png"))
+    assert len(load(tmp_path, content)) == 3
+
+
+# ---- registration ----
+
+
+def test_data_sets_are_looked_for_below_the_environment_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+        register_all()
+        metadata = MetadataCatalog.get("lvis_v1_val")
+        assert metadata.json_file == f"{tmp_path}/lvis/lvis_v1_val.json"
+        assert metadata.image_root == f"{tmp_path}/coco"
+        assert MetadataCatalog.get("mini_lvis_val").image_root == f"{tmp_path}/mini_lvis"
+    register_all()
+
+
+def test_the_root_may_name_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DETECTRON2_DATASETS", "~/data")
+    assert datasets_root() == "/home/me/data"
+    monkeypatch.delenv("DETECTRON2_DATASETS")
+    assert datasets_root() == "datasets"
+
+
+def test_every_data_set_is_known_to_detectron2() -> None:
+    assert set(DATASETS) <= set(DatasetCatalog.list())
+
+
+def test_registering_again_replaces(tmp_path: Path, content: dict[str, Any]) -> None:
+    register_lvis_format(NAME, "nowhere.json", "images")
+    register_lvis_format(NAME, write_json(tmp_path / "file.json", content), "pictures")
+    assert DatasetCatalog.get(NAME)[0]["file_name"] == "pictures/train/a.png"
+
+
+# ---- refusals ----
+
+
+def refusal(folder: Path, content: Any) -> str:
+    with pytest.raises(ValueError) as error:
+        load(folder, content)
+    assert str(folder / "file.json") in str(error.value)
+    return str(error.value)
+
+
+def test_an_unknown_data_set_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ValueError, match='no data set "lvis_v1_vall".*lvis_v1_val,'):
+        categories_of("lvis_v1_vall")
+
+
+def test_a_missing_file_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", "somewhere")
+    message = r'Data set "a_data_set" needs nowhere.json.*below somewhere or set DETECTRON2_DATASETS.*tools/doctor.py'
+    with pytest.raises(FileNotFoundError, match=message):
+        load_lvis_format("nowhere.json", "images", NAME)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_file_that_is_cut_short_is_refused(share: float, tmp_path: Path, content: dict[str, Any]) -> None:
+    whole = json.dumps(content)
+    (tmp_path / "file.json").write_text(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=f"{tmp_path}/file.json is no whole JSON file"):
+        load_lvis_format(str(tmp_path / "file.json"), "images", NAME)
+
+
+@pytest.mark.parametrize("content", [{"images": [], "categories": []}, [], {}])
+def test_a_file_of_another_format_is_refused(content: Any, tmp_path: Path) -> None:
+    message = refusal(tmp_path, content)
+    assert "annotations" in message and "not in LVIS or COCO format" in message
+
+
+def test_a_file_without_images_is_refused(tmp_path: Path) -> None:
+    assert "lists no images" in refusal(tmp_path, annotations_of([]))
+
+
+def test_a_box_of_an_unknown_category_is_refused_by_annotation_image_and_category(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    content["annotations"][1]["category_id"] = 99
+    assert "annotation 2 of image a.png: its category 99 is not in the file" in refusal(tmp_path, content)
+
+
+def test_a_box_of_an_unknown_image_is_refused_by_annotation_and_image(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["annotations"][1]["image_id"] = 99
+    assert "annotation 2: its image 99 is not in the file" in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("box", "wrong"),
+    [
+        ([10, 20, 0, 25], "has no width"),
+        ([10, 20, -3, 25], "has no width"),
+        ([10, 20, 30, 0], "has no height"),
+        ([10, 20, float("nan"), 25], "has no width"),
+    ],
+)
+def test_a_box_without_area_is_refused_by_annotation_image_and_numbers(
+    box: list[float], wrong: str, tmp_path: Path, content: dict[str, Any]
+) -> None:
+    content["annotations"][2]["bbox"] = box
+    message = refusal(tmp_path, content)
+    assert "annotation 3 of image b.png" in message and wrong in message
+    assert f"(x {box[0]}, y {box[1]}, w {box[2]}, h {box[3]})" in message
+
+
+@pytest.mark.parametrize("key", ["bbox", "category_id", "image_id"])
+def test_an_annotation_without_a_field_is_refused_by_annotation_and_field(
+    key: str, tmp_path: Path, content: dict[str, Any]
+) -> None:
+    del content["annotations"][1][key]
+    message = refusal(tmp_path, content)
+    assert "annotation 2" in message and key in message

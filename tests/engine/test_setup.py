@@ -1,0 +1,111 @@
+"""From the command line to a config: what is wrong is said once, in the words that the user typed."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from dk_detr.engine import one_clear_error, prepare_output, setup_cfg
+from tests.run_fixtures import MINI, own_log_handlers
+
+
+def test_options_win_over_the_file_and_the_file_over_the_defaults() -> None:
+    cfg = setup_cfg(MINI, ["SOLVER.MAX_ITER", "7"])
+    assert (cfg.SOLVER.MAX_ITER, cfg.MODEL.KD.NUM_SLOTS, cfg.MODEL.KD.MIN_SIDE) == (7, 16, 4.0)
+
+
+def test_without_a_gpu_the_device_is_the_cpu_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert setup_cfg(MINI).MODEL.DEVICE == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert setup_cfg(MINI).MODEL.DEVICE == "cuda"
+    assert setup_cfg(MINI, ["MODEL.DEVICE", "cpu"]).MODEL.DEVICE == "cpu"
+
+
+def test_a_misspelt_key_is_refused_by_name_with_the_key_that_was_meant() -> None:
+    with pytest.raises(ValueError, match=r"no config key MODEL.DETR.NUM_QUERY\. Did you mean MODEL.DETR.NUM_QUERIES\?"):
+        setup_cfg(MINI, ["MODEL.DETR.NUM_QUERY", "7"])
+
+
+def test_a_misspelt_key_in_a_file_is_refused_the_same_way(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("MODEL:\n  KD:\n    RELATIONAL:\n      WIEGHT: 2.0\n")
+    with pytest.raises(ValueError, match=r"MODEL.KD.RELATIONAL.WIEGHT\. Did you mean MODEL.KD.RELATIONAL.WEIGHT\?"):
+        setup_cfg(str(tmp_path / "mine.yaml"))
+
+
+def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
+    with pytest.raises(ValueError, match=r"no config key ZZZZZ\. All keys are explained in dk_detr/config.py"):
+        setup_cfg(MINI, ["ZZZZZ", "7"])
+
+
+def test_an_option_without_a_value_is_refused_with_what_was_typed() -> None:
+    with pytest.raises(ValueError, match="pairs KEY VALUE; 3 words were given: SEED 1 OUTPUT_DIR"):
+        setup_cfg(MINI, ["SEED", "1", "OUTPUT_DIR"])
+
+
+def test_a_value_of_another_type_is_refused_by_its_key() -> None:
+    with pytest.raises(ValueError, match="SOLVER.BASE_LR"):
+        setup_cfg(MINI, ["SOLVER.BASE_LR", "fast"])
+
+
+def test_a_config_that_is_not_there_is_missed_by_name() -> None:
+    with pytest.raises(FileNotFoundError, match=r"no config file nowhere.yaml \(--config-file\)"):
+        setup_cfg("nowhere.yaml")
+
+
+def test_a_base_that_is_not_there_is_missed_by_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text('_BASE_: "nowhere.yaml"\n')
+    with pytest.raises(FileNotFoundError, match="nowhere.yaml"):
+        setup_cfg(str(tmp_path / "mine.yaml"))
+
+
+def test_a_file_that_is_no_yaml_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("MODEL: [1, 2\n")
+    with pytest.raises(ValueError, match="mine.yaml"):
+        setup_cfg(str(tmp_path / "mine.yaml"))
+
+
+def test_the_config_of_a_run_can_be_read_back(tmp_path: Path) -> None:
+    cfg = setup_cfg(MINI, ["OUTPUT_DIR", str(tmp_path / "run")])
+    with own_log_handlers():
+        prepare_output(cfg).info("said in the log")
+    again = setup_cfg(str(tmp_path / "run" / "config.yaml"))
+    assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
+    assert "said in the log" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_only_the_main_process_writes_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda: 1)
+    with own_log_handlers():
+        prepare_output(setup_cfg(MINI, ["OUTPUT_DIR", str(tmp_path)]))
+    assert not (tmp_path / "config.yaml").exists()
+    assert (tmp_path / "log.txt.rank1").exists()
+
+
+@pytest.mark.parametrize("error", [ValueError, FileNotFoundError, ImportError, FloatingPointError])
+def test_what_a_user_can_mend_ends_in_one_line(error: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, one_clear_error():
+        raise error("the box has no width")
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "error: the box has no width\n"
+
+
+def test_what_only_we_can_mend_keeps_its_traceback() -> None:
+    with pytest.raises(IndexError), one_clear_error():
+        raise IndexError("a bug")
+
+
+def test_the_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DK_DETR_TRACEBACK", "1")
+    with pytest.raises(ValueError), one_clear_error():
+        raise ValueError("the box has no width")
+
+
+def test_of_an_error_in_a_loader_process_only_the_message_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    wrapped = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  …\n"
+    with pytest.raises(SystemExit), one_clear_error():
+        raise ValueError(f"{wrapped}ValueError: Image a.jpg cannot be read\n")
+    assert capsys.readouterr().err == "error: ValueError: Image a.jpg cannot be read\n"
+    assert sys.exc_info() == (None, None, None)

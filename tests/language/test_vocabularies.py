@@ -1,0 +1,262 @@
+"""Vocabularies on disk and from names: what is read is what was meant, or it is refused by name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dk_detr.engine import setup_cfg
+from dk_detr.language import (
+    COCO_NAMES,
+    LVIS_NAMES,
+    LVIS_NOVEL,
+    Clip,
+    build_vocabulary,
+    load_clip,
+    load_vocabulary,
+    prompt_texts,
+    read_vocabulary,
+    save_vocabulary,
+    vocabularies_from_config,
+)  # fmt: skip
+from dk_detr.structures import Vocabulary
+from tests.run_fixtures import CLIP, MINI, WIDTH, words, write_json
+
+PETS = ("cat", "dog", "fishing_boat")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    return load_clip(architecture=write_json(tmp_path_factory.mktemp("clip") / "tiny.json", CLIP), weights="")
+
+
+@pytest.fixture
+def matrix() -> np.ndarray:
+    """As others ship them: unnormalised half floats."""
+    return (10 * np.random.default_rng(0).standard_normal((3, WIDTH))).astype(np.float16)
+
+
+def save(folder: Path, matrix: Any, name: str = "matrix.npy") -> str:
+    path = folder / name
+    np.save(path, matrix) if path.suffix == ".npy" else torch.save(matrix, path)
+    return str(path)
+
+
+# ---- from names ----
+
+
+def test_an_embedding_is_the_unit_mean_of_its_unit_prompts(clip: Clip) -> None:
+    vocabulary = build_vocabulary(PETS, clip, "vild")
+    for name, row in zip(PETS, vocabulary.embeddings):
+        prompts = clip.encode_text(prompt_texts(name, "vild"))
+        assert torch.allclose(prompts.norm(dim=1), torch.ones(63), atol=1e-5)
+        assert torch.allclose(row, torch.nn.functional.normalize(prompts.mean(0), dim=0), atol=1e-5)
+
+
+def test_a_name_means_the_same_in_any_company(clip: Clip) -> None:
+    alone, together = build_vocabulary(["dog"], clip, "vild"), build_vocabulary(PETS, clip, "vild")
+    assert torch.allclose(alone.embeddings[0], together.embeddings[1], atol=1e-5)
+
+
+def test_a_vocabulary_knows_where_it_is_from(clip: Clip) -> None:
+    vocabulary = build_vocabulary(PETS, clip, "single", novel=["dog"])
+    assert vocabulary.novel.tolist() == [False, True, False]
+    assert vocabulary.provenance["prompt"] == "single"
+    assert vocabulary.provenance["library"] == "open_clip" and vocabulary.provenance["weights"] == "random"
+
+
+def test_spaces_around_names_are_no_part_of_them(clip: Clip) -> None:
+    assert build_vocabulary([" cat", "dog "], clip, "name").names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("names", [(), ("cat", ""), ("cat", "  ")])
+def test_empty_names_are_refused(names: tuple[str, ...], clip: Clip) -> None:
+    with pytest.raises(ValueError, match="an empty one was given"):
+        build_vocabulary(names, clip)
+
+
+def test_repeated_names_are_refused_by_name(clip: Clip) -> None:
+    with pytest.raises(ValueError, match='repeated: "cat"'):
+        build_vocabulary(["cat", "dog", "cat "], clip, "name")
+
+
+def test_a_novel_name_that_is_no_name_is_refused(clip: Clip) -> None:
+    with pytest.raises(ValueError, match='the first unknown is "yak"'):
+        build_vocabulary(PETS, clip, "name", novel=["dog", "yak"])
+
+
+# ---- there and back ----
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    saved = Vocabulary(("ö", "b_(c)", "d"), words().embeddings, torch.tensor([True, False, True]), {"encoder": "mine"})
+    path = str(tmp_path / "below" / "words.npz")
+    save_vocabulary(saved, path)
+    loaded = load_vocabulary(path)
+    assert loaded.names == saved.names
+    assert torch.allclose(loaded.embeddings, saved.embeddings, atol=1e-7)
+    assert torch.equal(loaded.novel, saved.novel)
+    assert loaded.provenance == {"encoder": "mine", "file": path}
+
+
+def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    for names in (("a", "b", "c"), PETS):
+        save_vocabulary(words(names, novel=()), str(tmp_path / "words.npz"))
+    assert load_vocabulary(str(tmp_path / "words.npz")).names == PETS
+    assert [path.name for path in tmp_path.iterdir()] == ["words.npz"]
+
+
+def test_the_novel_words_of_a_file_can_be_named_anew(tmp_path: Path) -> None:
+    save_vocabulary(words(PETS, novel=("cat",)), str(tmp_path / "words.npz"))
+    assert load_vocabulary(str(tmp_path / "words.npz")).novel_names == ("cat",)
+    assert load_vocabulary(str(tmp_path / "words.npz"), novel=["dog"]).novel_names == ("dog",)
+    with pytest.raises(ValueError, match='"yak"'):
+        load_vocabulary(str(tmp_path / "words.npz"), novel=["yak"])
+
+
+# ---- the matrices of others ----
+
+
+@pytest.mark.parametrize("name", ["matrix.npy", "matrix.pt"])
+def test_a_bare_matrix_is_normalised(name: str, tmp_path: Path, matrix: np.ndarray) -> None:
+    content = matrix if name.endswith(".npy") else torch.from_numpy(matrix)
+    vocabulary = load_vocabulary(save(tmp_path, content, name), PETS, novel=["cat"])
+    full = torch.from_numpy(matrix.astype(np.float32))
+    assert vocabulary.embeddings.dtype == torch.float32
+    assert torch.allclose(vocabulary.embeddings, full / full.norm(dim=1, keepdim=True), atol=1e-6)
+    assert (vocabulary.names, vocabulary.novel_names) == (PETS, ("cat",))
+
+
+def test_a_bare_matrix_without_names_is_refused(tmp_path: Path, matrix: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="matrix.npy holds a bare matrix without names"):
+        load_vocabulary(save(tmp_path, matrix))
+
+
+def test_another_number_of_rows_than_names_is_refused_with_both(tmp_path: Path, matrix: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="matrix.npy has 3 rows, but there are 2 names"):
+        load_vocabulary(save(tmp_path, matrix), PETS[:2])
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+@pytest.mark.parametrize("name", ["matrix.npy", "matrix.pt"])
+def test_a_row_that_is_zero_or_not_finite_is_refused(
+    value: float, name: str, tmp_path: Path, matrix: np.ndarray
+) -> None:
+    matrix[1] = value
+    content = matrix if name.endswith(".npy") else torch.from_numpy(matrix)
+    with pytest.raises(ValueError, match=f"{name} holds text embeddings that are zero or not finite"):
+        load_vocabulary(save(tmp_path, content, name), PETS)
+
+
+@pytest.mark.parametrize("shape", [(WIDTH,), (3, 2, WIDTH)])
+def test_what_is_no_matrix_is_refused_with_its_shape(shape: tuple[int, ...], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"should hold a \(K, E\) matrix") as error:
+        load_vocabulary(save(tmp_path, np.ones(shape, np.float32)), PETS)
+    assert str(shape) in str(error.value)
+
+
+def test_another_kind_of_file_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("cat, dog")
+    with pytest.raises(ValueError, match="not .*words.txt"):
+        load_vocabulary(str(tmp_path / "words.txt"), PETS)
+
+
+def test_a_file_that_is_not_there_is_missed_by_name_and_key() -> None:
+    for read in (load_vocabulary, read_vocabulary):
+        with pytest.raises(FileNotFoundError, match=r"no vocabulary nowhere.npz \(MODEL.VOCABULARY.TEST\)"):
+            read("nowhere.npz")
+
+
+@pytest.mark.parametrize("name", ["words.npz", "matrix.npy", "matrix.pt"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.98])
+def test_a_file_that_is_cut_short_is_refused_by_name(
+    name: str, share: float, tmp_path: Path, matrix: np.ndarray
+) -> None:
+    path = tmp_path / name
+    if name == "words.npz":
+        save_vocabulary(words(PETS, novel=()), str(path))
+    else:
+        save(tmp_path, matrix if name.endswith(".npy") else torch.from_numpy(matrix), name)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=name):
+        load_vocabulary(str(path), PETS)
+
+
+def test_an_npz_of_another_make_is_refused_by_name(tmp_path: Path, matrix: np.ndarray) -> None:
+    np.savez(tmp_path / "other.npz", embeddings=matrix)
+    with pytest.raises(ValueError, match="other.npz is no whole vocabulary"):
+        load_vocabulary(str(tmp_path / "other.npz"))
+
+
+def test_a_pt_file_of_something_else_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="state.pt"):
+        load_vocabulary(save(tmp_path, {"weight": torch.ones(3)}, "state.pt"), PETS)
+
+
+# ---- as a config asks for them ----
+
+
+def test_1203_rows_are_lvis_in_the_order_of_its_ids_with_the_rare_novel(tmp_path: Path) -> None:
+    vocabulary = read_vocabulary(save(tmp_path, np.ones((1203, 4), np.float16)))
+    assert vocabulary.names == LVIS_NAMES
+    assert (vocabulary.names[0], vocabulary.names[-1]) == ("aerosol_can", "zucchini")
+    assert set(vocabulary.novel_names) == set(LVIS_NOVEL) and len(LVIS_NOVEL) == 337
+    assert len(vocabulary.base()) == 866
+
+
+def test_80_rows_are_coco_without_novel_names(tmp_path: Path) -> None:
+    vocabulary = read_vocabulary(save(tmp_path, np.ones((80, 4), np.float16)))
+    assert vocabulary.names == COCO_NAMES and vocabulary.novel_names == ()
+    assert (vocabulary.names[0], vocabulary.names[-1]) == ("person", "toothbrush")
+
+
+def test_any_other_number_of_rows_is_refused_with_those_that_are_understood(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has 81 rows.*LVIS v1 \(1203 rows\) and COCO \(80 rows\) only"):
+        read_vocabulary(save(tmp_path, np.ones((81, 4), np.float16)))
+
+
+def test_an_empty_path_is_refused_by_its_key() -> None:
+    with pytest.raises(ValueError, match="MODEL.VOCABULARY.TEST is empty"):
+        read_vocabulary("")
+
+
+def vocabularies(**paths: Path) -> tuple[Vocabulary, Vocabulary]:
+    opts = [word for key, path in paths.items() for word in (f"MODEL.VOCABULARY.{key}", str(path))]
+    return vocabularies_from_config(setup_cfg(MINI, opts))
+
+
+def test_the_words_of_training_are_the_base_words_of_test(tmp_path: Path) -> None:
+    save_vocabulary(words(PETS, novel=("cat",)), str(tmp_path / "test.npz"))
+    train, test = vocabularies(TEST=tmp_path / "test.npz")
+    assert train.names == ("dog", "fishing_boat") and test.names == PETS
+    assert torch.equal(train.embeddings, test.embeddings[1:])
+
+
+def test_words_of_training_may_be_given_apart_and_their_novel_ones_are_left_out(tmp_path: Path) -> None:
+    save_vocabulary(words(PETS, novel=("cat",)), str(tmp_path / "train.npz"))
+    save_vocabulary(words(("yak", "gnu", "emu"), novel=()), str(tmp_path / "test.npz"))
+    train, test = vocabularies(TEST=tmp_path / "test.npz", TRAIN=tmp_path / "train.npz")
+    assert train.names == ("dog", "fishing_boat") and test.names == ("yak", "gnu", "emu")
+
+
+def test_words_of_different_encoders_are_refused_with_both_files(tmp_path: Path) -> None:
+    save_vocabulary(words(PETS, novel=()), str(tmp_path / "train.npz"))
+    save_vocabulary(words(PETS, width=24, novel=()), str(tmp_path / "test.npz"))
+    with pytest.raises(ValueError, match="train.npz.*test.npz.*their widths differ"):
+        vocabularies(TEST=tmp_path / "test.npz", TRAIN=tmp_path / "train.npz")
+
+
+def test_novel_words_only_are_refused(tmp_path: Path) -> None:
+    save_vocabulary(words(PETS, novel=PETS), str(tmp_path / "test.npz"))
+    with pytest.raises(ValueError, match="All 3 names of the vocabulary are novel"):
+        vocabularies(TEST=tmp_path / "test.npz")
+
+
+def test_the_provenance_on_disk_is_readable_json(tmp_path: Path) -> None:
+    save_vocabulary(words(PETS, novel=()), str(tmp_path / "words.npz"))
+    with np.load(tmp_path / "words.npz") as file:
+        assert json.loads(str(file["provenance"])) == {}
