@@ -39,6 +39,7 @@ CLIP = {
 }
 # As deep as the real ones where that costs nothing, as thin as can be.
 SHRUNK = {
+    "MODEL.DEVICE": "cpu",
     "MODEL.WEIGHTS": "''",
     "MODEL.RESNETS.DEPTH": 50,
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,

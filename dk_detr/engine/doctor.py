@@ -210,11 +210,6 @@ def _cache(variable: str, default: str) -> str:
 
 
 _MINI_SPLITS = ("train", "train_norare", "val", "test")
-_NO_RARE = (
-    'python -c "import json; from dk_detr.data.mini_world.lvis_format import without_rare; '
-    "json.dump(without_rare(json.load(open('{root}/lvis/lvis_v1_train.json'))), "
-    "open('{root}/lvis/lvis_v1_train_norare.json', 'w'))\""
-)
 
 DATASETS = (
     Files(
@@ -232,7 +227,11 @@ DATASETS = (
         'curl -LO "https://dl.fbaipublicfiles.com/LVIS/lvis_v1_{train,val}.json.zip"'
         " && unzip 'lvis_v1_*.json.zip' -d {root}/lvis",
     ),
-    Files("LVIS v1 without rare", (("lvis/lvis_v1_train_norare.json",),), _NO_RARE),
+    Files(
+        "LVIS v1 without rare",
+        (("lvis/lvis_v1_train_norare.json",),),
+        "python tools/prepare_dataset.py lvis-norare",
+    ),
     Files(
         "COCO 2017 images",
         (("coco/train2017",), ("coco/val2017",)),

@@ -1,6 +1,7 @@
 """Every config under configs/: a journey through each, shrunk, and what they say of one another."""
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("world"))
 
 
+@cache
 def load(path: Path) -> CfgNode:
     return setup_cfg(str(path))
 

@@ -87,10 +87,10 @@ def test_data_sets_are_looked_for_below_the_environment_variable(
     register_all()
 
 
-def test_the_root_may_name_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+def test_the_root_may_name_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DETECTRON2_DATASETS", "~/data")
-    assert datasets_root() == "/home/me/data"
+    assert datasets_root() == f"{tmp_path}/data"
     monkeypatch.delenv("DETECTRON2_DATASETS")
     assert datasets_root() == "datasets"
 

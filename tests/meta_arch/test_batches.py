@@ -48,6 +48,16 @@ def test_a_batch_of_four_in_any_order_equals_four_batches_of_one() -> None:
             assert_same(together, alone[index])
 
 
+@pytest.mark.parametrize("size", [(8, 12), (12, 8)])
+def test_an_image_with_fewer_places_than_queries_gives_the_same_in_company(size: tuple[int, int]) -> None:
+    """Queries that fill up the smaller image see nothing, and so they say nothing."""
+    detector = tiny_detector()
+    small, large = unlabelled(size, seed=1), unlabelled((40, 48), seed=2)
+    (alone,) = detect(detector, [small])
+    together, _ = detect(detector, [small, large])
+    assert_same(together, alone)
+
+
 def test_different_images_do_give_different_detections() -> None:
     first, second = detect(tiny_detector(), [unlabelled((40, 48), 1), unlabelled((40, 48), 2)])
     assert not torch.equal(first.scores, second.scores)

@@ -105,6 +105,18 @@ def test_a_batch_without_any_region_to_teach_trains() -> None:
     assert all(loss == 0 for name, loss in losses.items() if "_kd_" in name)
 
 
+def test_queries_that_see_nothing_learn_nothing() -> None:
+    """A tiny image beside a larger one fills up with queries in the padding: no object, no region, no background."""
+    detector, seen = tiny_detector(tiny_branch(slots=SlotSelection(num_slots=12, min_side=0.0))), {}
+    detector.proposals.register_forward_hook(lambda module, given, stage: seen.update(stage=stage))
+    detector.decoder.register_forward_hook(lambda module, given, trace: seen.update(trace=trace))
+    losses = training_losses(detector, [tiny_input((8, 12), seed=1), tiny_input(seed=2)])
+    (grad,) = torch.autograd.grad(sum(losses.values()), seen["trace"].hidden)
+    nothing = (seen["stage"].objectness < -1e3).repeat(1, 2)  # of both groups
+    assert nothing[0].any() and not nothing[0].all() and not nothing[1].any()
+    assert not grad[-1][nothing].any()
+
+
 def test_one_image_with_one_region_trains() -> None:
     losses = assert_trains(tiny_detector(tiny_branch(slots=SlotSelection(num_slots=1, min_side=0.0))), [tiny_input()])
     assert losses["loss_kd_relational_image"] == 0 and losses["loss_kd_semantic"] > 0

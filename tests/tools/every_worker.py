@@ -1,26 +1,33 @@
-"""tools/train_net.py, except that every worker leaves its weights in OUTPUT_DIR, not only the first.
+"""tools/train_net.py, except that every worker leaves its weights in OUTPUT_DIR, not only the first."""
 
-The workers that tools/train_net.py spawns import this file as it does, and so do the same.
-"""
-
+import argparse
 import runpy
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from dk_detr.engine import Trainer
+from dk_detr.engine import Trainer, train
 
-train_only = Trainer.train
-
-
-def train_and_save(self: Trainer) -> None:
-    """Train; save the weights of this worker."""
-    train_only(self)
-    torch.save(self.model.module.state_dict(), f"{self.cfg.OUTPUT_DIR}/worker_{torch.distributed.get_rank()}.pth")
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
+work = train.train_or_evaluate
 
 
-Trainer.train = train_and_save  # type: ignore[method-assign]
+class SavesEverywhere(Trainer):
+    """Each worker writes `worker_<rank>.pth`."""
+
+    def train(self) -> Any:
+        super().train()
+        torch.save(self.model.module.state_dict(), f"{self.cfg.OUTPUT_DIR}/worker_{torch.distributed.get_rank()}.pth")
+
+
+def train_and_save(args: argparse.Namespace) -> None:
+    """The work of one process."""
+    train.Trainer = SavesEverywhere  # type: ignore[misc]
+    work(args)
+
 
 if __name__ == "__main__":
-    tool = runpy.run_path(str(Path(__file__).resolve().parents[2] / "tools" / "train_net.py"))
+    train.train_or_evaluate = train_and_save
+    tool = runpy.run_path(str(TOOL))
     tool["main"](tool["parse"]())

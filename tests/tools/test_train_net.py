@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from dk_detr.engine import train
 from dk_detr.engine.trainer import read_results
 from tests.run_fixtures import MINI, REPOSITORY, World, assert_same_training, make_world, own_log_handlers
+from tests.tools import every_worker
 
 TOOL = str(REPOSITORY / "tools" / "train_net.py")
-EVERY_WORKER = str(REPOSITORY / "tests" / "tools" / "every_worker.py")
 ITERATIONS = 2
 RUN = {"SOLVER__MAX_ITER": ITERATIONS, "SOLVER__CHECKPOINT_PERIOD": 1, "SOLVER__WARMUP_ITERS": 0}
 
@@ -35,14 +36,6 @@ def options(world: World, output: Path, **more: object) -> list[str]:
     return world.options(OUTPUT_DIR=output, **{**RUN, **more})
 
 
-def run(world: World, output: Path, *command: str) -> None:
-    """Run a command that ends with the tool, on the CPU, and wait for it."""
-    environment = {**os.environ, "DETECTRON2_DATASETS": str(world.root), "PYTHONPATH": str(REPOSITORY)}
-    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    answer = subprocess.run(
-        [sys.executable, *command], check=False, cwd=output.parent, env=environment, capture_output=True, text=True
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 # ---- one process ----
@@ -90,7 +83,9 @@ def test_a_config_must_be_named(
 def spawned(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two processes that the tool starts itself; relations are distilled over both."""
     output = tmp_path_factory.mktemp("spawned") / "run"
-    run(world, output, EVERY_WORKER, "--config-file", MINI, "--num-gpus", "2", *options(world, output))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(train, "train_or_evaluate", every_worker.train_and_save)
+        call(world, monkeypatch, "--config-file", MINI, "--num-gpus", "2", *options(world, output))
     return output
 
 
@@ -128,7 +123,10 @@ def test_under_torchrun_a_run_of_two_processes_resumes_to_the_same_weights(
     output.mkdir()
     (output / "model_0000000.pth").write_bytes((spawned / "model_0000000.pth").read_bytes())
     (output / "last_checkpoint").write_text("model_0000000.pth")
-    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
-    run(world, output, *torchrun, EVERY_WORKER, "--config-file", MINI, "--resume", *options(world, output))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [*torchrun, every_worker.__file__, "--config-file", MINI, "--resume", *options(world, output)]
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(world.root), "PYTHONPATH": str(REPOSITORY)}
+    answer = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
     assert_workers_agree(output)
     assert_same_training(output / "model_final.pth", spawned / "model_final.pth")

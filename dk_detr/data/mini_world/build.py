@@ -16,6 +16,7 @@ import numpy as np
 from dk_detr.data.mini_world import lvis_format
 from dk_detr.data.mini_world.files import fingerprint, write_bytes, write_json
 from dk_detr.data.mini_world.shards import CAPTION_SPLIT, IMAGE_SPLITS, cut, make_shards
+from dk_detr.data.prepare import without_rare
 
 RECIPE = 1
 LETTERS = {"f": "frequent", "c": "common", "r": "rare"}
@@ -109,7 +110,8 @@ def _merge_annotations(root: Path, world: MiniWorld) -> list[lvis_format.Record]
         data = lvis_format.data_set(images, annotations, categories, info)
         write_json(root / f"annotations/mini_lvis_{split}.json", data)
         if split == "train":
-            write_json(root / "annotations/mini_lvis_train_norare.json", lvis_format.without_rare(data))
+            data["info"]["description"] += ", without rare categories"
+            write_json(root / "annotations/mini_lvis_train_norare.json", without_rare(data))
     return categories
 
 

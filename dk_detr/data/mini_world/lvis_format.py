@@ -132,15 +132,3 @@ def data_set(images: list[Record], annotations: list[Record], categories: list[R
         "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)],
         "categories": categories,
     }
-
-
-def without_rare(data: Record) -> Record:
-    """The same file for open-vocabulary training: every image and category, no word about where rare ones are."""
-    rare = {category["id"] for category in data["categories"] if category["frequency"] == "r"}
-    images = [
-        {**image, "neg_category_ids": [number for number in image["neg_category_ids"] if number not in rare]}
-        for image in data["images"]
-    ]
-    annotations = [annotation for annotation in data["annotations"] if annotation["category_id"] not in rare]
-    info = {**data["info"], "description": data["info"]["description"] + ", without rare categories"}
-    return {**data, "info": info, "images": images, "annotations": annotations}
