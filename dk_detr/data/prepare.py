@@ -4,6 +4,8 @@ import json
 import os
 from typing import Any
 
+from dk_detr.structures import whole_file
+
 
 def without_rare(content: dict[str, Any]) -> dict[str, Any]:
     """LVIS annotations for open-vocabulary training: every image and category, no word about where rare ones are."""
@@ -33,9 +35,8 @@ def drop_rare(source: str, target: str) -> dict[str, int]:
     if not rare:
         raise ValueError(f"{source} has no categories of frequency r: it is no LVIS file.")
     prepared = without_rare(content)
-    with open(f"{target}.part", "w") as file:
+    with whole_file(target) as part, open(part, "w") as file:
         json.dump(prepared, file)
-    os.replace(f"{target}.part", target)
     return {
         "images": len(content["images"]),
         "annotations before": len(content["annotations"]),

@@ -8,6 +8,8 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from fvcore.common.checkpoint import _IncompatibleKeys
 
+from dk_detr.structures import whole_file, write_whole
+
 
 class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer; files appear whole or not at all, and the last one is always readable."""
@@ -19,16 +21,13 @@ class SafeCheckpointer(DetectionCheckpointer):
         data = {"model": self.model.state_dict(), **{k: v.state_dict() for k, v in self.checkpointables.items()}}
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
-        torch.save({**data, **kwargs}, f"{path}.part")
-        os.replace(f"{path}.part", path)
+        with whole_file(path) as part:
+            torch.save({**data, **kwargs}, part)
         self.tag_last_checkpoint(f"{name}.pth")
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Say which checkpoint is the newest."""
-        path = os.path.join(self.save_dir, "last_checkpoint")
-        with open(f"{path}.part", "w") as file:
-            file.write(last_filename_basename)
-        os.replace(f"{path}.part", path)
+        write_whole(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load; raises FileNotFoundError or ValueError in words that say which file and which key is at fault."""

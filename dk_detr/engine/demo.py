@@ -21,10 +21,9 @@ from dk_detr.engine.pictures import confident_boxes, draw_boxes, save_picture, w
 from dk_detr.engine.predictor import Predictor, UnreadableImage, read_image
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.engine.vocabulary import split_names
-from dk_detr.evaluation.files import write_atomically
 from dk_detr.language import build_vocabulary, clip_from_config, readable
 from dk_detr.language.from_config import COCO_NAMES, LVIS_NAMES, LVIS_NOVEL
-from dk_detr.structures import Vocabulary
+from dk_detr.structures import Vocabulary, write_whole
 
 DETECTIONS_FILE = "detections.json"
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
@@ -73,7 +72,7 @@ def detect_in_images(
         found = detection_records(instances, predictor.vocabulary)
         records.append({"file": str(image), **size, "picture": target.name, "detections": found})
     lines = ",\n".join(json.dumps(record) for record in records)  # an image a line
-    write_atomically(output / DETECTIONS_FILE, f"[\n{lines}\n]\n")
+    write_whole(output / DETECTIONS_FILE, f"[\n{lines}\n]\n")
     return unreadable
 
 

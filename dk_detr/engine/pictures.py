@@ -21,7 +21,7 @@ from matplotlib.text import Text
 from PIL import Image, ImageDraw, ImageFont
 
 from dk_detr.language import readable
-from dk_detr.structures import Vocabulary
+from dk_detr.structures import Vocabulary, whole_file
 
 Colour = tuple[float, float, float]
 
@@ -152,11 +152,9 @@ def comparison_grid(comparisons: Sequence[Comparison], columns: int = 2, tile: i
 
 def save_picture(picture: np.ndarray, path: str | os.PathLike[str]) -> None:
     """Write a picture; the suffix chooses the format, and an interrupted write leaves no half picture."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{os.getpid()}.{target.name}")
-    Image.fromarray(picture).save(unfinished, quality=92)
-    unfinished.replace(target)
+    kind = Image.registered_extensions()[Path(path).suffix.lower()]
+    with whole_file(path) as part:
+        Image.fromarray(picture).save(part, kind, quality=92)
 
 
 class _LabelVisualizer(Visualizer):

@@ -22,6 +22,7 @@ from dk_detr.data import TrainMapper, TrainStream, build_train_stream, categorie
 from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.evaluate import count_parameters, evaluate
 from dk_detr.engine.optimizer import build_optimizer
+from dk_detr.structures import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -141,10 +142,8 @@ def _take_buffers_of_the_first_worker(model: nn.Module) -> None:
 
 def write_results(folder: str, iteration: int, results: Any) -> None:
     """Keep evaluation results in `results.json`, with the number of iterations they belong to."""
-    path = os.path.join(folder, "results.json")
-    with open(f"{path}.part", "w") as file:
-        json.dump({"iteration": iteration, "results": results}, file, indent=2)
-    os.replace(f"{path}.part", path)
+    content = json.dumps({"iteration": iteration, "results": results}, indent=2)
+    write_whole(os.path.join(folder, "results.json"), content)
 
 
 def read_results(folder: str) -> dict[str, Any] | None:

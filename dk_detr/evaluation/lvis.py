@@ -23,8 +23,8 @@ from detectron2.utils.logger import create_small_table
 from lvis import LVISEval
 from tabulate import tabulate
 
-from dk_detr.evaluation.files import write_atomically
 from dk_detr.evaluation.lvis_ap import STANDARD_METRICS, group_ap, load_ground_truth, score, standard_metrics
+from dk_detr.structures import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class OpenVocabularyLVISEvaluator(DatasetEvaluator):
 
     def _write(self, name: str, text: Callable[[], str]) -> None:
         if self._output_dir:
-            write_atomically(Path(self._output_dir) / name, text())
+            write_whole(Path(self._output_dir) / name, text())
 
 
 def _to_arrays(image_id: int, instances: Instances) -> ImageDetections:

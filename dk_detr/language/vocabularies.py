@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from dk_detr.language.clip import Clip
 from dk_detr.language.prompts import prompt_texts
-from dk_detr.structures import Vocabulary
+from dk_detr.structures import Vocabulary, whole_file
 
 FORMAT = "dk_detr vocabulary 1"
 
@@ -49,9 +48,7 @@ def _check_novel(names: Sequence[str], novel: Sequence[str]) -> None:
 
 def save_vocabulary(vocabulary: Vocabulary, path: str) -> None:
     """Write an .npz (names, embeddings as float32, novel, provenance as JSON), whole or not at all."""
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
+    with whole_file(path) as part, open(part, "wb") as file:
         np.savez(
             file,
             format=FORMAT,
@@ -60,8 +57,6 @@ def save_vocabulary(vocabulary: Vocabulary, path: str) -> None:
             novel=vocabulary.novel.numpy(),
             provenance=json.dumps(vocabulary.provenance),
         )
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
 
 
 def load_vocabulary(path: str, names: Sequence[str] | None = None, novel: Sequence[str] | None = None) -> Vocabulary:

@@ -1,6 +1,7 @@
 """Structures: the nouns that pass between the rooms of the detector. Frozen dataclasses, no behaviour of their own."""
 
 from dk_detr.structures.features import FeaturePyramid, Memory
+from dk_detr.structures.files import whole_file, write_whole
 from dk_detr.structures.knowledge import RegionKnowledge, Regions
 from dk_detr.structures.predictions import Predictions, Trace
 from dk_detr.structures.queries import QueryGroup, QuerySet
@@ -10,5 +11,5 @@ from dk_detr.structures.vocabulary import Vocabulary
 
 __all__ = [
     "Assignment", "FeaturePyramid", "Memory", "Predictions", "QueryGroup", "QuerySet", "RegionKnowledge", "Regions",
-    "Targets", "Trace", "Vocabulary", "record", "timed",
+    "Targets", "Trace", "Vocabulary", "record", "timed", "whole_file", "write_whole",
 ]  # fmt: skip

@@ -93,9 +93,9 @@ def _within_a_step() -> None:
 def _within_a_write() -> None:
     """The checkpoint of iteration 9 has been written half."""
 
-    def save_half(data: Any, path: str) -> None:
+    def save_half(data: Any, path: Path) -> None:
         save(data, path)
-        if "0000009" in path:
+        if "0000009" in path.name:
             os.truncate(path, os.path.getsize(path) // 2)
             _die()
 

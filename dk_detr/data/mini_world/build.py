@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from dk_detr.data.mini_world import lvis_format
-from dk_detr.data.mini_world.files import fingerprint, write_bytes, write_json
+from dk_detr.data.mini_world.files import fingerprint, write_json
 from dk_detr.data.mini_world.shards import CAPTION_SPLIT, IMAGE_SPLITS, cut, make_shards
 from dk_detr.data.prepare import without_rare
+from dk_detr.structures import write_whole
 
 RECIPE = 1
 LETTERS = {"f": "frequent", "c": "common", "r": "rare"}
@@ -130,7 +131,7 @@ def _merge_captions(root: Path, world: MiniWorld) -> None:
             captions += part["captions"].tolist()
     buffer = io.BytesIO()
     np.save(buffer, np.concatenate(crops))
-    write_bytes(root / "captions/crops.npy", buffer.getvalue())
+    write_whole(root / "captions/crops.npy", buffer.getvalue())
     write_json(root / "captions/captions.json", captions)
 
 

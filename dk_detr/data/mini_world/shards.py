@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from dk_detr.data.mini_world import captions, lvis_format, scene
 from dk_detr.data.mini_world.concepts import SAMPLING_WEIGHTS, all_concepts, categories
-from dk_detr.data.mini_world.files import write_bytes, write_json
+from dk_detr.data.mini_world.files import write_json
+from dk_detr.structures import write_whole
 
 SHARD_SIZE = 50
 JPEG_QUALITY = 94
@@ -104,7 +105,7 @@ def _make_image_shard(root: Path, seed: int, shard: Shard) -> None:
     for index in range(shard.start, shard.stop):
         rng, objects = lay_out_scene(seed, shard.split, index)
         image = lvis_format.image_record(shard.split, index)
-        write_bytes(root / image["file_name"], _jpeg(scene.paint(rng, objects)))
+        write_whole(root / image["file_name"], _jpeg(scene.paint(rng, objects)))
         images.append(image)
         annotations += [lvis_format.annotation_record(item, image["id"], ids[item.concept]) for item in objects]
     write_json(shard.part(root), {"images": images, "annotations": annotations})
@@ -125,4 +126,4 @@ def _make_caption_shard(root: Path, seed: int, shard: Shard) -> None:
         texts += names
     buffer = io.BytesIO()
     np.savez(buffer, crops=np.concatenate(crops), captions=np.array(texts))
-    write_bytes(shard.part(root), buffer.getvalue())
+    write_whole(shard.part(root), buffer.getvalue())

@@ -7,7 +7,6 @@ are set to one common vector and kept there, while the weights learn the rest.
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from dk_detr.language.clip import Clip, load_clip
 from dk_detr.language.contrastive.pairs import Pairs
 from dk_detr.language.contrastive.zero_shot import measure
+from dk_detr.structures import whole_file, write_whole
 
 WEIGHTS_FILE, STATE_FILE, METRICS_FILE = "mini_clip.pt", "training.pt", "metrics.json"
 MAX_LOGIT_SCALE = 100.0
@@ -70,9 +70,10 @@ def pretrain(data: str | Path, config: str, output: str | Path, recipe: Recipe) 
     torch.manual_seed(recipe.seed)
     clip = load_clip("open_clip", config, weights="")
     _train(clip, Pairs(root / "captions"), recipe, folder, run)
-    _write(folder / WEIGHTS_FILE, lambda path: torch.save(clip.model.state_dict(), path))
+    with whole_file(folder / WEIGHTS_FILE) as part:
+        torch.save(clip.model.state_dict(), part)
     metrics = {"run": run, **measure(load_clip("open_clip", config, str(folder / WEIGHTS_FILE)), root)}
-    _write(folder / METRICS_FILE, lambda path: path.write_text(json.dumps(metrics, indent=2) + "\n"))
+    write_whole(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
     (folder / STATE_FILE).unlink()
     return metrics
 
@@ -124,7 +125,8 @@ def _train(clip: Clip, pairs: Pairs, recipe: Recipe, folder: Path, run: dict[str
         progress.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
         done = iteration + 1
         if done % recipe.checkpoint_period == 0 or done == recipe.iterations:
-            _write(folder / STATE_FILE, lambda path, done=done: torch.save(_snapshot(state, done, run), path))
+            with whole_file(folder / STATE_FILE) as part:
+                torch.save(_snapshot(state, done, run), part)
     model.eval().requires_grad_(False)
 
 
@@ -181,10 +183,3 @@ def _resume(state: dict[str, Any], folder: Path, run: dict[str, Any]) -> int:
     for name, part in state.items():
         part.load_state_dict(saved[name])
     return int(saved["iterations_done"])
-
-
-def _write(path: Path, write: Any) -> None:
-    """Write a file whole or not at all, with a function that writes to a path."""
-    unfinished = path.with_name(path.name + ".tmp")
-    write(unfinished)
-    os.replace(unfinished, path)
