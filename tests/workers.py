@@ -51,5 +51,3 @@ def in_two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
     yield run
     for pool in pools:
         pool.shutdown(cancel_futures=True)
-
-

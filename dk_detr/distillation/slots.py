@@ -13,6 +13,7 @@ from torchvision.ops import batched_nms
 from dk_detr.layers import iou, to_xyxy
 from dk_detr.structures import Assignment, Regions, Targets
 
+NOTHING = -1e3  # an objectness below this is that of padding; see Proposals
 FILTERS = ("unmatched", "base_overlap", "duplicates")
 
 
@@ -58,7 +59,7 @@ class SlotSelection:
             assignment: of the last decoder layer. image_sizes: (h, w) without padding.
         """
         sizes = boxes.new_tensor([(w, h) for h, w in image_sizes])
-        keep = (boxes[..., 2:] * sizes[:, None] >= self.min_side).all(-1)
+        keep = (boxes[..., 2:] * sizes[:, None] >= self.min_side).all(-1) & (objectness > NOTHING)
         if "unmatched" in self.filters:
             keep[assignment.image, assignment.query] = False
         if "base_overlap" in self.filters:

@@ -64,9 +64,7 @@ def test_weights_multiply_and_the_stage_names() -> None:
 def test_the_loss_of_all_layers_is_the_sum_of_the_losses_of_each() -> None:
     given = predictions(depth=3)
     together, _ = criterion()(given, TWO_IMAGES)
-    alone = [
-        criterion()(Predictions(given.logits[i : i + 1], given.boxes[i : i + 1]), TWO_IMAGES)[0] for i in range(3)
-    ]
+    alone = [criterion()(Predictions(given.logits[i : i + 1], given.boxes[i : i + 1]), TWO_IMAGES)[0] for i in range(3)]
     for name, loss in together.items():
         torch.testing.assert_close(loss, sum(losses[name] for losses in alone))
 

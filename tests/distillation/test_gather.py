@@ -64,5 +64,3 @@ def test_both_workers_hold_all_rows_in_the_order_of_the_workers(in_two_workers: 
 def test_a_worker_alone_keeps_its_rows() -> None:
     rows = random(3, 2)
     assert gather_rows(rows) is rows
-
-

@@ -102,6 +102,20 @@ def test_a_small_training_set_is_learnt(world: World, tmp_path: Path) -> None:
     assert last < 0.8 * first
 
 
+def test_each_iteration_draws_its_own_random_numbers(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losses(self: DETR, *args: Any) -> dict[str, torch.Tensor]:
+        seeds.append(torch.initial_seed())
+        return true_losses(self, *args)
+
+    seeds: list[int] = []
+    true_losses = DETR.losses
+    monkeypatch.setattr(DETR, "losses", losses)
+    world.train(tmp_path, **{**SHORT, "SOLVER__MAX_ITER": 3})
+    assert len(set(seeds)) == 3
+
+
 # ---- what it refuses ----
 
 
