@@ -29,7 +29,7 @@ class SetCriterion:
     ) -> tuple[dict[str, Tensor], Assignment]:
         """Returns the weighted losses `loss_<stage><term>`, each summed over layers and divided by the number of
         objects in the whole batch of all workers; and the assignment they rest on."""
-        with timed(f"matching_{stage}"):
+        with timed(f"matching_{stage}".rstrip("_")):
             assignment = self.matcher(predictions, targets)
         count = number_of_objects(targets, predictions.logits.device)
         losses = {}

@@ -42,8 +42,6 @@ def _worker(
     rank: int, main: Callable[..., None], args: tuple[Any, ...], world_size: int, url: str, on_gpu: bool
 ) -> None:
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size))
-    if not on_gpu:
-        torch.set_num_threads(max(1, torch.get_num_threads() // world_size))
     _join(rank, world_size, url, on_gpu)
     _leave_after(main, args)
 
@@ -51,6 +49,8 @@ def _worker(
 def _join(local_rank: int, local_size: int, url: str, on_gpu: bool) -> None:
     if on_gpu:
         torch.cuda.set_device(local_rank)
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group("nccl" if on_gpu else "gloo", url, TIMEOUT, world_size=world_size, rank=rank)
     # Detectron2 asks this group for the rank on this machine.

@@ -103,7 +103,7 @@ class DETR(nn.Module):
         queries = self.branch.add_queries(first_stage) if self.branch else QuerySet((first_stage.group,))
         trace = self.decoder(queries, memory)
         hidden, boxes = trace.of(DETECT)
-        predictions = Predictions(self.classifier(hidden, self.train_text), boxes)
+        predictions = Predictions(self.classifier(hidden, self.train_text), boxes, first_stage.real)
         losses, assignment = self.criterion(predictions, targets)
         losses |= self.criterion(first_stage.predictions, targets.class_agnostic(), "proposal_")[0]
         if self.branch:
@@ -115,9 +115,11 @@ class DETR(nn.Module):
     @torch.no_grad()
     def detect(self, images: ImageList, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Detections in the size that each input asks for; only the last decoder layer speaks."""
-        memory = self.encoder(self.see_one_by_one(images))
-        trace = self.decoder(QuerySet((self.proposals(memory).group,)), memory)
+        first_stage = self.proposals(memory := self.encoder(self.see_one_by_one(images)))
+        trace = self.decoder(QuerySet((first_stage.group,)), memory)
         logits = self.classifier.score(self.classifier.project(trace.hidden[-1], -1), self.text)
+        if first_stage.real is not None:
+            logits = logits.masked_fill(~first_stage.real[..., None], -torch.inf)
         found = to_instances(logits, trace.boxes[-1], images.image_sizes, self.num_detections)
         return [
             {"instances": detector_postprocess(one, given.get("height", size[0]), given.get("width", size[1]))}

@@ -10,8 +10,8 @@ def to_instances(logits: Tensor, boxes: Tensor, sizes: list[tuple[int, int]], nu
     """The best (query, class) pairs of each image; a query may be several classes, and there is no NMS.
 
     Args:
-        logits: (B, Q, K). boxes: (B, Q, 4) cxcywh in [0, 1] of the image. sizes: (h, w) in which boxes are wanted.
-        num_detections: pairs of each image, at most Q·K.
+        logits: (B, Q, K); -inf says nothing. boxes: (B, Q, 4) cxcywh in [0, 1] of the image.
+        sizes: (h, w) in which boxes are wanted. num_detections: pairs of each image, at most Q·K.
 
     Returns: Instances with pred_boxes xyxy in pixels, clipped; scores, descending; pred_classes; query.
     """
@@ -23,7 +23,6 @@ def to_instances(logits: Tensor, boxes: Tensor, sizes: list[tuple[int, int]], nu
     for i, (h, w) in enumerate(sizes):
         pixels = Boxes(xyxy[i] * xyxy.new_tensor([w, h, w, h]))
         pixels.clip((h, w))
-        results.append(
-            Instances((h, w), pred_boxes=pixels, scores=scores[i], pred_classes=label[i], query=query[i])
-        )
+        found = Instances((h, w), pred_boxes=pixels, scores=scores[i], pred_classes=label[i], query=query[i])
+        results.append(found[scores[i] > 0])
     return results

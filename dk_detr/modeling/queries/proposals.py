@@ -24,11 +24,14 @@ class FirstStage:
         group: the detection queries, in the order of their objectness.
         objectness: (B, Q) logits of the chosen tokens, sorted, without gradient.
         predictions: all tokens, K = 1, to be supervised.
+        real: (B, Q) bool, False for queries that only fill up an image with fewer places than Q; None where all see
+            something.
     """
 
     group: QueryGroup
     objectness: Tensor
     predictions: Predictions
+    real: Tensor | None = None
 
 
 class Proposals(nn.Module):
@@ -61,10 +64,12 @@ class Proposals(nn.Module):
         top, index = logits.squeeze(-1).detach().masked_fill(~valid, -1e4).topk(number, dim=1)
         reference = boxes.detach().gather(1, index[..., None].expand(-1, -1, 4))
         group = self._group(reference, memory.tokens.dtype)
+        predictions = Predictions(logits[None], boxes[None], valid)
         # Only an image with fewer places than queries fills up with padding; large ones need not wait for the answer.
-        if memory.fewest < 2 * self.num_queries:
-            group = replace(group, blocked=_unseen(valid.gather(1, index)))
-        return FirstStage(group, top, _one_layer(logits, boxes, valid))
+        real = valid.gather(1, index) if memory.fewest < 2 * self.num_queries else None
+        if real is None or bool(real.all()):
+            return FirstStage(group, top, predictions)
+        return FirstStage(replace(group, blocked=_hide(real)), top, predictions, real)
 
     def position_and_content(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """(B, Q, 2C) sine codes of the chosen boxes -> two (B, Q, C)."""
@@ -113,12 +118,6 @@ def linear_norm(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(linear, nn.LayerNorm(out_channels))
 
 
-def _unseen(real: Tensor) -> Tensor | None:
+def _hide(real: Tensor) -> Tensor:
     """(B, Q, Q) bool that hides queries which see nothing, (B, Q) `real` False, from all but themselves."""
-    if bool(real.all()):
-        return None
     return ~real[:, None, :] & ~torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
-
-
-def _one_layer(logits: Tensor, boxes: Tensor, valid: Tensor) -> Predictions:
-    return Predictions(logits[None], boxes[None], valid)
