@@ -180,8 +180,7 @@ def _relational(settings: TermSettings, weight: float) -> list[Term]:
         relational_kd_loss, temperature=settings.relational_temperature, direction=settings.relational_direction
     )
     if not settings.relational_scopes:
-        raise ValueError('MODEL.KD.RELATIONAL.SCOPES is empty: name "image", "batch" or both, or take "relational" out of '
-                         "MODEL.KD.TERMS.")  # fmt: skip
+        raise ValueError('MODEL.KD.RELATIONAL.SCOPES is empty; name "image", "batch" or both.')
     for scope in settings.relational_scopes:
         _choose("MODEL.KD.RELATIONAL.SCOPES", scope, ("image", "batch"))
     return [Term(f"relational_{scope}", loss, weight, scope) for scope in settings.relational_scopes]

@@ -51,7 +51,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         return incompatible
 
     def _refuse_other_architectures(self, found: _IncompatibleKeys) -> None:
-        """A backbone alone may be loaded; half a detector may not: it would train or score as if nothing were wrong."""
+        """A backbone alone may start training; half a detector may not, and none may be evaluated: it would train or
+        score as if nothing were wrong."""
         if found.incorrect_shapes:
             key, theirs, ours = found.incorrect_shapes[0]
             raise ValueError(
@@ -62,7 +63,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         missing = [key for key in found.missing_keys if not key.startswith("branch.")]
         parameters = [key for key, _ in self.model.named_parameters() if not key.startswith("branch.")]
         rest = [key for key in missing if not key.startswith("backbone.")]
-        only_backbone = len(rest) == len([key for key in parameters if not key.startswith("backbone.")])
+        others = [key for key in parameters if not key.startswith("backbone.")]
+        only_backbone = self.model.training and len(rest) == len(others)
         nothing_fits = len(missing) >= len(parameters)
         if nothing_fits or (rest and not only_backbone):
             raise ValueError(

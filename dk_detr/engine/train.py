@@ -26,7 +26,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
 
 
 def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
-    model = build_model(without_distillation(cfg))
+    model = build_model(without_distillation(cfg)).eval()
     checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         raise ValueError("--eval-only needs weights: add MODEL.WEIGHTS some.pth, or --resume for those of OUTPUT_DIR.")

@@ -4,6 +4,7 @@ import fnmatch
 import json
 import logging
 import os
+import re
 import weakref
 from typing import Any
 
@@ -99,10 +100,10 @@ class Trainer(DefaultTrainer):
             super().run_step()
         except FloatingPointError as error:
             names = ", ".join(self._trainer.data_loader.last_files)
+            losses = ", ".join(re.findall(r"'(loss_\w+)': (?:np\.float64\()?-?(?:nan|inf)", str(error)))
             raise FloatingPointError(
-                f"The loss is not finite at iteration {self.iter}. Images of this worker: {names}. "
-                "Look at their boxes, or lower SOLVER.BASE_LR; the last checkpoint is from before. "
-                f"({str(error).splitlines()[-1]})"
+                f"The loss is not finite at iteration {self.iter}: {losses}. Images of this worker: {names}. "
+                "Look at their boxes, or lower SOLVER.BASE_LR; the last checkpoint is from before."
             ) from error
 
     def build_hooks(self) -> list[HookBase]:

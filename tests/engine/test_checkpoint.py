@@ -93,6 +93,11 @@ def test_a_backbone_alone_may_be_loaded(world: World, saved: Path, tmp_path: Pat
     assert torch.equal(model.encoder.level_embed, before.encoder.level_embed)
 
 
+def test_a_backbone_alone_is_not_evaluated(world: World, saved: Path, tmp_path: Path) -> None:
+    message = refusal(detector(world).eval(), part(saved, tmp_path, "backbone."))
+    assert "are not in it, for example" in message
+
+
 def test_a_backbone_of_the_model_zoo_may_be_loaded(world: World, saved: Path, tmp_path: Path) -> None:
     """As detectron2://ImageNetPretrained/torchvision/R-50.pkl comes: NumPy arrays, no prefix, a classifier beside."""
     model = detector(world, MODEL__RESNETS__NORM="FrozenBN", SEED=0)

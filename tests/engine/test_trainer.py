@@ -1,7 +1,6 @@
 """The trainer on a tiny world: what it leaves behind, what it says, and what it refuses."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +128,8 @@ def test_a_loss_that_is_no_number_names_iteration_and_images(
     true_losses = DETR.losses
     monkeypatch.setattr(DETR, "losses", losses)
     message = error_of(world, capsys, tmp_path)
-    assert "The loss is not finite at iteration 1. Images of this worker: 00000" in message
+    assert "The loss is not finite at iteration 1: loss_class. Images of this worker: 00000" in message
     assert message.count(".png") == 2
-    assert re.search(r"'loss_class': \S*nan", message)
     assert not (tmp_path / "model_final.pth").exists()
 
 
