@@ -202,6 +202,7 @@ class _TimesPrinter(CommonMetricPrinter):
     """Detectron2's line, and below it which share of an iteration goes where."""
 
     def write(self) -> None:
+        """Print both lines for the iterations since the last time."""
         super().write()
         storage = get_event_storage()
         medians = {key: history.median(20) for key, history in storage.histories().items()}

@@ -72,6 +72,7 @@ def test_the_smallest_image_that_the_jitter_makes_can_be_trained_on(path: Path, 
         "SOLVER__IMS_PER_BATCH": 1,
     }
     world.train(tmp_path, config=str(path), DATASETS__TEST=(), **{**TWO_STEPS, **sizes})
+    assert list(tmp_path.rglob("model_final.pth"))
 
 
 # ---- what they say ----

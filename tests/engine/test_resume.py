@@ -214,7 +214,9 @@ def test_resuming_where_nothing_is_starts_at_the_beginning(world: World, whole_r
 
 def test_a_finished_run_returns_at_once(world: World, whole_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "__init__", lambda *args: pytest.fail("built a trainer"))
+    before = (whole_run / "model_final.pth").stat().st_mtime_ns
     world.train(whole_run, resume=True, **RUN)
+    assert (whole_run / "model_final.pth").stat().st_mtime_ns == before
 
 
 def test_a_run_that_failed_in_its_last_iteration_is_not_finished(

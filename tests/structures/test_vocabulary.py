@@ -82,4 +82,4 @@ def test_a_long_list_of_wrong_names_is_cut_short() -> None:
 
 def test_embeddings_rounded_to_half_floats_still_count_as_unit() -> None:
     rows = F.normalize(torch.randn(50, 512, generator=torch.Generator().manual_seed(0)), dim=1).half().float()
-    Vocabulary(tuple(map(str, range(50))), rows, torch.zeros(50, dtype=torch.bool))
+    assert len(Vocabulary(tuple(map(str, range(50))), rows, torch.zeros(50, dtype=torch.bool))) == 50
