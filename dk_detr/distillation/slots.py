@@ -13,7 +13,6 @@ from torchvision.ops import batched_nms
 from dk_detr.layers import iou, to_xyxy
 from dk_detr.structures import Assignment, Regions, Targets
 
-NOTHING = -1e3  # an objectness below this is that of padding; see Proposals
 FILTERS = ("unmatched", "base_overlap", "duplicates")
 
 
@@ -55,11 +54,12 @@ class SlotSelection:
         """Choose.
 
         Args:
-            boxes: (B, Q, 4) cxcywh in [0, 1], where the teacher will look. objectness: (B, Q) logits.
+            boxes: (B, Q, 4) cxcywh in [0, 1], where the teacher will look. objectness: (B, Q) logits, -inf for
+                queries that see nothing.
             assignment: of the last decoder layer. image_sizes: (h, w) without padding.
         """
         sizes = boxes.new_tensor([(w, h) for h, w in image_sizes])
-        keep = (boxes[..., 2:] * sizes[:, None] >= self.min_side).all(-1) & (objectness > NOTHING)
+        keep = (boxes[..., 2:] * sizes[:, None] >= self.min_side).all(-1) & objectness.isfinite()
         if "unmatched" in self.filters:
             keep[assignment.image, assignment.query] = False
         if "base_overlap" in self.filters:

@@ -4,7 +4,6 @@ import logging
 from collections import OrderedDict
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader
 from detectron2.evaluation import inference_on_dataset
@@ -46,9 +45,3 @@ def build_evaluator(cfg: CfgNode, name: str, words: Vocabulary) -> OpenVocabular
         output_dir=f"{cfg.OUTPUT_DIR}/inference/{name}",
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
     )
-
-
-def count_parameters(model: nn.Module) -> str:
-    """Parameters in millions, for the log."""
-    total = sum(p.numel() for p in model.parameters() if isinstance(p, torch.Tensor))
-    return f"{total / 1e6:.1f} M parameters"

@@ -21,7 +21,7 @@ from torch import nn
 
 from dk_detr.data import TrainMapper, TrainStream, build_train_stream, categories_of, labels_among
 from dk_detr.engine.checkpoint import SafeCheckpointer
-from dk_detr.engine.evaluate import count_parameters, evaluate
+from dk_detr.engine.evaluate import evaluate
 from dk_detr.engine.optimizer import build_optimizer
 from dk_detr.structures import write_whole
 
@@ -58,7 +58,8 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """The model of the config, described in one line."""
         model = build_model(cfg)
-        logger.info(f"{cfg.MODEL.META_ARCHITECTURE}: {count_parameters(model)}, {model.vocabulary.describe()}")
+        millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        logger.info(f"{cfg.MODEL.META_ARCHITECTURE}: {millions:.1f} M parameters, {model.vocabulary.describe()}")
         return model
 
     @classmethod

@@ -22,7 +22,7 @@ class FirstStage:
 
     Attributes:
         group: the detection queries, in the order of their objectness.
-        objectness: (B, Q) logits of the chosen tokens, sorted, without gradient.
+        objectness: (B, Q) logits of the chosen tokens, sorted, without gradient; -inf in padding.
         predictions: all tokens, K = 1, to be supervised.
         real: (B, Q) bool, False for queries that only fill up an image with fewer places than Q; None where all see
             something.
@@ -61,7 +61,7 @@ class Proposals(nn.Module):
         logits = self.objectness(tokens).float()
         boxes = (self.box_head(tokens).float() + inverse_sigmoid(anchors)).sigmoid()
         number = min(self.num_queries, memory.tokens.shape[1])
-        top, index = logits.squeeze(-1).detach().masked_fill(~valid, -1e4).topk(number, dim=1)
+        top, index = logits.squeeze(-1).detach().masked_fill(~valid, -torch.inf).topk(number, dim=1)
         reference = boxes.detach().gather(1, index[..., None].expand(-1, -1, 4))
         group = self._group(reference, memory.tokens.dtype)
         predictions = Predictions(logits[None], boxes[None], valid)
