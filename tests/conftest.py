@@ -16,6 +16,7 @@ from dk_detr.data import register_all
 from dk_detr.engine import Trainer, setup_cfg
 from dk_detr.language import save_vocabulary
 from dk_detr.structures import Vocabulary
+from tests.run_fixtures import World, make_world
 from tests.workers import in_two_workers  # noqa: F401  a fixture
 
 MINI_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "mini" / "Base-mini.yaml"
@@ -38,6 +39,12 @@ CLIP: dict[str, Any] = {
     "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 1},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
 }
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A data set to train on, with all that a run needs, for the tests of one file."""
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from dk_detr.config import add_dk_detr_config
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.trainer import read_results
-from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training, make_world
+from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training
 
 FOLDER = REPOSITORY / "configs"
 CONFIGS = sorted(path for path in FOLDER.rglob("*.yaml") if not path.name.startswith("Base-"))
@@ -22,11 +22,6 @@ IDS = [str(path.relative_to(FOLDER)) for path in CONFIGS]
 R50 = FOLDER / "dk_detr_R50.yaml"
 ABLATIONS = [path for path in CONFIGS if path.parent.name == "ablations"]
 TWO_STEPS = {"SOLVER__MAX_ITER": 2, "SOLVER__CHECKPOINT_PERIOD": 1}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @cache

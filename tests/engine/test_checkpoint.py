@@ -12,14 +12,9 @@ from torch import nn
 
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import SafeCheckpointer
-from tests.run_fixtures import MINI, REPOSITORY, World, make_world
+from tests.run_fixtures import MINI, REPOSITORY, World
 
 UNTAUGHT = str(REPOSITORY / "configs" / "mini" / "no_distillation.yaml")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")

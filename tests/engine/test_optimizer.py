@@ -10,7 +10,7 @@ from torch import nn
 
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.optimizer import ClippedAdamW, build_optimizer, parameter_groups
-from tests.run_fixtures import MINI, World, make_world
+from tests.run_fixtures import MINI, World
 
 RATES: dict[str, Any] = {
     "SOLVER__BASE_LR": 1e-3,
@@ -18,11 +18,6 @@ RATES: dict[str, Any] = {
     "SOLVER__SAMPLING_MULTIPLIER": 0.5,
     "SOLVER__WEIGHT_DECAY": 0.05,
 }
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")

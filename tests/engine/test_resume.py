@@ -15,7 +15,7 @@ import torch
 
 from dk_detr.engine import Trainer, checkpoint, trainer
 from dk_detr.engine.optimizer import ClippedAdamW
-from tests.run_fixtures import World, assert_same_training, make_world
+from tests.run_fixtures import World, assert_same_training
 
 NUM_ITERATIONS = 20
 # Everything that draws random numbers or keeps a state: dropout, flips, batch norms, a schedule, the teacher's weights.
@@ -27,11 +27,6 @@ RUN = {
     "SOLVER__CHECKPOINT_PERIOD": 5,
     "SOLVER__CHECKPOINTS_TO_KEEP": 10,
 }
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,6 @@ SHORT = {"SOLVER__MAX_ITER": 2, "DATASETS__TEST": ()}
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="module")
 def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of four iterations, evaluated after each two."""
     folder = tmp_path_factory.mktemp("run")

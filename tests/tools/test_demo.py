@@ -1,7 +1,6 @@
 """What tools/demo.py promises: a picture for each image, one JSON, words of one's own, and clear refusals."""
 
 import json
-import runpy
 import shutil
 from pathlib import Path
 
@@ -13,23 +12,16 @@ from dk_detr.engine import demo, setup_cfg
 from dk_detr.engine.predictor import Predictor
 from dk_detr.language.from_config import COCO_NAMES
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "demo.py"
-
 
 @pytest.fixture
-def run_demo(tiny_run, tmp_path, monkeypatch):
+def run_demo(tiny_run, tmp_path, run_tool):
     """Runs the tool with its command line; returns its exit status. Later arguments override earlier ones."""
 
     def run(*arguments: object) -> int:
         config, output = tiny_run / "config.yaml", tmp_path / "found"
         common = ["--config-file", config, "--output", output, "--confidence-threshold", 0.2]
         weights = [] if "--opts" in arguments else ["--opts", "MODEL.WEIGHTS", tiny_run / "model_final.pth"]
-        monkeypatch.setattr("sys.argv", [str(word) for word in ("demo.py", *common, *arguments, *weights)])
-        try:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        except SystemExit as stopped:
-            return int(stopped.code or 0)
-        return 0
+        return run_tool("demo.py", *common, *arguments, *weights)
 
     return run
 

@@ -1,7 +1,7 @@
 """What tools/show_run.py promises: a table, and pictures from what the run left in its folder."""
 
 import json
-import runpy
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,23 +9,13 @@ from PIL import Image
 
 from dk_detr.engine import show_run
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "show_run.py"
 METRICS = {"AP": 31.25, "APr": 20.0, "APc": 30.0, "APf": 40.0, "AP50-base": 60.0, "AP50-novel": 41.06}
 
 
 @pytest.fixture
-def show(monkeypatch):
+def show(run_tool):
     """Runs the tool with its command line; returns its exit status."""
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr("sys.argv", ["show_run.py", *map(str, arguments)])
-        try:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        except SystemExit as stopped:
-            return int(stopped.code or 0)
-        return 0
-
-    return run
+    return partial(run_tool, "show_run.py")
 
 
 def save_results(run: Path) -> None:

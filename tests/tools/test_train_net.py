@@ -12,17 +12,12 @@ import torch
 
 from dk_detr.engine import train
 from dk_detr.engine.trainer import read_results
-from tests.run_fixtures import MINI, REPOSITORY, World, assert_same_training, make_world, own_log_handlers
+from tests.run_fixtures import MINI, REPOSITORY, World, assert_same_training, own_log_handlers
 from tests.tools import every_worker
 
 TOOL = str(REPOSITORY / "tools" / "train_net.py")
 ITERATIONS = 2
 RUN = {"SOLVER__MAX_ITER": ITERATIONS, "SOLVER__CHECKPOINT_PERIOD": 1, "SOLVER__WARMUP_ITERS": 0}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 def call(world: World, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
