@@ -31,6 +31,7 @@ setup(
     description="Distilling DETR with visual-linguistic knowledge for open-vocabulary object detection, on Detectron2",
     license="Apache-2.0",
     packages=find_packages(include=["dk_detr", "dk_detr.*"]),
+    package_data={"dk_detr.layers.ops": ["*.cpp"]},  # compiled at first use
     python_requires=">=3.11",
     install_requires=[
         "lvis",
@@ -45,5 +46,5 @@ setup(
         "wheel",
         *DETECTRON2_NEEDS,
     ],
-    extras_require={"dev": ["mypy", "pytest", "ruff"]},
+    extras_require={"dev": ["mypy", "pytest", "ruff", "transformers"]},
 )

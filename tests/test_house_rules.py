@@ -113,8 +113,8 @@ def test_every_room_has_its_line_in_the_table() -> None:
     assert {room_of(path) for path, _ in modules("dk_detr")} <= set(MAY_IMPORT)
 
 
-def test_layers_know_nothing_but_torch() -> None:
-    allowed = {"torch", "dk_detr", *sys.stdlib_module_names}
+def test_layers_know_nothing_but_torch_and_its_compiler() -> None:
+    allowed = {"torch", "triton", "dk_detr", *sys.stdlib_module_names}
     offences = [
         f"{path}: {name}"
         for path, tree in modules("dk_detr")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dk_detr.layers.grid import grid_of_cells
 from dk_detr.layers.ops import ms_deform_attn
 
 
@@ -70,23 +71,22 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(tokens)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0.0)
-        value = value.unflatten(-1, (self.num_heads, -1))
         grid = (self.num_heads, self.num_levels, self.num_points)
-        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).softmax(-1)
+        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).softmax(-1).unflatten(-1, grid[1:])
         offsets = self.sampling_offsets(query).unflatten(-1, (*grid, 2))
         locations = self._locations(reference, offsets, shapes, valid_ratios)
-        out = ms_deform_attn(value, shapes, locations, weights.unflatten(-1, grid[1:]), self.backend)
+        out = ms_deform_attn(value.unflatten(-1, (self.num_heads, -1)), shapes, locations, weights, self.backend)
         return self.output_proj(out)
 
     def _locations(
         self, reference: Tensor, offsets: Tensor, shapes: Sequence[tuple[int, int]], valid_ratios: Tensor | None
     ) -> Tensor:
-        """(B, Q, H, L, P, 2) places in [0, 1] of the padded levels."""
+        """(B, Q, H, L, P, 2) places in [0, 1] of the padded levels, in the precision of the reference."""
         reference = reference[:, :, None, None, None]  # (B, Q, 1, 1, 1, 2 or 4)
         if valid_ratios is not None:
-            scale = valid_ratios[:, None, None, :, None]
-            reference = reference * torch.cat([scale] * (reference.shape[-1] // 2), dim=-1)
+            reference = reference * valid_ratios.repeat(1, 1, reference.shape[-1] // 2)[:, None, None, :, None]
         if reference.shape[-1] == 2:
-            cells = reference.new_tensor([(w, h) for h, w in shapes])
-            return reference + offsets / cells[:, None]
-        return reference[..., :2] + offsets * reference[..., 2:] * (0.5 / self.num_points)
+            unit = 1 / grid_of_cells(tuple(shapes), reference.device).sides[0, :, None]
+        else:
+            unit = reference[..., 2:] * (0.5 / self.num_points)
+        return torch.addcmul(reference[..., :2], offsets, unit)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dk_detr.layers import grid_of_cells
+
 Shapes = tuple[tuple[int, int], ...]
 
 
@@ -70,6 +72,7 @@ class Memory:
     Attributes:
         tokens: (B, S, C).
         shapes: (h, w) of each level; S is the sum of h·w.
+        centers: (B, S, 2) centre (x, y) of each token's cell in [0, 1] of the unpadded image; B is 1 without padding.
         valid: (B, L, 2) cells (x, y) of each level that show the image; None where nothing is padded.
         padding: (B, S) bool, True where a token is padding; None where nothing is padded.
         valid_ratios: (B, L, 2) `valid` as a share of the level; None where nothing is padded.
@@ -78,6 +81,7 @@ class Memory:
 
     tokens: Tensor
     shapes: Shapes
+    centers: Tensor
     valid: Tensor | None = None
     padding: Tensor | None = None
     valid_ratios: Tensor | None = None
@@ -88,16 +92,9 @@ class Memory:
         """The levels as one sequence of tokens."""
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in pyramid.levels], dim=1)
         shapes, valid = pyramid.shapes, pyramid.valid
+        grid = grid_of_cells(shapes, tokens.device)
         if valid is None:
-            return Memory(tokens, shapes, fewest=pyramid.fewest)
-        padding = torch.cat([_padding(shape, valid[:, i]) for i, shape in enumerate(shapes)], dim=1)
-        cells = valid.new_tensor([(w, h) for h, w in shapes])
-        return Memory(tokens, shapes, valid, padding, valid / cells, pyramid.fewest)
-
-
-def _padding(shape: tuple[int, int], valid: Tensor) -> Tensor:
-    """(B, h·w) bool, True outside the (B, 2) valid cells (x, y)."""
-    h, w = shape
-    right = torch.arange(w, device=valid.device) >= valid[:, :1]
-    below = torch.arange(h, device=valid.device) >= valid[:, 1:]
-    return (below[:, :, None] | right[:, None, :]).flatten(1)
+            return Memory(tokens, shapes, grid.centers / grid.sides[:, grid.level], fewest=pyramid.fewest)
+        extent = valid[:, grid.level]
+        padding = (grid.centers > extent).any(-1)
+        return Memory(tokens, shapes, grid.centers / extent, valid, padding, valid / grid.sides, pyramid.fewest)

@@ -1,4 +1,4 @@
-"""`ms_deform_attn` by its definition: bilinear samples of each level, weighted and summed, head by head.
+"""`ms_deform_attn` by its definition: bilinear samples of each level, weighted and summed, head by head; each backend.
 
 B images, Q queries, S tokens, H heads, D channels of a head, L levels, P points.
 """
@@ -9,9 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from dk_detr.layers import ops
 from dk_detr.layers.ops import available_backends, default_backend, ms_deform_attn
 
 SHAPES = ((4, 6), (2, 3))
+
+
+@pytest.fixture(autouse=True, params=["reference", "cpu"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test holds for every backend of the CPU."""
+    reason = ops._BACKENDS[request.param].unavailable()
+    if reason:
+        pytest.skip(reason)
+    monkeypatch.setattr(ops, "default_backend", lambda device: request.param)
+    return request.param
 
 
 def one_sample(values: list[list[float]], x: float, y: float) -> float:
@@ -125,9 +136,134 @@ def test_images_and_heads_do_not_mix() -> None:
     assert changed.tolist() == [[False, False, False], [False, False, True]]
 
 
+def test_far_outside_infinite_or_no_number_is_nothing_and_has_no_gradient(backend: str) -> None:
+    value, locations, weights = random_arguments()
+    far = torch.tensor([-1e30, -5.0, 7.0, 1e30] + ([math.inf, -math.inf, math.nan] if backend != "reference" else []))
+    for place in far:
+        for axis in (0, 1):
+            moved = locations.clone()
+            moved[..., axis] = place
+            moved.requires_grad_()
+            out = ms_deform_attn(value, SHAPES, moved, weights)
+            out.sum().backward()
+            assert not out.any() and not moved.grad.any()
+
+
+def test_everything_finite_near_the_borders() -> None:
+    """On edges, corners and cell centres, a hair to each side."""
+    value, _, weights = random_arguments(queries=81)
+    places = torch.tensor([0.0, 1.0, 0.5, 1 / 12, 1 / 8, 1e-7, 1 - 1e-7, -1 / 12, 1 + 1 / 8])
+    pairs = torch.cartesian_prod(places, places)
+    locations = pairs.view(1, 81, 1, 1, 1, 2).expand(2, 81, 3, 2, 2, 2).clone().requires_grad_()
+    out = ms_deform_attn(value, SHAPES, locations, weights)
+    out.square().sum().backward()
+    torch.testing.assert_close(out, defined_by_loops(value, SHAPES, locations.detach(), weights))
+    assert locations.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("width", [1, 3, 16, 20, 32, 33, 72])
+def test_heads_of_any_width(width: int) -> None:
+    _, locations, weights = random_arguments()
+    value = torch.randn(2, 30, 3, width, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        ms_deform_attn(value, SHAPES, locations, weights), defined_by_loops(value, SHAPES, locations, weights)
+    )
+
+
+@pytest.mark.parametrize("width", [3, 16, 40])
+def test_gradients_are_those_of_the_reference(width: int) -> None:
+    _, locations, weights = random_arguments(queries=70)
+    value = torch.randn(2, 30, 3, width, generator=torch.Generator().manual_seed(1))
+    wanted = torch.randn(2, 70, 3 * width, generator=torch.Generator().manual_seed(2))
+    grads = []
+    for name in ("auto", "reference"):
+        arguments = [x.clone().requires_grad_() for x in (value, locations, weights)]
+        out = ms_deform_attn(arguments[0], SHAPES, arguments[1], arguments[2], backend=name)
+        grads.append(torch.autograd.grad((out * wanted).sum(), arguments))
+    torch.testing.assert_close(grads[0], grads[1], atol=1e-4, rtol=1e-4)
+
+
+def test_no_images_give_no_answers() -> None:
+    value, locations, weights = (x[:0] for x in random_arguments())
+    assert ms_deform_attn(value, SHAPES, locations, weights).shape == (0, 5, 12)
+
+
+def test_no_queries_have_gradients_of_zero() -> None:
+    value, locations, weights = (x.requires_grad_() for x in random_arguments(queries=0))
+    ms_deform_attn(value, SHAPES, locations, weights).sum().backward()
+    assert not value.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_places_are_not_rounded_to_the_precision_of_the_values(dtype: torch.dtype) -> None:
+    """On 128 cells half floats would move a place by a tenth of a cell."""
+    value = torch.arange(128.0).view(1, 128, 1, 1).to(dtype)
+    places = (torch.arange(9) * 7 + 64.5 + 0.25) / 128
+    locations = torch.stack([places, torch.full_like(places, 0.5)], dim=-1).view(1, 9, 1, 1, 1, 2)
+    out = ms_deform_attn(value, [(1, 128)], locations, torch.ones(1, 9, 1, 1, 1).to(dtype))
+    torch.testing.assert_close(out.float().view(-1), (places * 128 - 0.5).to(dtype).float(), atol=0, rtol=0)
+
+
+def test_gradients_have_the_dtype_of_what_they_belong_to() -> None:
+    value, locations, weights = random_arguments()
+    arguments = [value.bfloat16().requires_grad_(), locations.requires_grad_(), weights.half().requires_grad_()]
+    ms_deform_attn(arguments[0], SHAPES, arguments[1], arguments[2]).sum().backward()
+    assert [x.grad.dtype for x in arguments] == [torch.bfloat16, torch.float32, torch.float16]
+
+
+def test_it_compiles_and_exports(backend: str) -> None:
+    class Module(torch.nn.Module):
+        def forward(self, value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+            return ms_deform_attn(value, SHAPES, locations, weights)
+
+    value, locations, weights = random_arguments()
+    wanted = ms_deform_attn(value, SHAPES, locations, weights)
+    compiled = torch.compile(Module(), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(value, locations, weights), wanted)
+    value.requires_grad_()
+    (grad,) = torch.autograd.grad(compiled(value, locations, weights).sum(), value)
+    (own,) = torch.autograd.grad(ms_deform_attn(value, SHAPES, locations, weights).sum(), value)
+    torch.testing.assert_close(grad, own)
+    exported = torch.export.export(Module(), (value.detach(), locations, weights))
+    assert "dk_detr" not in str(exported.graph)
+    torch.testing.assert_close(exported.module()(value.detach(), locations, weights), wanted)
+
+
+def test_it_survives_activation_checkpointing() -> None:
+    value, locations, weights = random_arguments()
+    value.requires_grad_()
+    out = torch.utils.checkpoint.checkpoint(
+        ms_deform_attn, value, SHAPES, locations, weights, use_reentrant=False
+    )
+    (grad,) = torch.autograd.grad(out.sum(), value)
+    (own,) = torch.autograd.grad(ms_deform_attn(value, SHAPES, locations, weights).sum(), value)
+    torch.testing.assert_close(grad, own)
+
+
+def test_threads_change_no_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn(2, 30, 3, 20, generator=generator, requires_grad=True)
+    _, locations, weights = random_arguments(queries=200)
+    results, threads = [], torch.get_num_threads()
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            out = ms_deform_attn(value, SHAPES, locations, weights)
+            results.append((out.detach(), *torch.autograd.grad(out.square().sum(), value)))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
 def test_auto_is_an_available_backend() -> None:
-    assert "reference" in available_backends()
-    assert default_backend() in available_backends()
+    assert available_backends()[-1] == "reference"
+    assert default_backend("cpu") in available_backends("cpu")
+
+
+def test_a_backend_of_another_device_is_refused() -> None:
+    value, locations, weights = (x.to("meta") for x in random_arguments())
+    with pytest.raises(ValueError, match='"cpu": it is for cpu, not meta'):
+        ms_deform_attn(value, SHAPES, locations, weights, backend="cpu")
 
 
 def test_an_unknown_backend_is_refused_by_name() -> None:
