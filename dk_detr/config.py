@@ -16,10 +16,14 @@ def _add_detr(cfg: CN) -> None:
     detr.IN_FEATURES = ["res3", "res4", "res5"]  # backbone maps, the finest first
     detr.NUM_EXTRA_LEVELS = 1  # coarser maps beyond the backbone's, each half the size of the one before
     detr.CHANNELS = 256  # C, a multiple of 32 and of NUM_HEADS
-    # What detection queries start as: "Proposals", position and content from the boxes of the first stage (the paper),
-    # or "Mixed", position from the boxes, content learned (DINO; better in the mini world).
+    # What detection queries start as: "Proposals", position and content from the boxes of the first stage (the paper);
+    # "Mixed", position from the boxes, content learned (DINO; better in the mini world); or "Learned", content,
+    # position and reference point the same for every image (one-stage Deformable DETR).
     detr.QUERIES = "Proposals"
     detr.NUM_QUERIES = 300  # Q, also the number of proposals
+    # Where a decoder layer starts from: "Iterative", the boxes of the layer before; "FromReference", always the same.
+    detr.REFINEMENT = "Iterative"
+    detr.HEADS = "PerLayer"  # box heads and class projections: "PerLayer", each its own, or "Shared", one for all
     detr.NUM_HEADS = 8
     detr.NUM_POINTS = 4  # sampled by each head on each level
     detr.ENCODER_LAYERS = 6
@@ -28,10 +32,17 @@ def _add_detr(cfg: CN) -> None:
     detr.DROPOUT = 0.1
     detr.ANCHOR_SIZE = 0.05  # side of first-stage anchors on the finest level, share of the image; doubles by level
     detr.ATTENTION_BACKEND = "auto"  # or a name that tools/doctor.py lists
+    # Parts of "backbone", "encoder", "decoder" whose layers are computed again in backward: less memory, more time.
+    detr.CHECKPOINTED = []
+    # Of "encoder", "decoder": layers go through torch.compile. Quicker after a first minute; no compiler, no harm.
+    detr.COMPILED = []
 
     classifier = detr.CLASSIFIER = CN()
-    classifier.TEMPERATURE = 0.05  # of the cosine with the text; fixed
-    classifier.LOGIT_BIAS = None  # a fixed number added to all logits; None in the paper
+    # "CosineText", similarity with text embeddings, takes any words; "Linear", a logit for each word of training, is
+    # closed, and MODEL.VOCABULARY.TEST only names its words.
+    classifier.NAME = "CosineText"
+    classifier.TEMPERATURE = 0.05  # of the cosine with the text, in "CosineText"; fixed
+    classifier.LOGIT_BIAS = None  # a fixed number added to all logits, in "CosineText"; None in the paper
 
     loss = detr.LOSS = CN()  # weights of the terms, on every decoder layer and on the first stage
     loss.CLASS_WEIGHT = 2.0
@@ -47,7 +58,8 @@ def _add_detr(cfg: CN) -> None:
 def _add_language(cfg: CN) -> None:
     vocabulary = cfg.MODEL.VOCABULARY = CN()
     # The words to detect: an .npz of tools/build_vocabulary.py, or a bare .npy/.pt matrix with one row for each of
-    # LVIS v1's 1203 or COCO's 80 categories in the order of their ids (as Detic ships them).
+    # LVIS v1's 1203 or COCO's 80 categories in the order of their ids (as Detic ships them). Of these the classifier
+    # "Linear" takes the names alone; for it "coco" and "lvis" (rare = novel) will do.
     vocabulary.TEST = ""
     vocabulary.TRAIN = ""  # the words with boxes in training; "" for the base words of TEST
     vocabulary.PROMPT = "vild"  # for names that are encoded on the fly: "name", "single" or "vild"
@@ -87,5 +99,16 @@ def _add_training(cfg: CN) -> None:
     cfg.INPUT.JITTER_SCALE = [0.1, 2.0]  # images are first resized to fit JITTER_SIZE times a number drawn from here
 
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # of the learning rate
-    cfg.SOLVER.SAMPLING_MULTIPLIER = 0.1  # of the learning rate of deformable attention's offsets
+    cfg.SOLVER.SAMPLING_MULTIPLIER = 0.1  # of the learning rate of deformable attention's offsets and learned points
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 3  # the newest; model_final.pth is kept besides
+
+    # In half floats where they do, with SOLVER.AMP.ENABLED; evaluation stays in full precision, as in Detectron2.
+    cfg.SOLVER.AMP.DTYPE = "float16"  # with a scale for its gradients, on a GPU; or "bfloat16", without, also on a CPU
+    # A batch goes through in this many equal parts, one after the other, for the memory of one; the optimizer steps
+    # once. Detection losses are those of the whole batch. What cannot be: BatchNorm's statistics and the padding are
+    # those of a part, dropout draws other numbers, and the terms of MODEL.KD are means over parts as they are over
+    # workers: "relational" in "batch" compares the regions of one part of all workers.
+    cfg.SOLVER.ACCUMULATE = 1
+    # A moving average of the weights, say 0.9997: what one step leaves of it; None for no average. Then the average
+    # is evaluated, and loaded from checkpoints by all that does not go on with the run; they hold both.
+    cfg.SOLVER.EMA_DECAY = None

@@ -19,7 +19,17 @@ from dk_detr.distillation import CLIPCrops, Companions, DistillationBranch, Slot
 from dk_detr.language import Clip
 from dk_detr.layers import MSDeformAttn
 from dk_detr.meta_arch import DETR
-from dk_detr.modeling import ChannelMapper, CosineText, Decoder, DecoderLayer, Encoder, EncoderLayer, Proposals
+from dk_detr.modeling import (
+    CLASSIFIERS,
+    REFINEMENTS,
+    ChannelMapper,
+    Decoder,
+    DecoderLayer,
+    Encoder,
+    EncoderLayer,
+    box_heads,
+)
+from dk_detr.modeling import QUERIES as QUERY_PARTS
 from dk_detr.structures import Targets, Vocabulary
 
 CHANNELS, WIDTH, LEVELS, HEADS, POINTS, QUERIES = 32, 16, 2, 4, 2, 12
@@ -84,6 +94,11 @@ def tiny_vocabulary(novel: Sequence[bool] = (False, True, False, False, True), s
     return Vocabulary(names, F.normalize(random(len(names), WIDTH, seed=seed), dim=1), torch.tensor(novel))
 
 
+def closed_vocabulary(novel: Sequence[bool] = (False, True, False, False, True)) -> Vocabulary:
+    """The same words for a detector that knows no others: each an axis."""
+    return Vocabulary(tiny_vocabulary(novel).names, torch.eye(len(novel)), torch.tensor(novel))
+
+
 def tiny_attention() -> MSDeformAttn:
     return MSDeformAttn(CHANNELS, HEADS, LEVELS, POINTS)
 
@@ -94,10 +109,15 @@ def tiny_encoder(num_layers: int = 1) -> Encoder:
         return Encoder(layers, LEVELS, CHANNELS)
 
 
-def tiny_decoder(num_layers: int = 2) -> Decoder:
+def tiny_decoder(
+    num_layers: int = 2, refinement: str = "Iterative", num_heads: int | None = None, reference_width: int = 4
+) -> Decoder:
+    """Queries that start from points (2) or boxes (4); `num_heads` box heads, by default one for each layer."""
+    refine = REFINEMENTS[refinement]()
     with fixed_seed():
         layers = [DecoderLayer(tiny_attention(), CHANNELS, HEADS, 48, dropout=0.0) for _ in range(num_layers)]
-        return Decoder(layers, CHANNELS)
+        heads = box_heads(CHANNELS, num_heads or num_layers, refine.widths(reference_width, num_layers))
+        return Decoder(layers, heads, refine)
 
 
 def tiny_teacher(crop_scales: Sequence[float] = (1.0,), clip: Clip | None = None, **settings: Any) -> CLIPCrops:
@@ -124,19 +144,26 @@ def tiny_branch(
 
 
 def tiny_detector(
-    branch: DistillationBranch | None = None, vocabulary: Vocabulary | None = None, queries: type[Proposals] = Proposals
+    branch: DistillationBranch | None = None,
+    vocabulary: Vocabulary | None = None,
+    queries: str = "Proposals",
+    refinement: str = "Iterative",
+    classifier: str = "CosineText",
+    num_heads: int = 2,
 ) -> DETR:
     """An untrained detector in evaluation mode, all of its parameters stirred (see `stir`)."""
-    words = vocabulary or tiny_vocabulary()
+    words = vocabulary or (closed_vocabulary() if classifier == "Linear" else tiny_vocabulary())
     with fixed_seed(4):
         backbone = TwoConvolutions()
+        anchors = {} if queries == "Learned" else {"anchor_size": 0.2}
+        first_stage = QUERY_PARTS[queries](CHANNELS, QUERIES, **anchors)
         detector = DETR(
             backbone=backbone,
             neck=ChannelMapper(backbone.output_shape(), ("fine", "coarse"), CHANNELS, num_extra_levels=0),
             encoder=tiny_encoder(),
-            proposals=queries(CHANNELS, QUERIES, anchor_size=0.2),
-            decoder=tiny_decoder(),
-            classifier=CosineText(CHANNELS, WIDTH, num_layers=2),
+            queries=first_stage,
+            decoder=tiny_decoder(2, refinement, num_heads, first_stage.reference_width),
+            classifier=CLASSIFIERS[classifier](CHANNELS, words.width, num_heads),
             criterion=SetCriterion(HungarianMatcher(), {"class": 2.0, "l1": 5.0, "giou": 2.0}),
             branch=branch,
             train_vocabulary=words.base(),

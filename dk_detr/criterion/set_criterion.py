@@ -1,10 +1,9 @@
 """SetCriterion: the detection loss of a set of predictions, every layer supervised."""
 
-import torch
-from detectron2.utils import comm
 from torch import Tensor
 
 from dk_detr.criterion.matcher import HungarianMatcher
+from dk_detr.criterion.normaliser import number_of_objects
 from dk_detr.criterion.terms import class_loss, giou_loss, l1_loss
 from dk_detr.structures import Assignment, Predictions, Targets, record, timed
 
@@ -39,11 +38,3 @@ class SetCriterion:
             if len(by_layer) > 1:
                 record(f"last_layer/{name}", float(by_layer[-1].detach()))
         return losses, assignment
-
-
-def number_of_objects(targets: Targets, device: torch.device) -> float:
-    """Objects a worker, averaged over workers, at least 1: a crowded image must not outweigh ten empty ones."""
-    total = torch.tensor(float(sum(targets.counts)), device=device)
-    if comm.get_world_size() > 1:
-        torch.distributed.all_reduce(total)
-    return max(total.item() / comm.get_world_size(), 1.0)

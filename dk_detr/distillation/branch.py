@@ -134,7 +134,7 @@ class DistillationBranch(nn.Module):
         """
         last = len(trace.hidden) - 1
         boxes = first_stage.group.reference
-        assert boxes is not None
+        assert boxes is not None and first_stage.objectness is not None  # what build.py makes sure of
         regions = self.slots(boxes, first_stage.objectness, assignment.of_layer(last), targets, image_sizes)
         record("kd_regions", len(regions))
         with timed("teacher"):

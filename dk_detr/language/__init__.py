@@ -5,7 +5,9 @@ from dk_detr.language.from_config import (
     COCO_NAMES,
     LVIS_NAMES,
     LVIS_NOVEL,
+    WORD_LISTS,
     clip_from_config,
+    closed_vocabulary,
     read_vocabulary,
     vocabularies_from_config,
 )
@@ -13,7 +15,7 @@ from dk_detr.language.prompts import PROMPTS, prompt_texts, readable
 from dk_detr.language.vocabularies import build_vocabulary, load_vocabulary, novel_mask, save_vocabulary
 
 __all__ = [
-    "COCO_NAMES", "LVIS_NAMES", "LVIS_NOVEL", "PROMPTS", "Clip", "build_vocabulary", "clip_from_config", "load_clip",
-    "load_vocabulary", "novel_mask", "prompt_texts", "read_vocabulary", "readable", "save_vocabulary",
-    "vocabularies_from_config",
+    "COCO_NAMES", "LVIS_NAMES", "LVIS_NOVEL", "PROMPTS", "WORD_LISTS", "Clip", "build_vocabulary", "clip_from_config",
+    "closed_vocabulary", "load_clip", "load_vocabulary", "novel_mask", "prompt_texts", "read_vocabulary", "readable",
+    "save_vocabulary", "vocabularies_from_config",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """From a config to the parts of a detector. Bad combinations are refused here, naming the keys."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from detectron2.config import CfgNode
 from detectron2.modeling.backbone import Backbone
@@ -17,15 +18,23 @@ from dk_detr.distillation import (
 from dk_detr.language import clip_from_config, vocabularies_from_config
 from dk_detr.layers import MSDeformAttn
 from dk_detr.modeling import (
+    CLASSIFIERS,
     QUERIES,
+    REFINEMENTS,
     ChannelMapper,
     CosineText,
     Decoder,
     DecoderLayer,
     Encoder,
     EncoderLayer,
+    Learned,
+    Linear,
     Proposals,
+    accelerate,
+    box_heads,
 )
+
+Part = TypeVar("Part")
 
 
 def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
@@ -33,19 +42,14 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     detr = cfg.MODEL.DETR
     train_vocabulary, vocabulary = vocabularies_from_config(cfg)
     neck = ChannelMapper(backbone.output_shape(), detr.IN_FEATURES, detr.CHANNELS, detr.NUM_EXTRA_LEVELS)
-    return {
+    queries = build_queries(cfg)
+    parts = {
         "backbone": backbone,
         "neck": neck,
         "encoder": build_encoder(detr, neck.num_levels),
-        "proposals": build_queries(detr),
-        "decoder": build_decoder(detr, neck.num_levels),
-        "classifier": CosineText(
-            detr.CHANNELS,
-            vocabulary.width,
-            detr.DECODER_LAYERS,
-            detr.CLASSIFIER.TEMPERATURE,
-            detr.CLASSIFIER.LOGIT_BIAS,
-        ),
+        "queries": queries,
+        "decoder": build_decoder(detr, neck.num_levels, queries.reference_width),
+        "classifier": build_classifier(cfg, vocabulary.width),
         "criterion": build_criterion(detr),
         "branch": build_branch(cfg, vocabulary.width) if cfg.MODEL.KD.TERMS else None,
         "train_vocabulary": train_vocabulary,
@@ -54,13 +58,31 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
         "pixel_std": cfg.MODEL.PIXEL_STD,
         "num_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
     }
+    accelerate(parts, detr.CHECKPOINTED, detr.COMPILED)
+    return parts
 
 
-def build_queries(detr: CfgNode) -> Proposals:
+def choose(parts: Mapping[str, Part], key: str, name: str) -> Part:
+    """The part that a config key names. Raises ValueError for an unknown name."""
+    if name not in parts:
+        raise ValueError(f'{key} is "{name}"; choose one of {", ".join(parts)}.')
+    return parts[name]
+
+
+def build_queries(cfg: CfgNode) -> Proposals | Learned:
     """The first stage, which makes the detection queries of MODEL.DETR.QUERIES."""
-    if detr.QUERIES not in QUERIES:
-        raise ValueError(f'MODEL.DETR.QUERIES is "{detr.QUERIES}"; choose one of {", ".join(QUERIES)}.')
-    return QUERIES[detr.QUERIES](detr.CHANNELS, detr.NUM_QUERIES, detr.ANCHOR_SIZE)
+    return choose(QUERIES, "MODEL.DETR.QUERIES", cfg.MODEL.DETR.QUERIES)(cfg)
+
+
+def build_classifier(cfg: CfgNode, width: int) -> CosineText | Linear:
+    """The classifier of MODEL.DETR.CLASSIFIER, for words of this width."""
+    part = choose(CLASSIFIERS, "MODEL.DETR.CLASSIFIER.NAME", cfg.MODEL.DETR.CLASSIFIER.NAME)
+    return part(cfg, width, num_prediction_heads(cfg.MODEL.DETR))
+
+
+def num_prediction_heads(detr: CfgNode) -> int:
+    """How many box heads and class projections the decoder layers have among them."""
+    return choose({"PerLayer": detr.DECODER_LAYERS, "Shared": 1}, "MODEL.DETR.HEADS", detr.HEADS)
 
 
 def build_encoder(detr: CfgNode, num_levels: int) -> Encoder:
@@ -72,15 +94,17 @@ def build_encoder(detr: CfgNode, num_levels: int) -> Encoder:
     return Encoder(layers, num_levels, detr.CHANNELS)
 
 
-def build_decoder(detr: CfgNode, num_levels: int) -> Decoder:
-    """The decoder of MODEL.DETR."""
+def build_decoder(detr: CfgNode, num_levels: int, reference_width: int) -> Decoder:
+    """The decoder of MODEL.DETR, for queries that start from points (2) or boxes (4)."""
     if detr.DECODER_LAYERS < 1:
         raise ValueError(f"MODEL.DETR.DECODER_LAYERS must be at least 1, got {detr.DECODER_LAYERS}.")
     layers = [
         DecoderLayer(_attention(detr, num_levels), detr.CHANNELS, detr.NUM_HEADS, detr.FFN_CHANNELS, detr.DROPOUT)
         for _ in range(detr.DECODER_LAYERS)
     ]
-    return Decoder(layers, detr.CHANNELS)
+    refinement = choose(REFINEMENTS, "MODEL.DETR.REFINEMENT", detr.REFINEMENT)()
+    widths = refinement.widths(reference_width, detr.DECODER_LAYERS)
+    return Decoder(layers, box_heads(detr.CHANNELS, num_prediction_heads(detr), widths), refinement)
 
 
 def _attention(detr: CfgNode, num_levels: int) -> MSDeformAttn:
@@ -97,6 +121,7 @@ def build_criterion(detr: CfgNode) -> SetCriterion:
 def build_branch(cfg: CfgNode, width: int) -> DistillationBranch:
     """The distillation branch of MODEL.KD with the teacher of MODEL.TEACHER."""
     kd = cfg.MODEL.KD
+    _refuse_what_cannot_be_taught(cfg.MODEL.DETR, kd)
     teacher = CLIPCrops(
         clip_from_config(cfg),
         cfg.MODEL.PIXEL_MEAN,
@@ -115,6 +140,22 @@ def build_branch(cfg: CfgNode, width: int) -> DistillationBranch:
     terms = build_terms(kd.TERMS, _term_settings(kd))
     detr = cfg.MODEL.DETR
     return DistillationBranch(teacher, terms, detr.NUM_QUERIES, detr.CHANNELS, slots, companions, kd.LAYERS)
+
+
+def _refuse_what_cannot_be_taught(detr: CfgNode, kd: CfgNode) -> None:
+    wanted = f"MODEL.KD.TERMS is {list(kd.TERMS)}, but"
+    proposes = issubclass(QUERIES[detr.QUERIES], Proposals)
+    compares = issubclass(CLASSIFIERS[detr.CLASSIFIER.NAME], CosineText)
+    if not proposes:
+        raise ValueError(
+            f'{wanted} MODEL.DETR.QUERIES "{detr.QUERIES}" proposes no places for the teacher to look at. '
+            'Choose "Proposals" or "Mixed", or set MODEL.KD.TERMS to [].'
+        )
+    if not compares:
+        raise ValueError(
+            f'{wanted} MODEL.DETR.CLASSIFIER.NAME "{detr.CLASSIFIER.NAME}" has no space in common with the teacher. '
+            'Choose "CosineText", or set MODEL.KD.TERMS to [].'
+        )
 
 
 def _term_settings(kd: CfgNode) -> TermSettings:

@@ -15,14 +15,14 @@ from dk_detr.criterion import SetCriterion
 from dk_detr.distillation import DistillationBranch
 from dk_detr.layers import to_cxcywh
 from dk_detr.meta_arch.build import parts_from_config
-from dk_detr.modeling import ChannelMapper, CosineText, Decoder, Encoder, Proposals, to_instances
+from dk_detr.modeling import ChannelMapper, Classifier, Decoder, Encoder, Learned, Proposals, to_instances
 from dk_detr.structures import FeaturePyramid, Predictions, QuerySet, Targets, Vocabulary
 from dk_detr.structures.queries import DETECT
 
 
 @META_ARCH_REGISTRY.register()
 class DETR(nn.Module):
-    """An open-vocabulary two-stage DETR.
+    """A DETR: with one stage or two, for any words or a closed list of them, as its parts say.
 
     Training: list of dicts with "image" (3, h, w) in INPUT.FORMAT, "instances" (gt_boxes xyxy in pixels, gt_classes
     indexing `train_vocabulary`) -> dict of weighted losses. Evaluation: list of dicts with "image" and the wanted
@@ -30,7 +30,7 @@ class DETR(nn.Module):
     indexing `vocabulary`.
 
     Args:
-        backbone, neck, encoder, proposals, decoder, classifier: the parts, in the order of the data.
+        backbone, neck, encoder, queries, decoder, classifier: the parts, in the order of the data.
         criterion: the detection losses. branch: the distillation branch; None trains without one.
         train_vocabulary: base words. vocabulary: the words to detect; `set_vocabulary` exchanges them.
         pixel_mean, pixel_std: of the input channels. num_detections: of an image, at most.
@@ -43,9 +43,9 @@ class DETR(nn.Module):
         backbone: Backbone,
         neck: ChannelMapper,
         encoder: Encoder,
-        proposals: Proposals,
+        queries: Proposals | Learned,
         decoder: Decoder,
-        classifier: CosineText,
+        classifier: Classifier,
         criterion: SetCriterion,
         branch: DistillationBranch | None,
         train_vocabulary: Vocabulary,
@@ -55,8 +55,11 @@ class DETR(nn.Module):
         num_detections: int,
     ) -> None:
         super().__init__()
-        self.backbone, self.neck, self.encoder = backbone, neck, encoder
-        self.proposals, self.decoder, self.classifier = proposals, decoder, classifier
+        # Channels last is how convolutions are fastest, and how the levels of the neck are rows of tokens already.
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.neck = neck.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder = encoder
+        self.queries, self.decoder, self.classifier = queries, decoder, classifier
         self.criterion, self.branch, self.num_detections = criterion, branch, num_detections
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
@@ -80,13 +83,8 @@ class DETR(nn.Module):
         return self.pixel_mean.device
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Detect these words from now on. Raises ValueError if they come from a text encoder of another width."""
-        width = self.classifier.projections[0].out_features
-        if vocabulary.width != width:
-            raise ValueError(
-                f"This detector compares with text embeddings of width {width}; the vocabulary "
-                f"({vocabulary.describe()}) comes from another text encoder. Rebuild it with the detector's MODEL.CLIP."
-            )
+        """Detect these words from now on. Raises ValueError if they are not for the classifier."""
+        self.classifier.check(vocabulary)
         self.vocabulary = vocabulary
         self.text = vocabulary.embeddings.to(self.text.device)
 
@@ -99,13 +97,14 @@ class DETR(nn.Module):
 
     def losses(self, images: ImageList, targets: Targets) -> dict[str, Tensor]:
         """The weighted losses of one training step."""
-        first_stage = self.proposals(memory := self.encoder(self.see(images)))
+        first_stage = self.queries(memory := self.encoder(self.see(images)))
         queries = self.branch.add_queries(first_stage) if self.branch else QuerySet((first_stage.group,))
         trace = self.decoder(queries, memory)
         hidden, boxes = trace.of(DETECT)
         predictions = Predictions(self.classifier(hidden, self.train_text), boxes, first_stage.real)
         losses, assignment = self.criterion(predictions, targets)
-        losses |= self.criterion(first_stage.predictions, targets.class_agnostic(), "proposal_")[0]
+        if first_stage.predictions is not None:
+            losses |= self.criterion(first_stage.predictions, targets.class_agnostic(), "proposal_")[0]
         if self.branch:
             losses |= self.branch(
                 images.tensor, images.image_sizes, first_stage, trace, self.classifier, assignment, targets
@@ -115,7 +114,7 @@ class DETR(nn.Module):
     @torch.no_grad()
     def detect(self, images: ImageList, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Detections in the size that each input asks for; only the last decoder layer speaks."""
-        first_stage = self.proposals(memory := self.encoder(self.see_one_by_one(images)))
+        first_stage = self.queries(memory := self.encoder(self.see_one_by_one(images)))
         trace = self.decoder(QuerySet((first_stage.group,)), memory)
         logits = self.classifier.score(self.classifier.project(trace.hidden[-1], -1), self.text)
         if first_stage.real is not None:
@@ -128,7 +127,7 @@ class DETR(nn.Module):
 
     def see(self, images: ImageList) -> FeaturePyramid:
         """Feature maps of a padded batch."""
-        levels = self.neck(self.backbone(images.tensor))
+        levels = self.neck(self.backbone(images.tensor.contiguous(memory_format=torch.channels_last)))
         return FeaturePyramid.from_padded(levels, images.image_sizes, tuple(images.tensor.shape[-2:]))
 
     def see_one_by_one(self, images: ImageList) -> FeaturePyramid:

@@ -1,22 +1,14 @@
 """Encoder and decoder: the two loops of every deformable DETR. B images, S tokens, Q queries, C channels, L levels."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from dk_detr.layers import MSDeformAttn, box_head, inverse_sigmoid, sine_position_of_cells
+from dk_detr.layers import Dropout, MSDeformAttn, sine_position_of_cells
+from dk_detr.modeling.refinement import Refinement, boxes_at
 from dk_detr.structures import FeaturePyramid, Memory, QuerySet, Trace
-
-
-def cell_centers(memory: Memory) -> Tensor:
-    """(B, S, 2) centre (x, y) of each token's cell in [0, 1] of the unpadded image; B is 1 without padding."""
-    device, centers = memory.tokens.device, []
-    for level, (h, w) in enumerate(memory.shapes):
-        y, x = torch.meshgrid(torch.arange(h, device=device), torch.arange(w, device=device), indexing="ij")
-        extent = torch.tensor([[w, h]], device=device) if memory.valid is None else memory.valid[:, level]
-        centers.append((torch.stack([x, y], dim=-1).flatten(0, 1) + 0.5) / extent[:, None])
-    return torch.cat(centers, dim=1)
 
 
 class FeedForward(nn.Module):
@@ -27,14 +19,16 @@ class FeedForward(nn.Module):
         self.linear1 = nn.Linear(channels, hidden_channels)
         self.linear2 = nn.Linear(hidden_channels, channels)
         self.norm = nn.LayerNorm(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         for layer in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, C) -> (…, C)."""
-        return self.norm(x + self.dropout(self.linear2(self.dropout(self.linear1(x).relu()))))
+        # As rows: torch makes copies to differentiate what is done in place to an output of more dimensions, a view.
+        rows = self.linear2(self.dropout.after_relu_(self.linear1(x.flatten(0, -2))))
+        return self.norm(x + self.dropout(rows).view_as(x))
 
 
 class EncoderLayer(nn.Module):
@@ -44,7 +38,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.attention = attention
         self.norm = nn.LayerNorm(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.ffn = FeedForward(channels, ffn_channels, dropout)
 
     def forward(self, tokens: Tensor, position: Tensor, reference: Tensor, memory: Memory) -> Tensor:
@@ -71,17 +65,16 @@ class Encoder(nn.Module):
         """Feature maps -> encoded tokens with their layout."""
         memory = Memory.from_pyramid(pyramid)
         tokens, position = memory.tokens, self._position(memory)
-        reference = cell_centers(memory).expand(len(tokens), -1, -1)
+        reference = memory.centers.expand(len(tokens), -1, -1)
         for layer in self.layers:
             tokens = layer(tokens, position, reference, memory)
         return replace(memory, tokens=tokens)
 
     def _position(self, memory: Memory) -> Tensor:
-        width, device = memory.tokens.shape[-1], memory.tokens.device
         codes = []
         for level, shape in enumerate(memory.shapes):
             valid = None if memory.valid is None else memory.valid[:, level]
-            codes.append(sine_position_of_cells(shape, valid, width, device=device) + self.level_embed[level])
+            codes.append(sine_position_of_cells(shape, valid, self.level_embed[level]))
         return torch.cat(codes, dim=1).to(memory.tokens.dtype)
 
 
@@ -97,13 +90,13 @@ class DecoderLayer(nn.Module):
         self.cross_attention = cross_attention
         self.norm2 = nn.LayerNorm(channels)
         self.ffn = FeedForward(channels, ffn_channels, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.num_heads = num_heads
 
     def forward(
         self, content: Tensor, position: Tensor, reference: Tensor, memory: Memory, blocked: Tensor | None
     ) -> Tensor:
-        """(B, Q, C) content and position, (B, Q, 4) reference, (Q, Q) or (B, Q, Q) blocked -> (B, Q, C)."""
+        """(B, Q, C) content and position, (B, Q, 2 or 4) reference, (Q, Q) or (B, Q, Q) blocked -> (B, Q, C)."""
         if blocked is not None and blocked.ndim == 3:
             blocked = blocked.repeat_interleave(self.num_heads, dim=0)
         q = content + position
@@ -116,18 +109,18 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The loop over query groups: look, refine the boxes, go on from there.
-
-    Boxes are refined layer by layer (Deformable DETR): the next reference is this layer's box, without gradient.
+    """The loop over query groups: look, say where the boxes are, go on from there.
 
     Args:
-        layers: D of them, each with its own box head.
+        layers: D of them. box_heads: one for each layer, or a single one for all.
+        refinement: which references the next layer starts from.
     """
 
-    def __init__(self, layers: list[DecoderLayer], channels: int) -> None:
+    def __init__(self, layers: list[DecoderLayer], box_heads: Sequence[nn.Module], refinement: Refinement) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.box_heads = nn.ModuleList(box_head(channels) for _ in layers)
+        self.box_heads = nn.ModuleList(box_heads)
+        self.refinement = refinement
 
     def forward(self, queries: QuerySet, memory: Memory) -> Trace:
         """Send the groups through the layers; see `QuerySet` for who sees whom and who follows whom."""
@@ -135,10 +128,10 @@ class Decoder(nn.Module):
         if position is None or reference is None:
             raise ValueError("This decoder needs queries with a position and a reference.")
         hidden, boxes = [], []
-        for layer, head in zip(self.layers, self.box_heads):
+        for number, layer in enumerate(self.layers):
             content = layer(content, position, reference, memory, blocked)
-            refined = (head(content).float() + inverse_sigmoid(reference)).sigmoid()
-            reference = queries.steer(refined.detach(), reference)
+            head = self.box_heads[number % len(self.box_heads)]
             hidden.append(content)
-            boxes.append(refined)
+            boxes.append(boxes_at(reference, head(content)))
+            reference = self.refinement.next_reference(queries, boxes[-1], reference)
         return Trace(torch.stack(hidden), torch.stack(boxes), queries)

@@ -20,7 +20,8 @@ class QueryGroup:
         name: unique in its set; "detect" exists at inference too, all others in training only.
         content: (B, Q, C) what a query knows at the start.
         position: (B, Q, C) where it looks, or None where the decoder derives it from the reference.
-        reference: (B, Q, 4) boxes cxcywh in [0, 1] of the unpadded image, without gradient; None without anchors.
+        reference: (B, Q, 4) boxes cxcywh or (B, Q, 2) points (x, y), in [0, 1] of the unpadded image; without
+            gradient unless learned; None without anchors.
         reads: names of the groups that these queries attend to in self-attention, usually their own.
         steered_by: the group whose refined boxes these queries take over after each layer: their own name to refine
             themselves, another of the same size to follow it, None to stay where they started.
@@ -54,6 +55,9 @@ class QuerySet:
             raise ValueError(
                 f"The detection queries see and follow themselves only, got reads={reads}, steered_by={steered_by!r}."
             )
+        widths = {group.reference.shape[-1] for group in self.groups if group.reference is not None}
+        if len(widths) > 1:
+            raise ValueError(f"All query groups of a set start from points, or all from boxes; {names} mix them.")
         for group in self.groups:
             if group.steered_by not in (None, group.name) and len(self[group.steered_by]) != len(group):
                 raise ValueError(f'Group "{group.name}" follows "{group.steered_by}", which has another size.')
@@ -76,7 +80,7 @@ class QuerySet:
 
     @property
     def reference(self) -> Tensor | None:
-        """(B, ΣQ, 4) of all groups, or None."""
+        """(B, ΣQ, 2 or 4) of all groups, or None."""
         return _cat([group.reference for group in self.groups])
 
     def span(self, name: str) -> slice:
@@ -107,12 +111,16 @@ class QuerySet:
     def steer(self, refined: Tensor, current: Tensor) -> Tensor:
         """References of the next layer: each group takes the boxes of the group that steers it.
 
+        Points become boxes. A point that stays keeps its place, and from its first box on the size of that.
+
         Args:
-            refined, current: (B, ΣQ, 4) boxes after and before this layer.
+            refined: (B, ΣQ, 4) boxes of this layer. current: (B, ΣQ, 2 or 4) references that it started from.
         """
         parts = []
         for group in self.groups:
-            source = current if group.steered_by is None else refined
+            source = refined
+            if group.steered_by is None:
+                source = torch.cat([current, refined[..., current.shape[-1] :]], dim=-1)
             parts.append(source[:, self.span(group.steered_by or group.name)])
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 

@@ -15,7 +15,8 @@ class Vocabulary:
         names: K different names.
         embeddings: (K, E) float32, rows of unit length.
         novel: (K,) bool, True where the name never has a box in training.
-        provenance: where it comes from (encoder, weights, prompt, file), for messages and for caches.
+        provenance: where it comes from (encoder, weights, prompt, file), for messages and for caches; a "remedy" is
+            what to do about a word that is not in it.
 
     Raises:
         ValueError: empty, duplicate names, shapes that do not agree, rows that are zero or not finite.
@@ -64,9 +65,10 @@ class Vocabulary:
         index = {name: i for i, name in enumerate(self.names)}
         unknown = [name for name in names if name not in index]
         if unknown:
+            remedy = self.provenance.get("remedy", "Build one with these names: tools/build_vocabulary.py.")
             raise ValueError(
                 f"The vocabulary ({self.describe()}) lacks {len(unknown)} of {len(names)} names; "
-                f"the first unknown: {_first(unknown)}. Build one with these names: tools/build_vocabulary.py."
+                f"the first unknown: {_first(unknown)}. {remedy}"
             )
         rows = torch.tensor([index[name] for name in names], dtype=torch.long)
         return Vocabulary(tuple(names), self.embeddings[rows], self.novel[rows], self.provenance)

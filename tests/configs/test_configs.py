@@ -14,6 +14,7 @@ from dk_detr.config import add_dk_detr_config
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.trainer import read_results
+from dk_detr.language import COCO_NAMES
 from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training
 
 FOLDER = REPOSITORY / "configs"
@@ -21,7 +22,9 @@ CONFIGS = sorted(path for path in FOLDER.rglob("*.yaml") if not path.name.starts
 IDS = [str(path.relative_to(FOLDER)) for path in CONFIGS]
 R50 = FOLDER / "dk_detr_R50.yaml"
 ABLATIONS = [path for path in CONFIGS if path.parent.name == "ablations"]
-TWO_STEPS = {"SOLVER__MAX_ITER": 2, "SOLVER__CHECKPOINT_PERIOD": 1}
+DEFORMABLE = [FOLDER / f"deformable_detr_{name}R50.yaml" for name in ("", "refine_", "two_stage_")]
+TWO_STEPS: dict[str, Any] = {"SOLVER__MAX_ITER": 2, "SOLVER__CHECKPOINT_PERIOD": 1}
+OF_THE_WORLD = {"DATASETS__TRAIN": ("lvis_v1_train_norare",), "DATASETS__TEST": ("lvis_v1_val",)}
 
 
 @cache
@@ -29,9 +32,14 @@ def load(path: Path) -> CfgNode:
     return setup_cfg(str(path))
 
 
+def two_steps(path: Path) -> dict[str, Any]:
+    """Two iterations on the data sets of the config; of COCO's images there are none here."""
+    return {**TWO_STEPS, **(OF_THE_WORLD if "coco_2017_train" in load(path).DATASETS.TRAIN else {})}
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=IDS)
 def test_every_config_builds_steps_answers_saves_and_resumes(path: Path, world: World, tmp_path: Path) -> None:
-    whole = world.train(tmp_path / "whole", config=str(path), **TWO_STEPS)
+    whole = world.train(tmp_path / "whole", config=str(path), **two_steps(path))
     results = read_results(str(whole))
     assert results is not None and results["iteration"] == 2
 
@@ -39,7 +47,7 @@ def test_every_config_builds_steps_answers_saves_and_resumes(path: Path, world: 
     resumed.mkdir()
     (resumed / "model_0000000.pth").write_bytes((whole / "model_0000000.pth").read_bytes())
     (resumed / "last_checkpoint").write_text("model_0000000.pth")
-    world.train(resumed, config=str(path), resume=True, DATASETS__TEST=(), **TWO_STEPS)
+    world.train(resumed, config=str(path), resume=True, **{**two_steps(path), "DATASETS__TEST": ()})
     assert_same_training(resumed / "model_final.pth", whole / "model_final.pth")
 
     model = build_model(setup_cfg(str(path), world.options())).eval()
@@ -52,7 +60,8 @@ def test_every_config_builds_steps_answers_saves_and_resumes(path: Path, world: 
 
 def test_every_config_builds_and_takes_one_step() -> None:
     """The journey above covers them all; this says that there are some."""
-    assert R50 in CONFIGS and len(ABLATIONS) >= 8 and len([p for p in CONFIGS if p.parent.name == "mini"]) >= 2
+    assert {R50, *DEFORMABLE} <= set(CONFIGS) and len(ABLATIONS) >= 8
+    assert len([path for path in CONFIGS if path.parent.name == "mini"]) >= 2
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if load(path).INPUT.AUGMENTATION == "LargeScaleJitter"][:1])
@@ -154,6 +163,51 @@ def test_the_method_has_the_published_settings() -> None:
     }
     found = flat(load(R50))
     assert {key: found[key] for key in published} == published
+
+
+def test_each_deformable_detr_adds_one_idea_to_the_one_before() -> None:
+    plain, refined, two_stage = DEFORMABLE
+    assert differences(plain, refined) == {"MODEL.DETR.REFINEMENT", "MODEL.DETR.HEADS", "OUTPUT_DIR"}
+    assert differences(refined, two_stage) == {"MODEL.DETR.QUERIES", "OUTPUT_DIR"}
+
+
+@pytest.mark.parametrize("path", DEFORMABLE, ids=lambda path: path.stem)
+def test_a_deformable_detr_has_the_published_settings(path: Path) -> None:
+    published = {
+        "MODEL.RESNETS.DEPTH": 50,
+        "MODEL.RESNETS.NORM": "FrozenBN",
+        "MODEL.BACKBONE.FREEZE_AT": 2,
+        "MODEL.DETR.NUM_QUERIES": 300,
+        "MODEL.DETR.CHANNELS": 256,
+        "MODEL.DETR.NUM_EXTRA_LEVELS": 1,
+        "MODEL.DETR.FFN_CHANNELS": 1024,
+        "MODEL.DETR.DROPOUT": 0.1,
+        "MODEL.DETR.CLASSIFIER.NAME": "Linear",
+        "MODEL.KD.TERMS": [],
+        "INPUT.MIN_SIZE_TRAIN": tuple(range(480, 801, 32)),
+        "INPUT.MAX_SIZE_TRAIN": 1333,
+        "INPUT.MIN_SIZE_TEST": 800,
+        "INPUT.MAX_SIZE_TEST": 1333,
+        "SOLVER.IMS_PER_BATCH": 32,
+        "SOLVER.BASE_LR": 2e-4,
+        "SOLVER.BACKBONE_MULTIPLIER": 0.1,
+        "SOLVER.SAMPLING_MULTIPLIER": 0.1,
+        "SOLVER.WEIGHT_DECAY": 1e-4,
+        "SOLVER.WEIGHT_DECAY_NORM": 1e-4,
+        "SOLVER.WARMUP_ITERS": 0,
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 0.1,
+        "TEST.DETECTIONS_PER_IMAGE": 100,
+    }
+    found = flat(load(path))
+    assert {key: found[key] for key in published} == published
+    assert found["SOLVER.STEPS"][0] / found["SOLVER.MAX_ITER"] == pytest.approx(40 / 50, abs=1e-4)
+
+
+@pytest.mark.parametrize("path", DEFORMABLE, ids=lambda path: path.stem)
+def test_a_deformable_detr_knows_the_words_of_coco(path: Path, world: World) -> None:
+    model = build_model(setup_cfg(str(path), world.options(MODEL__VOCABULARY__TEST="coco")))
+    assert model.vocabulary.names == model.train_vocabulary.names == COCO_NAMES
+    assert {projection.out_features for projection in model.classifier.projections} == {80}
 
 
 # ---- the keys themselves ----

@@ -260,3 +260,43 @@ def test_the_provenance_on_disk_is_readable_json(tmp_path: Path) -> None:
     save_vocabulary(words(PETS, novel=()), str(tmp_path / "words.npz"))
     with np.load(tmp_path / "words.npz") as file:
         assert json.loads(str(file["provenance"])) == {}
+
+
+# ---- of a detector that knows a fixed list of words ----
+
+
+def closed(**sources: Any) -> tuple[Vocabulary, Vocabulary]:
+    opts = [word for key, source in sources.items() for word in (f"MODEL.VOCABULARY.{key}", str(source))]
+    return vocabularies_from_config(setup_cfg(MINI, ["MODEL.DETR.CLASSIFIER.NAME", "Linear", *opts]))
+
+
+def test_well_known_words_need_no_file() -> None:
+    train, test = closed(TEST="coco")
+    assert test.names == train.names == COCO_NAMES and torch.equal(test.embeddings, torch.eye(80))
+    train, test = closed(TEST="lvis")
+    assert test.names == LVIS_NAMES and test.novel_names == tuple(n for n in LVIS_NAMES if n in set(LVIS_NOVEL))
+    assert len(train) == 866 and torch.equal(train.embeddings, torch.eye(1203)[~test.novel])
+
+
+def test_of_a_vocabulary_file_the_names_count_and_each_is_an_axis(tmp_path: Path) -> None:
+    save_vocabulary(words(PETS, novel=("cat",)), str(tmp_path / "pets.npz"))
+    train, test = closed(TEST=tmp_path / "pets.npz")
+    assert test.names == PETS and torch.equal(test.embeddings, torch.eye(3))
+    assert train.names == PETS[1:] and torch.equal(train.embeddings, torch.eye(3)[1:])
+    assert "pets.npz (closed)" in test.describe()
+
+
+def test_a_closed_list_may_be_trained_in_part_but_with_no_other_words(tmp_path: Path) -> None:
+    save_vocabulary(words(("dog", "cat"), novel=("cat",)), str(tmp_path / "some.npz"))
+    save_vocabulary(words(("dog", "unicorn"), novel=()), str(tmp_path / "other.npz"))
+    train, test = closed(TEST="coco", TRAIN=tmp_path / "some.npz")
+    assert train.names == ("dog",) and torch.equal(train.embeddings, test.select(["dog"]).embeddings)
+    with pytest.raises(ValueError, match=r'coco \(closed\)\) lacks 1 of 2 .* "unicorn"\. .*"CosineText" takes any'):
+        closed(TEST="coco", TRAIN=tmp_path / "other.npz")
+
+
+def test_a_list_that_is_not_known_is_refused_with_those_that_are() -> None:
+    with pytest.raises(FileNotFoundError, match=r"no vocabulary koko \(MODEL.VOCABULARY.TEST\).* one of lvis, coco"):
+        closed(TEST="koko")
+    with pytest.raises(ValueError, match="MODEL.VOCABULARY.TEST is empty"):
+        closed(TEST="")

@@ -10,6 +10,14 @@ from dk_detr.meta_arch import DETR
 from tests.model_fixtures import stir, tiny_branch, tiny_detector, tiny_input, training_losses
 
 SIZES = [(40, 48), (64, 33), (29, 56), (48, 48)]
+CLOSED: dict[str, Any] = {"classifier": "Linear"}
+DETECTORS: dict[str, dict[str, Any]] = {
+    "open, two stages": {},
+    "closed, one stage": {**CLOSED, "queries": "Learned", "refinement": "FromReference", "num_heads": 1},
+    "closed, one stage, refined": {**CLOSED, "queries": "Learned"},
+    "closed, two stages": CLOSED,
+}
+each_detector = pytest.mark.parametrize("parts", DETECTORS.values(), ids=DETECTORS.keys())
 
 
 def unlabelled(size: tuple[int, int], seed: int) -> dict[str, Any]:
@@ -29,10 +37,11 @@ def detect(detector: DETR, inputs: list[dict[str, Any]]) -> list[Instances]:
     return [given["instances"] for given in detector(inputs)]
 
 
+@each_detector
 @pytest.mark.parametrize("other", range(1, 4))
-def test_batch_of_two_equals_two_batches_of_one(other: int) -> None:
+def test_batch_of_two_equals_two_batches_of_one(other: int, parts: dict[str, Any]) -> None:
     """Of different size, so that one or both are padded."""
-    detector = tiny_detector()
+    detector = tiny_detector(**parts)
     inputs = [unlabelled(SIZES[0], seed=1), unlabelled(SIZES[other], seed=2)]
     for given, together in zip(inputs, detect(detector, inputs)):
         (alone,) = detect(detector, [given])
@@ -58,8 +67,9 @@ def test_an_image_with_fewer_places_than_queries_gives_the_same_in_company(size:
     assert_same(together, alone)
 
 
-def test_different_images_do_give_different_detections() -> None:
-    first, second = detect(tiny_detector(), [unlabelled((40, 48), 1), unlabelled((40, 48), 2)])
+@each_detector
+def test_different_images_do_give_different_detections(parts: dict[str, Any]) -> None:
+    first, second = detect(tiny_detector(**parts), [unlabelled((40, 48), 1), unlabelled((40, 48), 2)])
     assert not torch.equal(first.scores, second.scores)
 
 
@@ -105,9 +115,10 @@ def test_in_training_a_batch_without_padding_is_the_mean_of_its_images() -> None
         torch.testing.assert_close(loss, (alone[0][name] + alone[1][name]) / 2, rtol=1e-4, atol=1e-5)
 
 
-def test_in_training_what_the_padding_of_the_feature_maps_holds_changes_no_loss() -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["distilled", "one stage"])
+def test_in_training_what_the_padding_of_the_feature_maps_holds_changes_no_loss(alone: bool) -> None:
     """Convolutions see a little of the padding of pixels; from the neck on nothing does."""
-    detector = tiny_detector(tiny_branch())
+    detector = tiny_detector(queries="Learned") if alone else tiny_detector(tiny_branch())
     inputs = [tiny_input((40, 48), seed=1), tiny_input((64, 33), seed=2)]
     before = training_losses(detector, inputs)
     detector.neck.register_forward_hook(lambda module, given, levels: [garbage(level) for level in levels])

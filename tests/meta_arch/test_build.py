@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from dk_detr import add_dk_detr_config
 from dk_detr.language import save_vocabulary
 from dk_detr.meta_arch import DETR, build
+from dk_detr.modeling import Linear
 from dk_detr.structures import Vocabulary
 from tests.model_fixtures import WIDTH, TwoConvolutions, random, tiny_clip, tiny_vocabulary
 
@@ -44,7 +45,7 @@ def test_the_numbers_of_the_config_reach_the_parts(cfg: CfgNode) -> None:
     cfg.MODEL.DETR.MATCHER.L1_COST, cfg.MODEL.DETR.LOSS.GIOU_WEIGHT = 6.0, 3.0
     built = detector(cfg)
     assert built.neck.num_levels == 4 and built.decoder.layers[0].cross_attention.num_levels == 4
-    assert built.proposals.num_queries == len(built.branch.content.weight) == 12
+    assert built.queries.num_queries == len(built.branch.content.weight) == 12
     assert built.branch.slots.num_slots == 7 and built.branch.slots.filters == ("unmatched", "duplicates")
     companions = built.branch.companions
     assert (companions.reads, companions.reference, built.branch.layers) == (("distil", "detect"), "stay", "all")
@@ -92,7 +93,9 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
     ("node", "key", "value", "message"),
     [
         ("DETR", "DECODER_LAYERS", 0, "MODEL.DETR.DECODER_LAYERS must be at least 1, got 0"),
-        ("DETR", "QUERIES", "Anchors", 'MODEL.DETR.QUERIES is "Anchors"; choose one of Proposals, Mixed'),
+        ("DETR", "QUERIES", "Anchors", 'MODEL.DETR.QUERIES is "Anchors"; choose one of Proposals, Mixed, Learned'),
+        ("DETR", "REFINEMENT", "Never", 'MODEL.DETR.REFINEMENT is "Never"; choose one of Iterative, FromReference'),
+        ("DETR", "HEADS", "Few", 'MODEL.DETR.HEADS is "Few"; choose one of PerLayer, Shared'),
         ("DETR", "NUM_HEADS", 5, "32 channels do not divide among 5 heads"),
         ("DETR", "IN_FEATURES", ["fine", "res5"], r"MODEL.DETR.IN_FEATURES names \['res5'\]"),
         ("KD", "TERMS", ["semantic", "magic"], 'MODEL.KD.TERMS is "magic"'),
@@ -109,4 +112,52 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
 def test_bad_values_are_refused_when_built(cfg: CfgNode, node: str, key: str, value: object, message: str) -> None:
     cfg.MODEL[node][key] = value
     with pytest.raises(ValueError, match=message):
+        detector(cfg)
+
+
+PARTS = {
+    ("Learned", "FromReference", "Shared"): [-2.0],  # the three of Deformable DETR, and how their heads start
+    ("Learned", "Iterative", "PerLayer"): [-2.0, 0.0],
+    ("Proposals", "Iterative", "PerLayer"): [0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize(("names", "sides"), PARTS.items(), ids=["one stage", "refined", "two stages"])
+def test_a_detector_is_put_together_by_the_names_of_its_parts(
+    cfg: CfgNode, names: tuple[str, ...], sides: list[float]
+) -> None:
+    detr, cfg.MODEL.KD.TERMS = cfg.MODEL.DETR, []
+    detr.QUERIES, detr.REFINEMENT, detr.HEADS = names
+    detr.CLASSIFIER.NAME = "Linear"
+    built = detector(cfg)
+    assert type(built.queries).__name__ == names[0] and type(built.decoder.refinement).__name__ == names[1]
+    assert [head.layers[-1].bias[2].item() for head in built.decoder.box_heads] == sides
+    assert len(built.classifier.projections) == len(sides)
+    assert isinstance(built.classifier, Linear) and built.classifier.width == len(tiny_vocabulary())
+
+
+def test_the_text_classifier_has_its_settings_from_the_config(cfg: CfgNode) -> None:
+    cfg.MODEL.DETR.CLASSIFIER.TEMPERATURE, cfg.MODEL.DETR.CLASSIFIER.LOGIT_BIAS = 0.1, -2.0
+    classifier = detector(cfg).classifier
+    assert (classifier.width, classifier.temperature, classifier.logit_bias) == (WIDTH, 0.1, -2.0)
+
+
+def test_an_unknown_classifier_is_refused_by_name(cfg: CfgNode) -> None:
+    cfg.MODEL.DETR.CLASSIFIER.NAME = "Softmax"
+    with pytest.raises(ValueError, match='CLASSIFIER.NAME is "Softmax"; choose one of CosineText, Linear'):
+        detector(cfg)
+
+
+def test_distillation_into_a_detector_without_proposals_is_refused_by_both_names(
+    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
+    cfg.MODEL.DETR.QUERIES = "Learned"
+    with pytest.raises(ValueError, match=r"MODEL.KD.TERMS is \['semantic'.*MODEL.DETR.QUERIES \"Learned\" proposes no"):
+        detector(cfg)
+
+
+def test_distillation_into_a_closed_detector_is_refused_by_both_names(cfg: CfgNode) -> None:
+    cfg.MODEL.DETR.CLASSIFIER.NAME = "Linear"
+    with pytest.raises(ValueError, match=r"MODEL.KD.TERMS is .*MODEL.DETR.CLASSIFIER.NAME \"Linear\" has no space in"):
         detector(cfg)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dk_detr.distillation import Companions
 from dk_detr.meta_arch import DETR
-from dk_detr.modeling import Mixed
 from dk_detr.structures import QuerySet
 from tests.model_fixtures import QUERIES, random, tiny_branch, tiny_detector, tiny_input, training_losses
 
@@ -49,9 +48,9 @@ def test_distillation_gives_no_gradient_to_detection_queries(settings: dict[str,
 
 @pytest.mark.parametrize("settings", LEARNING_ALONE, ids=str)
 def test_distillation_gives_no_gradient_to_learned_detection_queries(settings: dict[str, Any]) -> None:
-    detector = tiny_detector(tiny_branch(**settings), queries=Mixed)
+    detector = tiny_detector(tiny_branch(**settings), queries="Mixed")
     detected, taught, _ = step(detector)
-    content = detector.proposals.content.weight
+    content = detector.queries.content.weight
     assert not torch.autograd.grad(taught, content, retain_graph=True)[0].any()
     assert torch.autograd.grad(detected, content)[0].any()
 
@@ -73,7 +72,7 @@ def test_distillation_does_teach_its_own_queries_and_every_shared_part() -> None
 def test_distillation_moves_no_box_head_and_no_objectness() -> None:
     detector = tiny_detector(tiny_branch(layers="all"))
     step(detector)[1].backward()
-    for part in (detector.decoder.box_heads, detector.proposals.box_head, detector.proposals.objectness):
+    for part in (detector.decoder.box_heads, detector.queries.box_head, detector.queries.objectness):
         assert not any(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
 
 

@@ -10,7 +10,7 @@ from detectron2.utils.events import EventStorage
 
 from dk_detr.distillation import Companions, SlotSelection, TermSettings
 from dk_detr.meta_arch import DETR
-from dk_detr.modeling import QUERIES
+from dk_detr.modeling import CLASSIFIERS, QUERIES, REFINEMENTS
 from tests.model_fixtures import TERMS, tiny_branch, tiny_detector, tiny_input, training_losses
 
 COMBINATIONS = [terms for count in (1, 2, 3) for terms in combinations(TERMS, count)]
@@ -53,10 +53,27 @@ def test_every_kind_of_companion_trains_every_parameter(reads: tuple[str, ...], 
 
 
 @pytest.mark.parametrize("group", ["distil", "detect"])
-@pytest.mark.parametrize("queries", QUERIES)
-def test_every_kind_of_detection_query_trains_every_parameter(queries: str, group: str) -> None:
-    detector = tiny_detector(tiny_branch(companions=Companions(group=group)), queries=QUERIES[queries])
+@pytest.mark.parametrize("queries", ["Proposals", "Mixed"])
+def test_every_kind_of_proposal_trains_every_parameter_beside_distillation(queries: str, group: str) -> None:
+    detector = tiny_detector(tiny_branch(companions=Companions(group=group)), queries=queries)
     assert_trains(detector, [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
+
+
+@pytest.mark.parametrize("num_heads", [1, 2], ids=["shared", "per_layer"])
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("refinement", REFINEMENTS)
+@pytest.mark.parametrize("queries", QUERIES)
+def test_every_detector_made_of_parts_trains_every_parameter(
+    queries: str, refinement: str, classifier: str, num_heads: int
+) -> None:
+    detector = tiny_detector(queries=queries, refinement=refinement, classifier=classifier, num_heads=num_heads)
+    losses = assert_trains(detector, [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
+    assert all(losses[name] > 0 for name in losses)
+
+
+def test_a_detector_of_one_stage_has_the_losses_of_the_decoder_alone() -> None:
+    losses = assert_trains(tiny_detector(queries="Learned"), [tiny_input(seed=1), tiny_input(seed=2)])
+    assert set(losses) == {name for name in DETECTION if "proposal" not in name}
 
 
 @pytest.mark.parametrize("scopes", [("image",), ("batch",), ("image", "batch")], ids="+".join)
@@ -108,7 +125,7 @@ def test_a_batch_without_any_region_to_teach_trains() -> None:
 def test_queries_that_see_nothing_learn_nothing() -> None:
     """A tiny image beside a larger one fills up with queries in the padding: no object, no region, no background."""
     detector, seen = tiny_detector(tiny_branch(slots=SlotSelection(num_slots=12, min_side=0.0))), {}
-    detector.proposals.register_forward_hook(lambda module, given, stage: seen.update(stage=stage))
+    detector.queries.register_forward_hook(lambda module, given, stage: seen.update(stage=stage))
     detector.decoder.register_forward_hook(lambda module, given, trace: seen.update(trace=trace))
     losses = training_losses(detector, [tiny_input((8, 12), seed=1), tiny_input(seed=2)])
     (grad,) = torch.autograd.grad(sum(losses.values()), seen["trace"].hidden)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dk_detr.modeling import CLASSIFIERS
 from dk_detr.structures import Vocabulary
 from tests.model_fixtures import (
     WIDTH,
@@ -23,6 +24,9 @@ def words(count: int, width: int = WIDTH) -> Vocabulary:
     return Vocabulary(names, F.normalize(random(count, width, seed=8), dim=1), torch.zeros(count, dtype=torch.bool))
 
 
+each_classifier = pytest.mark.parametrize("classifier", CLASSIFIERS)
+
+
 def detections(detector) -> list[tuple[str, float, list[float]]]:
     """(word, score, box) of the first image."""
     found = detector(INPUTS[:1])[0]["instances"]
@@ -30,9 +34,11 @@ def detections(detector) -> list[tuple[str, float, list[float]]]:
     return list(zip(labels, found.scores.tolist(), found.pred_boxes.tensor.tolist()))
 
 
-def test_permuting_the_vocabulary_permutes_the_logits() -> None:
+@each_classifier
+def test_permuting_the_vocabulary_permutes_the_logits(classifier: str) -> None:
     """Same words, scores and boxes; only the numbers of the classes are others."""
-    detector, vocabulary = tiny_detector(), tiny_vocabulary()
+    detector = tiny_detector(classifier=classifier)
+    vocabulary = detector.vocabulary
     before = detections(detector)
     detector.set_vocabulary(vocabulary.select([vocabulary.names[i] for i in (3, 0, 4, 1, 2)]))
     after = detections(detector)
@@ -43,10 +49,13 @@ def test_permuting_the_vocabulary_permutes_the_logits() -> None:
         assert box == pytest.approx(same_box, abs=1e-3)
 
 
-def test_a_word_scores_the_same_whatever_the_other_words_are() -> None:
-    detector, vocabulary = tiny_detector(), tiny_vocabulary()
-    before = [score for word, score, _ in detections(detector) if word == "word 3"]
-    detector.set_vocabulary(vocabulary.select(["word 3"]))
+@each_classifier
+def test_a_word_scores_the_same_whatever_the_other_words_are(classifier: str) -> None:
+    detector = tiny_detector(classifier=classifier)
+    vocabulary = detector.vocabulary
+    chosen, _, _ = detections(detector)[0]
+    before = [score for word, score, _ in detections(detector) if word == chosen]
+    detector.set_vocabulary(vocabulary.select([chosen]))
     alone = [score for _, score, _ in detections(detector)]
     assert before and alone[: len(before)] == pytest.approx(before, abs=1e-5)
 
@@ -66,6 +75,22 @@ def test_words_of_another_text_encoder_are_refused() -> None:
     assert detector.vocabulary.names == tiny_vocabulary().names
 
 
+def test_a_closed_detector_refuses_words_that_it_was_not_built_for() -> None:
+    detector = tiny_detector(classifier="Linear")
+    for other in (tiny_vocabulary(), words(5, width=5), words(9)):
+        with pytest.raises(ValueError, match=r'knows the 5 words of its training .*"Linear".*"CosineText"'):
+            detector.set_vocabulary(other)
+    assert detector.vocabulary.names == tiny_vocabulary().names
+
+
+def test_a_closed_detector_never_trains_its_novel_words() -> None:
+    detector = tiny_detector(classifier="Linear")
+    sum(training_losses(detector, INPUTS).values()).backward()
+    for projection in detector.classifier.projections:
+        learnt = projection.weight.grad.any(1)
+        assert learnt.tolist() == [not novel for novel in tiny_vocabulary().novel.tolist()]
+
+
 def test_novel_names_never_enter_the_training_loss() -> None:
     vocabulary = tiny_vocabulary()
     other = torch.where(vocabulary.novel[:, None], F.normalize(random(5, WIDTH, seed=7), dim=1), vocabulary.embeddings)
@@ -77,12 +102,13 @@ def test_novel_names_never_enter_the_training_loss() -> None:
         assert all(torch.equal(first[name], loss) for name, loss in losses.items())
 
 
-def test_the_training_logits_have_a_column_for_each_base_word_and_no_other() -> None:
-    detector, columns = tiny_detector(), []
+@each_classifier
+def test_the_training_logits_have_a_column_for_each_base_word_and_no_other(classifier: str) -> None:
+    detector, columns = tiny_detector(classifier=classifier), []
     detector.classifier.register_forward_hook(lambda module, given, logits: columns.append(logits.shape[-1]))
     training_losses(detector, INPUTS)
     assert columns == [3]
-    assert torch.equal(detector.train_text, tiny_vocabulary().embeddings[[0, 2, 3]])
+    assert torch.equal(detector.train_text, detector.vocabulary.embeddings[[0, 2, 3]])
 
 
 def test_new_words_do_not_change_what_is_trained() -> None:

@@ -1,17 +1,18 @@
-"""CosineText: angles with words, over a temperature, in full precision."""
+"""Classifiers: angles with words, over a temperature, in full precision; or a logit of its own for each word."""
 
 import pytest
 import torch
 
-from dk_detr.modeling import CosineText
-from tests.model_fixtures import random, tiny_vocabulary
+from dk_detr.modeling import CLASSIFIERS, Classifier, CosineText, Linear
+from dk_detr.structures import Vocabulary
+from tests.model_fixtures import closed_vocabulary, random, stir, tiny_vocabulary
 
 TEXT = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
 
 
 def identity(**settings: float) -> CosineText:
     """A classifier of one layer that projects nothing."""
-    classifier = CosineText(2, 2, num_layers=1, **settings)
+    classifier = CosineText(2, 2, num_projections=1, **settings)
     torch.nn.init.eye_(classifier.projections[0].weight)
     torch.nn.init.zeros_(classifier.projections[0].bias)
     return classifier
@@ -38,8 +39,15 @@ def test_a_bias_is_added_to_all_logits_and_is_not_learned() -> None:
     assert len(list(biased.parameters())) == 2
 
 
-def test_each_layer_has_its_own_projection_and_minus_one_is_the_last() -> None:
-    classifier, hidden, text = CosineText(4, 16, num_layers=3), random(3, 2, 5, 4), tiny_vocabulary().embeddings
+def of_five_words(name: str, num_projections: int) -> tuple[Classifier, torch.Tensor]:
+    """A classifier of each sort, and words for it."""
+    text = (closed_vocabulary() if name == "Linear" else tiny_vocabulary()).embeddings
+    return stir(CLASSIFIERS[name](4, text.shape[1], num_projections)), text
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_each_layer_has_its_own_projection_and_minus_one_is_the_last(name: str) -> None:
+    (classifier, text), hidden = of_five_words(name, 3), random(3, 2, 5, 4)
     logits = classifier(hidden, text)
     for layer in range(3):
         alone = classifier.score(classifier.project(hidden[layer], layer), text)
@@ -48,17 +56,69 @@ def test_each_layer_has_its_own_projection_and_minus_one_is_the_last() -> None:
     assert not torch.allclose(classifier.project(hidden[0], 0), classifier.project(hidden[0], 1))
 
 
-def test_permuting_the_vocabulary_permutes_the_logits() -> None:
-    classifier, hidden, text = CosineText(4, 16, num_layers=1), random(1, 2, 5, 4), tiny_vocabulary().embeddings
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_shared_projection_serves_all_layers(name: str) -> None:
+    (classifier, text), hidden = of_five_words(name, 1), random(1, 2, 5, 4)
+    assert len(classifier.projections) == 1
+    logits = classifier(hidden.expand(3, -1, -1, -1), text)
+    assert logits.shape == (3, 2, 5, 5) and torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[2])
+    assert torch.equal(classifier.project(hidden[0], -1), classifier.project(hidden[0], 2))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_permuting_the_vocabulary_permutes_the_logits(name: str) -> None:
+    (classifier, text), hidden = of_five_words(name, 1), random(1, 2, 5, 4)
     order = torch.tensor([3, 0, 4, 1, 2])
     torch.testing.assert_close(classifier(hidden, text[order]), classifier(hidden, text)[..., order])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_under_autocast_logits_are_not_rounded_to_half(dtype: torch.dtype) -> None:
-    classifier, projected = CosineText(4, 16, num_layers=1), random(3, 16).to(dtype)
+    classifier, projected = CosineText(4, 16, num_projections=1), random(3, 16).to(dtype)
     full = classifier.score(projected.float(), tiny_vocabulary().embeddings)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = classifier.score(projected, tiny_vocabulary().embeddings)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, full)
+
+
+def test_linear_logits_are_those_of_the_words_asked_for() -> None:
+    classifier, hidden = stir(Linear(4, 5, num_projections=1)), random(1, 2, 3, 4)
+    logits = hidden @ classifier.projections[0].weight.T + classifier.projections[0].bias
+    torch.testing.assert_close(classifier(hidden, torch.eye(5)), logits)
+    torch.testing.assert_close(classifier(hidden, torch.eye(5)[[3, 0]]), logits[..., [3, 0]])
+
+
+def test_a_new_linear_classifier_expects_one_object_in_a_hundred_queries() -> None:
+    logits = Linear(4, 5, num_projections=2)(torch.zeros(2, 1, 3, 4), torch.eye(5))
+    torch.testing.assert_close(logits.sigmoid(), torch.full((2, 1, 3, 5), 0.01))
+
+
+def test_linear_logits_come_in_full_precision() -> None:
+    assert Linear(4, 5, 1).score(torch.zeros(2, 5, dtype=torch.bfloat16), torch.eye(5)).dtype == torch.float32
+
+
+def test_a_closed_classifier_takes_any_selection_of_its_own_words() -> None:
+    classifier, own = Linear(4, 5, 1), closed_vocabulary()
+    classifier.check(own)
+    classifier.check(own.select(["word 4", "word 1"]))
+
+
+OTHER_ROWS = {
+    "another number": torch.eye(6),
+    "text of the same width": torch.nn.functional.normalize(random(5, 5), dim=1),
+    "opposites": -torch.eye(5),
+}
+
+
+@pytest.mark.parametrize("rows", OTHER_ROWS.values(), ids=OTHER_ROWS.keys())
+def test_a_closed_classifier_refuses_words_of_any_other_kind(rows: torch.Tensor) -> None:
+    names = tuple(f"thing {n}" for n in range(len(rows)))
+    other = Vocabulary(names, rows, torch.zeros(len(rows), dtype=torch.bool))
+    with pytest.raises(ValueError, match=r'knows the 5 words.*"Linear"\) and no others.*train with "CosineText"'):
+        Linear(4, 5, 1).check(other)
+
+
+def test_an_open_classifier_refuses_words_of_another_width() -> None:
+    with pytest.raises(ValueError, match="width 16; the vocabulary .*width 5.* another text encoder"):
+        CosineText(4, 16, 1).check(closed_vocabulary())

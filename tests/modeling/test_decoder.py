@@ -3,12 +3,15 @@
 B images, Q queries, C channels.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from dk_detr.layers import inverse_sigmoid
 from dk_detr.modeling import Decoder
+from dk_detr.modeling.refinement import boxes_at
 from dk_detr.structures import FeaturePyramid, Memory, QueryGroup, QuerySet
 from tests.model_fixtures import CHANNELS, random, stir, tiny_decoder
 
@@ -99,6 +102,59 @@ def test_a_companion_follows_the_boxes_of_the_detection_queries_or_stays() -> No
         start = follows.reference if layer == 0 else trace.of("detect")[1][layer - 1]
         torch.testing.assert_close(trace.of("follows")[1][layer], (inverse_sigmoid(start) + 0.3).sigmoid())
         torch.testing.assert_close(trace.of("stays")[1][layer], (inverse_sigmoid(stays.reference) + 0.3).sigmoid())
+
+
+def points(seed: int = 1, name: str = "detect", steered_by="itself") -> QueryGroup:
+    """Queries that start from points."""
+    boxes = group(name, seed, steered_by=steered_by)
+    return replace(boxes, reference=boxes.reference[..., :2])
+
+
+def test_points_become_boxes_that_later_layers_refine() -> None:
+    decoder = tiny_decoder(num_layers=3, reference_width=2)
+    detect = points()
+    _, boxes = decode(detect, decoder=decoder).of("detect")
+    small = torch.tensor(-2.0).sigmoid().expand(2, 4, 2)
+    for layer in range(3):
+        torch.testing.assert_close(boxes[layer], torch.cat([detect.reference, small], dim=-1))
+    torch.nn.init.constant_(decoder.box_heads[1].layers[-1].bias, 0.3)
+    _, moved = decode(detect, decoder=decoder).of("detect")
+    torch.testing.assert_close(moved[1:], (inverse_sigmoid(boxes[1:]) + 0.3).sigmoid())
+    assert torch.equal(moved[0], boxes[0])
+
+
+def test_a_companion_at_a_point_that_stays_keeps_its_place_and_its_first_size() -> None:
+    decoder, stays = shifting_decoder(0.3), points(3, "stays", steered_by=None)
+    trace = decode(points(), stays, decoder=decoder)
+    _, boxes = trace.of("stays")
+    center, side = (inverse_sigmoid(stays.reference) + 0.3).sigmoid(), torch.full((2, 4, 2), 0.3).sigmoid()
+    torch.testing.assert_close(boxes[0], torch.cat([center, side], dim=-1))
+    for later in boxes[1:]:
+        torch.testing.assert_close(later, torch.cat([center, torch.full((2, 4, 2), 0.6).sigmoid()], dim=-1))
+
+
+@pytest.mark.parametrize("start", [points, lambda: group("detect", 1)], ids=["points", "boxes"])
+def test_from_reference_every_layer_starts_where_the_first_did(start) -> None:
+    detect = start()
+    decoder = stir(tiny_decoder(3, "FromReference", reference_width=detect.reference.shape[-1])).eval()
+    seen = []
+    for layer in decoder.layers:
+        layer.register_forward_hook(lambda module, given, content: seen.append(given[2]))
+    hidden, boxes = decode(detect, decoder=decoder).of("detect")
+    assert len(seen) == 3 and all(torch.equal(reference, detect.reference) for reference in seen)
+    for head, content, predicted in zip(decoder.box_heads, hidden, boxes):
+        torch.testing.assert_close(predicted, boxes_at(detect.reference, head(content)))
+
+
+def test_a_shared_head_serves_all_layers_and_is_saved_once() -> None:
+    one, each = tiny_decoder(num_layers=3, num_heads=1), tiny_decoder(num_layers=3)
+    assert len(one.box_heads) == 1 and len(each.box_heads) == 3
+    stir(one).eval()
+    each.layers.load_state_dict(one.layers.state_dict())
+    for head in each.box_heads:
+        head.load_state_dict(one.box_heads[0].state_dict())
+    detect = group("detect", 1)
+    torch.testing.assert_close(decode(detect, decoder=one).boxes, decode(detect, decoder=each.eval()).boxes)
 
 
 def test_a_layer_is_not_blamed_for_the_boxes_of_the_next() -> None:

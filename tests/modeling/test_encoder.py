@@ -2,7 +2,6 @@
 
 import torch
 
-from dk_detr.modeling.transformer import cell_centers
 from dk_detr.structures import FeaturePyramid, Memory
 from tests.model_fixtures import CHANNELS, random, stir, tiny_encoder
 
@@ -15,7 +14,7 @@ def pyramid(shapes=SHAPES, seed: int = 0) -> FeaturePyramid:
 
 def test_cell_centres_lie_half_a_cell_from_the_edge_of_the_image() -> None:
     memory = Memory.from_pyramid(FeaturePyramid((torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 1, 1))))
-    centers = cell_centers(memory)
+    centers = memory.centers
     assert centers.shape == (1, 9, 2)
     torch.testing.assert_close(centers[0, 4 * 1 + 2], torch.tensor([2.5 / 4, 1.5 / 2]))
     torch.testing.assert_close(centers[0, 8], torch.tensor([0.5, 0.5]))
@@ -26,7 +25,7 @@ def test_cell_centres_of_a_padded_image_are_those_of_the_image_alone() -> None:
     memory = Memory.from_pyramid(FeaturePyramid.stack(alone))
     for image, own in enumerate(alone):
         torch.testing.assert_close(
-            cell_centers(memory)[image][~memory.padding[image]], cell_centers(Memory.from_pyramid(own))[0]
+            memory.centers[image][~memory.padding[image]], Memory.from_pyramid(own).centers[0]
         )
 
 

@@ -3,6 +3,8 @@
 B images, Q queries, C channels.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -103,6 +105,22 @@ def test_a_group_refines_itself_follows_another_or_stays() -> None:
     steered = queries.steer(refined, current)
     assert steered[0, :, 0].tolist() == [100, 101, 102, 100, 101, 5, 6]
     assert steered.shape == (1, 7, 4)
+
+
+def test_points_become_boxes_and_one_that_stays_keeps_its_place_and_takes_its_own_size() -> None:
+    groups = (group("detect", 2), group("follows", 2, steered_by="detect"), group("stays", 2, steered_by=None))
+    queries = QuerySet(tuple(replace(one, reference=one.reference[..., :2]) for one in groups))
+    assert queries.reference.shape == (2, 6, 2)
+    refined = torch.arange(24.0).view(1, 6, 4)
+    steered = queries.steer(refined, -torch.ones(1, 6, 2))
+    assert steered[0, :2].tolist() == steered[0, 2:4].tolist() == refined[0, :2].tolist()
+    assert steered[0, 4:].tolist() == [[-1, -1, 18, 19], [-1, -1, 22, 23]]
+
+
+def test_points_and_boxes_in_one_set_are_refused() -> None:
+    boxes = group("distil", 2)
+    with pytest.raises(ValueError, match=r"start from points, or all from boxes; \['detect', 'distil'\] mix them"):
+        QuerySet((replace(group("detect", 2), reference=boxes.reference[..., :2]), boxes))
 
 
 def test_a_set_starts_with_the_detection_queries_and_names_each_group_once() -> None:

@@ -30,6 +30,12 @@ def test_unknown_names_are_named() -> None:
         Vocabulary(NAMES, ROWS, NOVEL).select(["cat", "emu", "gnu"])
 
 
+def test_what_to_do_about_unknown_names_is_said_where_they_come_from() -> None:
+    for provenance, advice in (({}, "tools/build_vocabulary.py"), ({"remedy": "Ask the cat."}, "Ask the cat.")):
+        with pytest.raises(ValueError, match=rf'the first unknown: "emu"\. .*{advice}'):
+            Vocabulary(NAMES, ROWS, NOVEL, provenance).select(["emu"])
+
+
 def test_the_base_words_keep_their_order() -> None:
     base = Vocabulary(NAMES, ROWS, NOVEL).base()
     assert base.names == ("cat", "dog") and not base.novel.any()

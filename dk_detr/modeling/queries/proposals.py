@@ -5,33 +5,17 @@ B images, S tokens, Q queries, C channels.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import torch
+from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from dk_detr.layers import box_head, inverse_sigmoid, sine_position_of_boxes
-from dk_detr.modeling.transformer import cell_centers
+from dk_detr.layers import box_head, grid_of_cells, inverse_sigmoid, sine_position_of_boxes
+from dk_detr.modeling.queries.first_stage import FirstStage
 from dk_detr.structures import Memory, Predictions, QueryGroup
 from dk_detr.structures.queries import DETECT
-
-
-@dataclass(frozen=True)
-class FirstStage:
-    """What the first stage gives.
-
-    Attributes:
-        group: the detection queries, in the order of their objectness.
-        objectness: (B, Q) logits of the chosen tokens, sorted, without gradient; -inf in padding.
-        predictions: all tokens, K = 1, to be supervised.
-        real: (B, Q) bool, False for queries that only fill up an image with fewer places than Q; None where all see
-            something.
-    """
-
-    group: QueryGroup
-    objectness: Tensor
-    predictions: Predictions
-    real: Tensor | None = None
 
 
 class Proposals(nn.Module):
@@ -44,6 +28,9 @@ class Proposals(nn.Module):
     Source: Deformable DETR, two-stage; class-agnostic as in DK-DETR.
     """
 
+    reference_width = 4  # of boxes cxcywh
+
+    @configurable
     def __init__(self, channels: int, num_queries: int, anchor_size: float = 0.05) -> None:
         super().__init__()
         self.num_queries, self.anchor_size, self.code_width = num_queries, anchor_size, channels // 2
@@ -52,6 +39,11 @@ class Proposals(nn.Module):
         self.box_head = box_head(channels)
         self.to_query = linear_norm(2 * channels, 2 * channels)
         nn.init.constant_(self.objectness.bias, -math.log(99))  # one token in a hundred shows an object
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        detr = cfg.MODEL.DETR
+        return {"channels": detr.CHANNELS, "num_queries": detr.NUM_QUERIES, "anchor_size": detr.ANCHOR_SIZE}
 
     def forward(self, memory: Memory) -> FirstStage:
         """Choose Q places of each image, or all there are where the largest image of the batch has fewer."""
@@ -82,11 +74,9 @@ class Proposals(nn.Module):
 
     def _anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:
         """Start boxes (B, S, 4) and (B, S) bool, False for tokens in the padding or on the very edge."""
-        centers = cell_centers(memory)
-        sides = [self.anchor_size * 2.0**level for level in range(len(memory.shapes))]
-        lengths = torch.tensor([h * w for h, w in memory.shapes], device=centers.device)
-        size = torch.repeat_interleave(centers.new_tensor(sides), lengths)[None, :, None].expand(*centers.shape[:2], 2)
-        anchors = torch.cat([centers, size], dim=-1).expand(len(memory.tokens), -1, -1)
+        level = grid_of_cells(memory.shapes, memory.tokens.device).level
+        size = (self.anchor_size * 2.0**level)[None, :, None].expand(*memory.centers.shape)
+        anchors = torch.cat([memory.centers, size], dim=-1).expand(len(memory.tokens), -1, -1)
         valid = ((anchors > 0.01) & (anchors < 0.99)).all(-1)
         return anchors, valid if memory.padding is None else valid & ~memory.padding
 
@@ -98,6 +88,7 @@ class Mixed(Proposals):
     `Proposals` in the content alone. Source: mixed query selection of DINO (ICLR 2023), which starts from noise.
     """
 
+    @configurable
     def __init__(self, channels: int, num_queries: int, anchor_size: float = 0.05) -> None:
         super().__init__(channels, num_queries, anchor_size)
         self.to_query = linear_norm(2 * channels, channels)

@@ -1,0 +1,81 @@
+"""Refinement: boxes around points and boxes, and the references of the layer that comes next."""
+
+import pytest
+import torch
+
+from dk_detr.layers import inverse_sigmoid
+from dk_detr.modeling import REFINEMENTS, FromReference, Iterative, box_heads
+from dk_detr.modeling.refinement import boxes_at
+from dk_detr.structures import QueryGroup, QuerySet
+from tests.model_fixtures import random
+
+BOXES = torch.tensor([[0.5, 0.25, 0.2, 0.1], [0.3, 0.7, 0.1, 0.4]])
+
+
+def queries(reference: torch.Tensor) -> QuerySet:
+    content = torch.zeros(*reference.shape[:2], 8)
+    return QuerySet((QueryGroup("detect", content, content, reference, ("detect",), "detect"),))
+
+
+def test_no_offset_leaves_a_box_as_it_is() -> None:
+    torch.testing.assert_close(boxes_at(BOXES, torch.zeros(2, 4)), BOXES)
+
+
+def test_a_point_is_the_centre_and_the_offset_alone_the_size() -> None:
+    delta = torch.tensor([[0.0, 0.0, -2.0, 0.0], [1.0, 0.0, 0.0, 3.0]])
+    boxes = boxes_at(BOXES[:, :2], delta)
+    torch.testing.assert_close(boxes[0], torch.tensor([0.5, 0.25, 0.1192, 0.5]), atol=1e-4, rtol=0)
+    moved = torch.tensor([0.3 * 2.71828 / (0.7 + 0.3 * 2.71828), 0.7, 0.5, 0.95257])
+    torch.testing.assert_close(boxes[1], moved, atol=1e-4, rtol=0)
+
+
+def test_a_box_moves_and_grows_by_the_offset_in_logits() -> None:
+    delta = random(2, 4)
+    torch.testing.assert_close(boxes_at(BOXES, delta), (inverse_sigmoid(BOXES) + delta).sigmoid())
+
+
+def test_boxes_are_in_full_precision_even_if_the_offsets_are_not() -> None:
+    assert boxes_at(BOXES, torch.zeros(2, 4, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("name", REFINEMENTS)
+def test_what_the_next_layer_starts_from_is_as_wide_as_was_said(name: str, width: int) -> None:
+    refinement, reference = REFINEMENTS[name](), BOXES[None, :, :width]
+    for said in refinement.widths(width, 3):
+        assert reference.shape == (1, 2, said)
+        reference = refinement.next_reference(queries(reference), BOXES[None] * 0.9, reference)
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_iterative_goes_on_from_the_boxes_without_gradient(width: int) -> None:
+    boxes, start = BOXES[None].clone().requires_grad_(), BOXES[None, :, :width] / 2
+    going_on = Iterative().next_reference(queries(start), boxes, start)
+    assert torch.equal(going_on, boxes) and not going_on.requires_grad
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_from_reference_never_moves_references(width: int) -> None:
+    start = (BOXES[None, :, :width] / 2).requires_grad_()
+    assert FromReference().next_reference(queries(start), BOXES[None], start) is start
+
+
+def sides(heads) -> list[float]:
+    """The size that each new head gives to a point, as a logit."""
+    biases = [head.layers[-1].bias.tolist() for head in heads]
+    assert not any(head.layers[-1].weight.any() for head in heads)
+    assert all(bias[:2] == [0, 0] and bias[2] == bias[3] for bias in biases)
+    return [bias[3] for bias in biases]
+
+
+def test_new_heads_that_serve_points_only_start_with_small_boxes() -> None:
+    """As the release has it: where references become boxes, heads that add to boxes must start with none to add."""
+    for refinement, first, per_layer, shared in (
+        (Iterative(), 2, [-2, 0, 0], [0]),
+        (FromReference(), 2, [-2, -2, -2], [-2]),
+        (Iterative(), 4, [0, 0, 0], [0]),
+        (FromReference(), 4, [0, 0, 0], [0]),
+    ):
+        widths = refinement.widths(first, 3)
+        assert sides(box_heads(8, 3, widths)) == per_layer
+        assert sides(box_heads(8, 1, widths)) == shared
