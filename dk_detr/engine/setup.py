@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
@@ -15,13 +16,12 @@ from detectron2.utils.logger import setup_logger
 
 from dk_detr.compat import detectron2_build
 from dk_detr.config import add_dk_detr_config
+from dk_detr.engine.memory import keep_freed_memory
 from dk_detr.layers.ops import default_backend
 
 
 def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """Read a config file and KEY VALUE pairs over the defaults. Raises ValueError naming a key that does not exist."""
-    import torch
-
     cfg = get_cfg()
     add_dk_detr_config(cfg)
     if not torch.cuda.is_available():
@@ -77,10 +77,13 @@ def prepare_output(cfg: CfgNode) -> logging.Logger:
     for name in ("fvcore", "detectron2"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
     logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="dk_detr")
+    if cfg.MODEL.DEVICE == "cpu":
+        keep_freed_memory()
     logger.info(
         f"{comm.get_world_size()} process(es) on {cfg.MODEL.DEVICE}; Detectron2: {detectron2_build()}; "
-        f"deformable attention: {default_backend()}; output: {cfg.OUTPUT_DIR}"
+        f"output: {cfg.OUTPUT_DIR}"
     )
+    default_backend(torch.device(cfg.MODEL.DEVICE).type)  # says which it is, and compiles it if need be
     if comm.is_main_process():
         with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
             file.write(cfg.dump())

@@ -1,0 +1,149 @@
+"""Time and memory of a few ways to do the same thing, each in a process of its own."""
+
+import ctypes
+import gc
+import multiprocessing
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from tqdm import tqdm
+
+Work = Callable[[], object]
+Way = Callable[[], Work]  # makes the work; it travels to another process, so it is a function of a module or a partial
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one way cost.
+
+    Attributes:
+        seconds: of each round. peak_bytes: memory at its highest above what was held before; None where the system
+            does not tell.
+    """
+
+    seconds: tuple[float, ...]
+    peak_bytes: int | None
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return statistics.median(self.seconds)
+
+
+def side_by_side(ways: Mapping[str, Way], rounds: int, device: str, title: str = "") -> dict[str, Measurement]:
+    """Time each way `rounds` times, in alternation, so that whatever disturbs the machine disturbs all of them.
+
+    A process of its own for each, so that none finds the memory warmed, or scattered, by another. Each works three
+    times before it is timed; the second time tells its peak memory.
+    """
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(_Worker(name, way, device)) for name, way in ways.items()}
+        peaks = {name: worker.ask() for name, worker in workers.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in tqdm(range(rounds), desc=title or "rounds", leave=False):
+            for name, worker in workers.items():
+                seconds[name].append(worker.ask())
+    return {name: Measurement(tuple(seconds[name]), peaks[name]) for name in ways}
+
+
+class _Worker:
+    """A process that works once whenever it is asked. Raises RuntimeError with its words where it fails."""
+
+    def __init__(self, name: str, way: Way, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name = name
+        self.connection, self.theirs = context.Pipe()
+        self.process = context.Process(
+            target=_serve, args=(self.theirs, way, device, torch.get_num_threads()), daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self.process.start()
+        self.theirs.close()  # so that we are told when the process is gone
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.join()
+
+    def ask(self) -> Any:
+        """Peak memory the first time, then seconds."""
+        try:
+            self.connection.send(True)
+            answer = self.connection.recv()
+        except (EOFError, OSError) as error:
+            self.process.join()
+            raise RuntimeError(f'The process of "{self.name}" ended with {self.process.exitcode}.') from error
+        if isinstance(answer, Exception):
+            raise RuntimeError(f'"{self.name}" failed: {answer}')  # noqa: TRY004  it is what the process raised
+        return answer
+
+
+def _serve(connection: Connection, way: Way, device: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    try:
+        work = way()
+        work()
+        connection.recv()
+        peak = peak_memory(work, device)
+        work()
+        connection.send(peak)
+        while connection.recv():
+            connection.send(_time(work, device))
+    except Exception as error:  # noqa: BLE001  it is told to who asked
+        connection.send(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def _time(work: Work, device: str) -> float:
+    _wait(device)
+    start = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_memory(work: Work, device: str) -> int | None:
+    """Bytes that `work` takes at its peak, beyond what was held before it.
+
+    On a GPU what torch allocates; on Linux the resident memory of the process, everything included; elsewhere None.
+    """
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    if not _forget_peak():
+        return None
+    before = _resident("VmRSS")
+    work()
+    return _resident("VmHWM") - before
+
+
+def _forget_peak() -> bool:
+    """Hand freed memory back, and let the system count the peak from here. False where that cannot be done."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def _resident(field: str) -> int:
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024

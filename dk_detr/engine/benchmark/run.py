@@ -1,0 +1,38 @@
+"""What tools/benchmark.py does."""
+
+import argparse
+import logging
+
+import torch
+from detectron2.utils.logger import setup_logger
+
+from dk_detr.engine.benchmark.attention import benchmark_attention
+from dk_detr.engine.benchmark.detector import benchmark_detector
+from dk_detr.engine.setup import one_clear_error
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure, print, write."""
+    setup_logger(name="dk_detr").setLevel(logging.WARNING)
+    with one_clear_error():
+        device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        _check(args, device)
+        if args.what == "attention":
+            report = benchmark_attention(device, args.rounds, args.size, getattr(torch, args.dtype))
+        else:
+            report = benchmark_detector(device, args.rounds, args.size, args.train_size)
+        print(report.as_text())
+        if args.json:
+            report.write_json(args.json)
+
+
+def _check(args: argparse.Namespace, device: str) -> None:
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"--device is {device}; choose cpu or cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda, but torch finds no GPU here.")
+    smallest = min(args.rounds, args.size // 64, args.train_size // 64)
+    if smallest < 1:
+        raise ValueError("--rounds must be at least 1, --size and --train-size at least 64.")
