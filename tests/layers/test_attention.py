@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dk_detr.layers import MSDeformAttn
+from dk_detr.layers.ops import ms_deform_attn
 from tests.model_fixtures import random, stir
 
 SHAPES = ((4, 6), (2, 3))
@@ -91,3 +92,17 @@ def test_it_weighs_by_a_softmax_over_all_levels_and_points_of_a_head() -> None:
 def test_channels_must_divide_among_the_heads() -> None:
     with pytest.raises(ValueError, match="8 channels do not divide among 3 heads"):
         MSDeformAttn(8, 3, 1, 1)
+
+
+def test_under_autocast_places_stay_in_full_precision_and_answers_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, seen = stir(attention()), []
+    query, reference, tokens = random(1, 5, 8), torch.rand(1, 5, 4), random(1, 30, 8)
+    full = module(query, reference, tokens, SHAPES)
+    monkeypatch.setattr(
+        "dk_detr.layers.attention.ms_deform_attn", lambda *given: seen.append(given) or ms_deform_attn(*given)
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        half = module(query, reference, tokens, SHAPES)
+    value, _, locations, _, _ = seen[0]
+    assert (value.dtype, locations.dtype, half.dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
+    assert (half.float() - full).abs().max() < 0.05 * full.abs().max()
