@@ -1,5 +1,6 @@
 """SetCriterion: the detection loss of a set of predictions, every layer supervised."""
 
+import torch
 from torch import Tensor
 
 from dk_detr.criterion.matcher import HungarianMatcher
@@ -31,10 +32,9 @@ class SetCriterion:
         with timed(f"matching_{stage}".rstrip("_")):
             assignment = self.matcher(predictions, targets)
         count = number_of_objects(targets, predictions.logits.device)
-        losses = {}
-        for name, weight in self.weights.items():
-            by_layer = TERMS[name](predictions, targets, assignment) * (weight / count)
-            losses[f"loss_{stage}{name}"] = by_layer.sum()
-            if len(by_layer) > 1:
-                record(f"last_layer/{name}", float(by_layer[-1].detach()))
-        return losses, assignment
+        by_layer = {name: TERMS[name](predictions, targets, assignment) * w / count for name, w in self.weights.items()}
+        if by_layer and len(predictions.logits) > 1:
+            last = torch.stack([losses[-1].detach() for losses in by_layer.values()]).tolist()  # one wait for all
+            for name, value in zip(by_layer, last):
+                record(f"last_layer/{name}", value)
+        return {f"loss_{stage}{name}": losses.sum() for name, losses in by_layer.items()}, assignment
