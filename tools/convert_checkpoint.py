@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""Convert weights of other people's models; every tensor is used, or listed with the reason why not.
+
+    tools/convert_checkpoint.py hf-deformable-detr deformable-detr-with-box-refine/ refine.pth
+    tools/convert_checkpoint.py deformable-detr r50_deformable_detr-checkpoint.pth one_stage.pth
+    tools/convert_checkpoint.py opera-dk-detr dk-detr_r50_70e_lvis.pth dk_detr.pth
+    tools/convert_checkpoint.py torchvision-resnet resnet50-11ad3fa6.pth R-50.pth
+    tools/convert_checkpoint.py open-clip ViT-B-32.pt clip.pth
+
+It says which config fits. Nothing in the input is run; --leave names what is not to be used, by how the names begin.
+"""
+
+import argparse
+
+import dk_detr  # noqa: F401  first, so that Detectron2 can be imported
+from dk_detr.engine.convert import SOURCES
+from dk_detr.engine.convert.tool import main
+
+
+def parse() -> argparse.Namespace:
+    """The arguments of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", choices=SOURCES, help="whose names the input uses")
+    parser.add_argument("input", help="a checkpoint, or a folder with config.json and model.safetensors")
+    parser.add_argument("output", help="a .pth file, for MODEL.WEIGHTS or MODEL.CLIP.WEIGHTS")
+    parser.add_argument("--leave", metavar="PREFIX", nargs="+", default=[], help="names that begin so are not used")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main(parse())
