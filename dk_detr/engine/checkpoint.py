@@ -8,6 +8,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from fvcore.common.checkpoint import _IncompatibleKeys
 
+from dk_detr.engine.ema import averaged
 from dk_detr.structures import whole_file, write_whole
 
 
@@ -29,12 +30,14 @@ class SafeCheckpointer(DetectionCheckpointer):
         """Say which checkpoint is the newest."""
         write_whole(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
 
-    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Load; raises FileNotFoundError or ValueError in words that say which file and which key is at fault."""
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load; where the file holds a moving average of the weights, that is what is loaded, except to go on with the
+        run. Raises FileNotFoundError or ValueError in words that say which file and which key is at fault."""
         if path and "://" not in path and not os.path.isfile(path):
             raise FileNotFoundError(f"There are no weights {path} (MODEL.WEIGHTS).")
         self._path = path
-        return cast("dict[str, Any]", super().load(path, *args, **kwargs))
+        self._goes_on = "trainer" in (self.checkpointables if checkpointables is None else checkpointables)
+        return cast("dict[str, Any]", super().load(path, checkpointables))
 
     def _load_file(self, filename: str) -> Any:
         try:
@@ -44,6 +47,10 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise ValueError(f"{filename} is no whole checkpoint ({reason}).") from error
 
     def _load_model(self, checkpoint: Any) -> Any:
+        average = None if self._goes_on else averaged(checkpoint)
+        if average is not None:
+            self.logger.info(f"{self._path} holds a moving average of its weights (SOLVER.EMA_DECAY): loading that.")
+            checkpoint["model"] = average
         if getattr(self.model, "branch", None) is None:  # built for inference: distillation is absent, not missed
             checkpoint["model"] = {k: v for k, v in checkpoint["model"].items() if not k.startswith("branch.")}
         incompatible = cast(_IncompatibleKeys, super()._load_model(checkpoint))

@@ -21,17 +21,12 @@ from dk_detr.engine.pictures import confident_boxes, draw_boxes, save_picture, w
 from dk_detr.engine.predictor import Predictor, UnreadableImage, read_image
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.engine.vocabulary import split_names
-from dk_detr.language import build_vocabulary, clip_from_config, readable
-from dk_detr.language.from_config import COCO_NAMES, LVIS_NAMES, LVIS_NOVEL
+from dk_detr.language import WORD_LISTS, build_vocabulary, clip_from_config, readable
 from dk_detr.structures import Vocabulary, write_whole
 
 DETECTIONS_FILE = "detections.json"
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 WRITTEN_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})  # pictures of other images are written as .png
-NAMED_VOCABULARIES: dict[str, tuple[Sequence[str], Sequence[str]]] = {  # names, and the novel among them
-    "lvis": (LVIS_NAMES, LVIS_NOVEL),
-    "coco": (COCO_NAMES, ()),
-}
 
 
 def main(args: argparse.Namespace) -> None:
@@ -97,12 +92,14 @@ def choose_vocabulary(cfg: CfgNode, choice: str | None, custom: str | None, own:
 
     Args:
         choice: "lvis", "coco", "custom", or None for the detector's own words. custom: names separated by commas.
-        own: the words of MODEL.VOCABULARY.TEST; where they include all that are asked for, nothing is encoded.
+        own: the words of MODEL.VOCABULARY.TEST; where they include all that are asked for, nothing is encoded. A closed
+            detector knows no others.
     """
     if choice is None:
         return own
-    names, novel = (custom_names(custom or ""), ()) if choice == "custom" else NAMED_VOCABULARIES[choice]
-    if choice != "custom" and set(names) <= set(own.names):
+    names, novel = (custom_names(custom or ""), ()) if choice == "custom" else WORD_LISTS[choice]
+    closed = cfg.MODEL.DETR.CLASSIFIER.NAME == "Linear"
+    if closed or (choice != "custom" and set(names) <= set(own.names)):
         return own.select(names)
     print(f"Encoding {len(names)} names with CLIP {cfg.MODEL.CLIP.ARCHITECTURE} {cfg.MODEL.CLIP.WEIGHTS}")
     return build_vocabulary(names, clip_from_config(cfg), cfg.MODEL.VOCABULARY.PROMPT, novel)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from torch import nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -19,10 +20,12 @@ class ClippedAdamW(torch.optim.AdamW):
     def step(self, closure: Any = None) -> Any:
         """Clip, then step."""
         if self.max_norm > 0:
-            parameters = [p for group in self.param_groups for p in group["params"]]
-            # Under mixed precision a fused optimizer is given gradients that still carry the scale.
+            parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+            norm = get_total_norm([p.grad for p in parameters])
+            # Under mixed precision a fused optimizer is given gradients that still carry the scale: a tensor, and
+            # asking for its value would let the host wait for the device.
             scale = getattr(self, "grad_scale", None)
-            torch.nn.utils.clip_grad_norm_(parameters, self.max_norm * (1.0 if scale is None else float(scale)))
+            clip_grads_with_norm_(parameters, self.max_norm, norm if scale is None else norm / scale)
         return super().step(closure)
 
 
@@ -54,7 +57,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
 def _rate(cfg: CfgNode, name: str) -> float:
     if name.startswith("backbone."):
         return cfg.SOLVER.BASE_LR * cfg.SOLVER.BACKBONE_MULTIPLIER
-    if "sampling_offsets" in name:
+    if "sampling_offsets" in name or name.startswith("queries.reference."):
         return cfg.SOLVER.BASE_LR * cfg.SOLVER.SAMPLING_MULTIPLIER
     return cfg.SOLVER.BASE_LR
 

@@ -29,7 +29,7 @@ from dk_detr.engine.predictor import Predictor, read_image
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.engine.trainer import read_results
 from dk_detr.evaluation.lvis import RESULTS_FILE
-from dk_detr.language.from_config import read_vocabulary
+from dk_detr.language import vocabularies_from_config
 from dk_detr.structures import Vocabulary
 
 Record = dict[str, Any]
@@ -50,7 +50,7 @@ def draw_pictures(cfg: CfgNode, run: Path, args: argparse.Namespace) -> list[Pat
     """Draw detections beside ground truth, and training curves where training left its metrics; returns the files."""
     dataset = cfg.DATASETS.TEST[0]
     names = [category["name"] for category in categories_of(dataset)]
-    words = read_vocabulary(cfg.MODEL.VOCABULARY.TEST).select(names)
+    words = vocabularies_from_config(cfg)[1].select(names)
     novel = set(words.novel.nonzero().flatten().tolist())
     images = choose_images(DatasetCatalog.get(dataset), novel, args.images, args.seed)
     comparisons = list(_compare(cfg, run, images, words, args.confidence_threshold))

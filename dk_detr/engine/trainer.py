@@ -4,25 +4,28 @@ import fnmatch
 import json
 import logging
 import os
-import re
 import weakref
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, hooks
+from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.engine.train_loop import AMPTrainer, TrainerBase
+from detectron2.engine.train_loop import TrainerBase
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter, get_event_storage
 from torch import nn
 
 from dk_detr.data import TrainMapper, TrainStream, build_train_stream, categories_of, labels_among
+from dk_detr.engine import ema
 from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.evaluate import evaluate
 from dk_detr.engine.optimizer import build_optimizer
+from dk_detr.engine.precision import precision_from_config
+from dk_detr.engine.step import Step, parts_from_config
 from dk_detr.structures import write_whole
 
 logger = logging.getLogger(__name__)
@@ -40,18 +43,20 @@ class Trainer(DefaultTrainer):
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg, self.start_iter, self.max_iter = cfg, 0, cfg.SOLVER.MAX_ITER
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        num_parts, precision = parts_from_config(cfg), precision_from_config(cfg)
         torch.manual_seed(self.seed)  # all workers start from the same weights
         model = self.build_model(cfg)
-        stream = self.build_train_stream(cfg, model, self.seed)
+        self._stream = self.build_train_stream(cfg, model, self.seed)
         optimizer = build_optimizer(cfg, model)
         on_gpu = cfg.MODEL.DEVICE != "cpu"
         ddp = create_ddp_model(
             model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
         )
-        step = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = step(ddp, _Watched(stream), optimizer)
+        self.average = ema.average_from_config(cfg, model)
+        self._trainer = Step(ddp, self._stream, optimizer, num_parts, precision, self.average)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = SafeCheckpointer(ddp, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        average = {ema.KEY: self.average} if self.average else {}
+        self.checkpointer = SafeCheckpointer(ddp, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), **average)
         self.register_hooks(self.build_hooks())
 
     @classmethod
@@ -84,7 +89,7 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the last checkpoint in OUTPUT_DIR if asked and there is one, else start from MODEL.WEIGHTS."""
         super().resume_or_load(resume)
-        self._trainer.data_loader.stream.start_iteration = self.start_iter
+        self._stream.start_iteration = self.start_iter
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the run; the `DefaultTrainer` of Detectron2 0.6 forgets the optimizer."""
@@ -94,18 +99,6 @@ class Trainer(DefaultTrainer):
         """Take up a run again where `state_dict` left it."""
         TrainerBase.load_state_dict(self, state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
-
-    def run_step(self) -> None:
-        """One iteration. Raises FloatingPointError naming iteration and images where the loss is no number."""
-        try:
-            super().run_step()
-        except FloatingPointError as error:
-            names = ", ".join(self._trainer.data_loader.last_files)
-            losses = ", ".join(re.findall(r"'(loss_\w+)': (?:np\.float64\()?-?(?:nan|inf)", str(error)))
-            raise FloatingPointError(
-                f"The loss is not finite at iteration {self.iter}: {losses}. Images of this worker: {names}. "
-                "Look at their boxes, or lower SOLVER.BASE_LR; the last checkpoint is from before."
-            ) from error
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks, with seeds for each iteration and few checkpoints."""
@@ -123,16 +116,26 @@ class Trainer(DefaultTrainer):
         """Terminal, metrics.json, TensorBoard."""
         folder = self.cfg.OUTPUT_DIR
         return [
-            _TimesPrinter(self.max_iter), JSONWriter(os.path.join(folder, "metrics.json")), TensorboardXWriter(folder)
-        ]  # fmt: skip
+            _TimesPrinter(self.max_iter, self._trainer.num_parts),
+            JSONWriter(os.path.join(folder, "metrics.json")),
+            TensorboardXWriter(folder),
+        ]
 
     def _evaluate(self) -> Any:
         _take_buffers_of_the_first_worker(self.model)
-        self._last_eval_results = self.test(self.cfg, self.model)
+        with self._weights_to_evaluate():
+            self._last_eval_results = self.test(self.cfg, self.model)
         if comm.is_main_process():
             # After the last iteration Detectron2 has counted one on already.
             write_results(self.cfg.OUTPUT_DIR, min(self.iter + 1, self.max_iter), self._last_eval_results)
         return self._last_eval_results
+
+    def _weights_to_evaluate(self) -> AbstractContextManager[None]:
+        """The moving average of the weights where there is one."""
+        if self.average is None:
+            return nullcontext()
+        logger.info(f"Evaluating the moving average of the weights (SOLVER.EMA_DECAY {self.cfg.SOLVER.EMA_DECAY}).")
+        return self.average.in_the_model()
 
 
 def _take_buffers_of_the_first_worker(model: nn.Module) -> None:
@@ -155,19 +158,6 @@ def read_results(folder: str) -> dict[str, Any] | None:
         return None
     with open(path) as file:
         return json.load(file)  # type: ignore[no-any-return]
-
-
-class _Watched:
-    """Hands on a stream and remembers the files of the last batch."""
-
-    def __init__(self, stream: TrainStream) -> None:
-        self.stream = stream
-        self.last_files: list[str] = []
-
-    def __iter__(self) -> Any:
-        for batch in self.stream:
-            self.last_files = [os.path.basename(sample["file_name"]) for sample in batch]
-            yield batch
 
 
 class _SeedIteration(HookBase):
@@ -200,7 +190,15 @@ class _KeepNewest(hooks.PeriodicCheckpointer):
 
 
 class _TimesPrinter(CommonMetricPrinter):
-    """Detectron2's line, and below it which share of an iteration goes where."""
+    """Detectron2's line, and below it which share of an iteration goes where.
+
+    Args:
+        num_parts: into which a batch is cut; what the detector reports is of one.
+    """
+
+    def __init__(self, max_iter: int, num_parts: int) -> None:
+        super().__init__(max_iter)
+        self.num_parts = num_parts
 
     def write(self) -> None:
         """Print both lines for the iterations since the last time."""
@@ -210,10 +208,11 @@ class _TimesPrinter(CommonMetricPrinter):
         if "time" not in medians:
             return
         shares = []
-        for text, start in (("data", "data_time"), ("matching", "time_matching"), ("teacher", "time_teacher")):
-            seconds = sum(value for key, value in medians.items() if key.startswith(start))
+        in_parts = [(name, f"time_{name}", self.num_parts) for name in ("matching", "teacher")]
+        for text, start, times in [("data", "data_time", 1), *in_parts]:
+            seconds = times * sum(value for key, value in medians.items() if key.startswith(start))
             if seconds:
                 shares.append(f"{text} {seconds / medians['time']:.1%}")
         if "kd_regions" in medians:
-            shares.append(f"{medians['kd_regions']:.0f} regions taught")
+            shares.append(f"{self.num_parts * medians['kd_regions']:.0f} regions taught")
         self.logger.info(f"    of an iteration of {medians['time']:.3f} s: {', '.join(shares)}")

@@ -69,6 +69,17 @@ def test_sampling_offsets_learn_at_their_own_rate(settings: dict[str, tuple[floa
     assert {settings[name][0] for name in offsets} == {1e-3 * 0.5}
 
 
+def test_learned_points_learn_like_sampling_offsets(world: World) -> None:
+    """Deformable DETR's release: both say where to look."""
+    cfg = setup_cfg(MINI, world.options(**RATES, MODEL__DETR__QUERIES="Learned", MODEL__KD__TERMS=[]))
+    model = build_model(cfg)
+    groups = parameter_groups(cfg, model)
+    of = {id(p): group["lr"] for group in groups for p in group["params"]}
+    queries = {name: of[id(parameter)] for name, parameter in model.queries.named_parameters()}
+    assert queries.pop("reference.weight") == queries.pop("reference.bias") == 1e-3 * 0.5
+    assert queries == {"content.weight": 1e-3, "position.weight": 1e-3}
+
+
 def test_the_rest_learns_at_the_base_rate(settings: dict[str, tuple[float, float]]) -> None:
     rest = [name for name in settings if not name.startswith("backbone.") and "sampling_offsets" not in name]
     assert {settings[name][0] for name in rest} == {1e-3}

@@ -17,6 +17,13 @@ from dk_detr.language import save_vocabulary
 from dk_detr.meta_arch.detr import DETR
 from tests.run_fixtures import MINI, NAMES, World, make_world, words, write_json
 
+MODES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "half floats": {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "bfloat16"},
+    "two parts": {"SOLVER__ACCUMULATE": 2},
+    "moving average": {"SOLVER__EMA_DECAY": 0.9},
+    "checkpointed": {"MODEL__DETR__CHECKPOINTED": ["encoder", "decoder"]},
+}
 SHORT = {"SOLVER__MAX_ITER": 2, "DATASETS__TEST": ()}
 
 
@@ -113,8 +120,13 @@ def test_each_iteration_draws_its_own_random_numbers(
 # ---- what it refuses ----
 
 
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_a_loss_that_is_no_number_names_iteration_and_images(
-    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    mode: dict[str, Any],
+    world: World,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def losses(self: DETR, *args: Any) -> dict[str, torch.Tensor]:
         found = true_losses(self, *args)
@@ -122,9 +134,10 @@ def test_a_loss_that_is_no_number_names_iteration_and_images(
 
     true_losses = DETR.losses
     monkeypatch.setattr(DETR, "losses", losses)
-    message = error_of(world, capsys, tmp_path)
-    assert "The loss is not finite at iteration 1: loss_class. Images of this worker: 00000" in message
+    message = error_of(world, capsys, tmp_path, **mode)
+    assert "The loss is not finite at iteration 1: loss_class. Images: 00000" in message
     assert message.count(".png") == 2
+    assert message.count("or go without SOLVER.AMP") == ("SOLVER__AMP__ENABLED" in mode)
     assert not (tmp_path / "model_final.pth").exists()
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dk_detr.engine import demo, setup_cfg
 from dk_detr.engine.predictor import Predictor
-from dk_detr.language.from_config import COCO_NAMES
+from dk_detr.language import COCO_NAMES, closed_vocabulary
 
 
 @pytest.fixture
@@ -113,6 +113,17 @@ def test_images_of_the_same_name_get_pictures_of_different_names():
 def test_files_folders_and_patterns_are_found_once_each(tiny_images):
     first, everything = tiny_images / "000001.jpg", sorted(tiny_images.iterdir())
     assert demo.find_images([str(first), str(tiny_images), str(tiny_images / "*.jpg")]) == everything
+
+
+def test_a_closed_detector_takes_a_choice_of_its_own_words_and_encodes_nothing(tiny_run, monkeypatch):
+    closed = ["MODEL.DETR.CLASSIFIER.NAME", "Linear", "MODEL.VOCABULARY.TEST", "coco"]
+    cfg = setup_cfg(str(tiny_run / "config.yaml"), closed)
+    monkeypatch.setattr(demo, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
+    own = closed_vocabulary("coco")
+    assert demo.choose_vocabulary(cfg, "custom", "dog,cat", own).names == ("dog", "cat")
+    assert demo.choose_vocabulary(cfg, "coco", None, own).names == COCO_NAMES
+    with pytest.raises(ValueError, match='the first unknown: "unicorn".*"CosineText" takes any words'):
+        demo.choose_vocabulary(cfg, "custom", "dog,unicorn", own)
 
 
 def test_named_vocabularies_come_from_the_detector_where_it_has_them_and_from_clip_where_not(tiny_run):

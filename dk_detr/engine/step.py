@@ -1,0 +1,142 @@
+"""Step: one iteration of training, in whatever precision and in however many parts. K losses, W workers."""
+
+import math
+import os
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dk_detr.criterion import batch_in_parts
+from dk_detr.engine.ema import MovingAverage
+from dk_detr.engine.precision import Precision
+
+Batch = list[dict[str, Any]]
+Losses = dict[str, Tensor]
+
+
+class Step:
+    """Losses of a batch, their gradients, one step of the optimizer; in the place of Detectron2's `SimpleTrainer`.
+
+    Losses are read once an iteration, before the last backward: for matching the host has had to wait there anyway,
+    and from there on it runs ahead of the device until the matching of the next iteration.
+
+    Args:
+        model: gives a dict of losses, in DDP where there are several workers. batches: endless.
+        num_parts: a batch goes through the model in so many equal parts, one after the other, and the memory of one.
+        average: is kept up to date with the weights; None for none.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Batch],
+        optimizer: torch.optim.Optimizer,
+        num_parts: int = 1,
+        precision: Precision | None = None,
+        average: MovingAverage | None = None,
+    ) -> None:
+        self.model, self.data_loader, self.optimizer = model.train(), batches, optimizer
+        self.num_parts, self.precision, self.average = num_parts, precision or Precision(), average
+        self.iter = 0
+        self._batches = iter(batches)
+
+    def run_step(self) -> None:
+        """One iteration. Raises FloatingPointError naming iteration, losses and images where a loss is no number."""
+        start = time.perf_counter()
+        batch = next(self._batches)
+        data_time = time.perf_counter() - start
+        self.optimizer.zero_grad()
+        with self._objects_of(batch):
+            self._learn(batch, data_time)
+        self.precision.step(self.optimizer)
+        if self.average is not None:
+            self.average.update()
+
+    def _learn(self, batch: Batch, data_time: float) -> None:
+        """Gradients of the mean of the losses of all parts."""
+        size = len(batch) // self.num_parts
+        seen: list[Losses] = []
+        for start in range(0, len(batch), size):
+            last = start + size == len(batch)
+            with self._joined_by_workers(last):
+                with self.precision.autocast():
+                    losses: Losses = self.model(batch[start : start + size])
+                seen.append({name: loss.detach() for name, loss in losses.items()})
+                if last:
+                    self._report(seen, batch, data_time)
+                total: Any = sum(losses.values())
+                self.precision.backward(total / self.num_parts)
+
+    def _objects_of(self, batch: Batch) -> AbstractContextManager[None]:
+        """Parts are told how many objects the whole batch has; a whole batch knows."""
+        if self.num_parts == 1:
+            return nullcontext()
+        number = sum(len(sample["instances"]) for sample in batch)
+        return batch_in_parts(number, self.num_parts, next(self.model.parameters()).device)
+
+    def _joined_by_workers(self, last: bool) -> AbstractContextManager[None]:
+        """Workers exchange gradients once, with the last part."""
+        wait = isinstance(self.model, DistributedDataParallel) and not last
+        return self.model.no_sync() if wait else nullcontext()  # type: ignore[operator]
+
+    def _report(self, seen: list[Losses], batch: Batch, data_time: float) -> None:
+        """Store the losses, as means over parts and workers, and the longest time that a worker waited for data."""
+        names = list(seen[0])
+        mean = torch.stack([torch.stack(list(losses.values())) for losses in seen]).float().mean(0)
+        rows = _of_all_workers(torch.cat([mean, mean.new_full((1,), data_time)])).tolist()
+        *columns, data_times = zip(*rows)
+        losses = {name: sum(column) / len(column) for name, column in zip(names, columns)}
+        broken = [name for name, loss in losses.items() if not math.isfinite(loss)]
+        if broken:
+            mine = rows[comm.get_rank()][:-1]
+            raise FloatingPointError(self._complaint(broken, batch if not all(map(math.isfinite, mine)) else []))
+        storage = get_event_storage()
+        storage.put_scalars(data_time=max(data_times), total_loss=sum(losses.values()), **losses)
+
+    def _complaint(self, losses: list[str], broken: Batch) -> str:
+        """`broken`: the batch of this worker, if it is one of those to blame."""
+        names = comm.all_gather([os.path.basename(sample["file_name"]) for sample in broken])
+        half = "" if self.precision.dtype is None else ", or go without SOLVER.AMP"
+        return (
+            f"The loss is not finite at iteration {self.iter}: {', '.join(losses)}. "
+            f"Images: {', '.join(name for worker in names for name in worker)}. "
+            f"Look at their boxes, or lower SOLVER.BASE_LR{half}; the last checkpoint is from before."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must be known to go on."""
+        return {"optimizer": self.optimizer.state_dict(), "grad_scaler": self.precision.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Also of a run without a scaler."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.load_state_dict(state.get("grad_scaler", {}))
+
+
+def _of_all_workers(row: Tensor) -> Tensor:
+    """(N,) of this worker -> (W, N)."""
+    if comm.get_world_size() == 1:
+        return row[None]
+    rows = [torch.empty_like(row) for _ in range(comm.get_world_size())]
+    dist.all_gather(rows, row)
+    return torch.stack(rows)
+
+
+def parts_from_config(cfg: CfgNode) -> int:
+    """SOLVER.ACCUMULATE. Raises ValueError where it does not divide the images of a worker."""
+    parts, images = cfg.SOLVER.ACCUMULATE, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    if parts < 1 or images % parts:
+        raise ValueError(
+            f"SOLVER.ACCUMULATE is {parts}, which does not divide the {images} images of a worker "
+            f"(SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} among {comm.get_world_size()}) into equal parts."
+        )
+    return parts
