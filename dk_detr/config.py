@@ -34,7 +34,8 @@ def _add_detr(cfg: CN) -> None:
     detr.ATTENTION_BACKEND = "auto"  # or a name that tools/doctor.py lists
     # Parts of "backbone", "encoder", "decoder" whose layers are computed again in backward: less memory, more time.
     detr.CHECKPOINTED = []
-    # Of "encoder", "decoder": layers go through torch.compile. Quicker after a first minute; no compiler, no harm.
+    # Of "encoder", "decoder": their layers go through torch.compile, which takes a minute at first; where it does not
+    # work they stay as they are. Meant for GPUs: on CPUs it gains nothing over our kernels, and dropout is slower.
     detr.COMPILED = []
 
     classifier = detr.CLASSIFIER = CN()
