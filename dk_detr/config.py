@@ -8,6 +8,7 @@ def add_dk_detr_config(cfg: CN) -> None:
     _add_detr(cfg)
     _add_language(cfg)
     _add_distillation(cfg)
+    _add_data(cfg)
     _add_training(cfg)
 
 
@@ -63,6 +64,9 @@ def _add_language(cfg: CN) -> None:
     # "Linear" takes the names alone; for it "coco" and "lvis" (rare = novel) will do.
     vocabulary.TEST = ""
     vocabulary.TRAIN = ""  # the words with boxes in training; "" for the base words of TEST
+    # Of the test sets that need another file than TEST, say ["voc_2007_test=voc.npz", "coco_2017_val=coco.npz"]. Names
+    # decide which rows are taken, not their order.
+    vocabulary.OF_DATASETS = []
     vocabulary.PROMPT = "vild"  # for names that are encoded on the fly: "name", "single" or "vild"
 
     clip = cfg.MODEL.CLIP = CN()  # encodes new words, and teaches
@@ -94,6 +98,13 @@ def _add_distillation(cfg: CN) -> None:
     kd.EMBEDDING_L1 = CN({"WEIGHT": 0.5})  # ViLD's weight for R50
 
 
+def _add_data(cfg: CN) -> None:
+    # Annotation files of your own, in COCO's or LVIS's format, and the folders of their images. Where they are named,
+    # DATASETS.TRAIN, DATASETS.TEST and MODEL.VOCABULARY follow from them; see configs/own_data/README.md.
+    own = cfg.DATASETS.OWN = CN({"TRAIN_JSON": "", "TRAIN_IMAGES": "", "VAL_JSON": "", "VAL_IMAGES": ""})
+    own.NOVEL = ""  # names that training must not see, "x,y"; "" for those without a box in TRAIN_JSON
+
+
 def _add_training(cfg: CN) -> None:
     cfg.INPUT.AUGMENTATION = "LargeScaleJitter"  # or "ShortestEdge", Detectron2's resize and flip
     cfg.INPUT.JITTER_SIZE = 1024  # pixels, side of the square that images are cropped to
@@ -113,3 +124,6 @@ def _add_training(cfg: CN) -> None:
     # A moving average of the weights, say 0.9997: what one step leaves of it; None for no average. Then the average
     # is evaluated, and loaded from checkpoints by all that does not go on with the run; they hold both.
     cfg.SOLVER.EMA_DECAY = None
+
+    # Class-agnostic recall (AR@100, AR@300) is reported of the detections, and of "proposals" if they are named here.
+    cfg.TEST.ALSO_RECALL_OF = []

@@ -22,7 +22,7 @@ def parse() -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--annotations", metavar="JSON", help="LVIS or COCO annotations, or a list of categories")
     source.add_argument("--names", metavar="A,B,C")
-    parser.add_argument("--novel", metavar="A,B", help="novel names; default: those with frequency r, if any")
+    parser.add_argument("--novel", metavar="A,B", help="novel names; default: frequency r (LVIS), unseen (OV-COCO)")
     parser.add_argument("--embeddings", metavar="NPY", help="a matrix (K, E), rows by ascending category id")
     parser.add_argument("--prompt", choices=PROMPTS, default="vild")
     parser.add_argument("--library", choices=("open_clip", "clip"), default="open_clip")

@@ -3,12 +3,15 @@
 
     tools/train_net.py --config-file configs/dk_detr_R50.yaml --num-gpus 8
     tools/train_net.py --config-file configs/dk_detr_R50.yaml --eval-only MODEL.WEIGHTS model.pth
+    tools/train_net.py --config-file configs/dk_detr_R50.yaml --train-json a.json --train-images a/ \
+        --val-json b.json --val-images b/ --novel "x,y"
     torchrun --nproc-per-node 8 tools/train_net.py --config-file configs/dk_detr_R50.yaml
 """
 
 import argparse
 
 import dk_detr  # noqa: F401  registers the detectors; first, so that Detectron2 can be imported
+from dk_detr.engine import own_data
 from dk_detr.engine.train import main
 
 
@@ -19,8 +22,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-gpus", type=int, default=1, help="processes; on a machine without GPU, CPU processes")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS on DATASETS.TEST")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    own_data.add_arguments(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.opts = own_data.as_options(args) + args.opts
+    return args
 
 
 if __name__ == "__main__":

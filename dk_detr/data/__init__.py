@@ -2,12 +2,13 @@
 
 from dk_detr.data.datasets import (
     DATASETS,
-    EVALUATOR_TYPE,
+    DataSet,
     categories_of,
     datasets_root,
-    load_lvis_format,
+    load_coco_format,
+    read_annotations,
+    register,
     register_all,
-    register_lvis_format,
 )
 from dk_detr.data.loader import TrainStream, build_train_stream, train_records
 from dk_detr.data.mapper import TrainMapper, labels_among, test_mapper, train_augmentations
@@ -15,7 +16,7 @@ from dk_detr.data.mapper import TrainMapper, labels_among, test_mapper, train_au
 register_all()
 
 __all__ = [
-    "DATASETS", "EVALUATOR_TYPE", "TrainMapper", "TrainStream", "build_train_stream", "categories_of", "datasets_root",
-    "labels_among", "load_lvis_format", "register_all", "register_lvis_format", "test_mapper", "train_augmentations",
-    "train_records",
+    "DATASETS", "DataSet", "TrainMapper", "TrainStream", "build_train_stream", "categories_of", "datasets_root",
+    "labels_among", "load_coco_format", "read_annotations", "register", "register_all", "test_mapper",
+    "train_augmentations", "train_records",
 ]  # fmt: skip

@@ -1,27 +1,80 @@
-"""Data sets in LVIS format (COCO's, with frequencies), registered under the names that users know.
+"""Data sets in COCO's or LVIS's format, registered under the names that users know.
 
-They are looked for under the environment variable DETECTRON2_DATASETS, as Detectron2 does.
+They are looked for under the environment variable DETECTRON2_DATASETS, as Detectron2 does. Of the names that Detectron2
+has too, `coco_2017_train` and `coco_2017_val` stay Detectron2's own; `lvis_v1_val` and `voc_2007_test` become this
+project's for as long as it is imported. Detectron2's `LVISEvaluator` works with it as before, its VOC evaluator does
+not.
 """
 
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
-# name: (annotation file, image folder), below DETECTRON2_DATASETS
-DATASETS = {
-    "lvis_v1_train_norare": ("lvis/lvis_v1_train_norare.json", "coco"),
-    "lvis_v1_val": ("lvis/lvis_v1_val.json", "coco"),
-    "mini_lvis_train": ("mini_lvis/annotations/mini_lvis_train.json", "mini_lvis"),
-    "mini_lvis_train_norare": ("mini_lvis/annotations/mini_lvis_train_norare.json", "mini_lvis"),
-    "mini_lvis_val": ("mini_lvis/annotations/mini_lvis_val.json", "mini_lvis"),
-    "mini_lvis_test": ("mini_lvis/annotations/mini_lvis_test.json", "mini_lvis"),
+from dk_detr.data.ov_coco import NOVEL
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where a data set lies and how it is scored.
+
+    Attributes:
+        json_file, images: annotation file and image folder, below DETECTRON2_DATASETS.
+        evaluator_type: "lvis", "coco", "ov-coco", "voc" or "objects365".
+        novel_names: categories that training must not see, where the benchmark says so and not the vocabulary.
+        made_by: the sub-command of tools/prepare_dataset.py that writes the annotation file, if one does.
+    """
+
+    json_file: str
+    images: str
+    evaluator_type: str
+    novel_names: tuple[str, ...] = ()
+    made_by: str = ""
+
+
+_ZERO_SHOT = "coco/zero-shot/instances"
+_OV_COCO = ("ov-coco", tuple(NOVEL), "ov-coco")
+_OV_COCO_TRAIN = DataSet(f"{_ZERO_SHOT}_train2017_seen_2_oriorder.json", "coco/train2017", *_OV_COCO)
+_OV_COCO_VAL = DataSet(f"{_ZERO_SHOT}_val2017_all_2_oriorder.json", "coco/val2017", *_OV_COCO)
+_OV_COCO_BASE = DataSet(f"{_ZERO_SHOT}_val2017_seen_2.json", "coco/val2017", "ov-coco", (), "ov-coco")
+_OV_COCO_NOVEL = DataSet(f"{_ZERO_SHOT}_val2017_unseen_2.json", "coco/val2017", *_OV_COCO)
+_O365 = "objects365/annotations/zhiyuan_objv2"
+_MINI = "mini_lvis/annotations/mini_lvis"
+
+DATASETS: Mapping[str, DataSet] = {
+    "lvis_v1_train_norare": DataSet("lvis/lvis_v1_train_norare.json", "coco", "lvis", (), "lvis-norare"),
+    "lvis_v1_val": DataSet("lvis/lvis_v1_val.json", "coco", "lvis"),
+    "lvis_v1_minival": DataSet("lvis/lvis_v1_minival.json", "coco", "lvis", (), "lvis-minival"),
+    # OV-COCO under Detic's names …
+    "coco_zeroshot_train_oriorder": _OV_COCO_TRAIN,
+    "coco_generalized_zeroshot_val": _OV_COCO_VAL,
+    "coco_not_zeroshot_val": _OV_COCO_BASE,
+    "coco_zeroshot_val": _OV_COCO_NOVEL,
+    # … and RegionCLIP's: base, target (novel), all
+    "coco_2017_ovd_b_train": _OV_COCO_TRAIN,
+    "coco_2017_ovd_all_test": _OV_COCO_VAL,
+    "coco_2017_ovd_b_test": _OV_COCO_BASE,
+    "coco_2017_ovd_t_test": _OV_COCO_NOVEL,
+    "coco_2017_train": DataSet("coco/annotations/instances_train2017.json", "coco/train2017", "coco"),
+    "coco_2017_val": DataSet("coco/annotations/instances_val2017.json", "coco/val2017", "coco"),
+    "voc_2007_test": DataSet("VOC2007/voc_2007_test.json", "VOC2007", "voc", (), "voc"),
+    "objects365_v2_train": DataSet(
+        f"{_O365}_train_fixname_fixmiss.json", "objects365/train", "objects365", (), "objects365 --part train"
+    ),
+    "objects365_v2_val": DataSet(f"{_O365}_val_fixname.json", "objects365/val", "objects365", (), "objects365"),
+    "mini_lvis_train": DataSet(f"{_MINI}_train.json", "mini_lvis", "lvis"),
+    "mini_lvis_train_norare": DataSet(f"{_MINI}_train_norare.json", "mini_lvis", "lvis"),
+    "mini_lvis_val": DataSet(f"{_MINI}_val.json", "mini_lvis", "lvis"),
+    "mini_lvis_test": DataSet(f"{_MINI}_test.json", "mini_lvis", "lvis"),
 }
-EVALUATOR_TYPE = "lvis_open_vocabulary"
 
 
 def datasets_root() -> str:
@@ -29,20 +82,36 @@ def datasets_root() -> str:
     return os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
 
 
-def register_lvis_format(name: str, json_file: str, image_root: str) -> None:
-    """Make an annotation file known to Detectron2; it is read when the data set is used. Replaces an earlier one."""
+def register(name: str, json_file: str, image_root: str, evaluator_type: str = "lvis", **metadata: Any) -> None:
+    """Make an annotation file known to Detectron2; it is read when the data set is used. Replaces an earlier one.
+
+    Args:
+        evaluator_type: as in `DataSet`. metadata: more that Detectron2's `MetadataCatalog` is to say of it.
+    """
+    _forget(name)
+    DatasetCatalog.register(name, lambda: load_coco_format(json_file, image_root, name))
+    MetadataCatalog.get(name).set(
+        json_file=json_file, image_root=image_root, evaluator_type=evaluator_type, **metadata
+    )
+
+
+def _forget(name: str) -> None:
     for catalog in (DatasetCatalog, MetadataCatalog):
         if name in catalog.list():
             catalog.remove(name)
-    DatasetCatalog.register(name, lambda: load_lvis_format(json_file, image_root, name))
-    MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type=EVALUATOR_TYPE)
 
 
 def register_all() -> None:
     """Register `DATASETS` under today's DETECTRON2_DATASETS."""
     root = datasets_root()
-    for name, (json_file, images) in DATASETS.items():
-        register_lvis_format(name, os.path.join(root, json_file), os.path.join(root, images))
+    for name, dataset in DATASETS.items():
+        json_file, images = os.path.join(root, dataset.json_file), os.path.join(root, dataset.images)
+        if dataset.evaluator_type == "coco":  # Detectron2's, with masks, where Detectron2 looked when it was imported
+            _forget(name)
+            register_coco_instances(name, _get_builtin_metadata("coco"), json_file, images)
+        else:
+            novel = {"novel_names": dataset.novel_names} if dataset.novel_names else {}
+            register(name, json_file, images, dataset.evaluator_type, **novel)
 
 
 def categories_of(name: str) -> list[dict[str, Any]]:
@@ -50,11 +119,13 @@ def categories_of(name: str) -> list[dict[str, Any]]:
     if name not in DatasetCatalog.list():
         known = ", ".join(DATASETS)
         raise ValueError(f'There is no data set "{name}" (DATASETS.TRAIN, DATASETS.TEST); this project has: {known}.')
-    json_file = MetadataCatalog.get(name).json_file
-    return sorted(_read_json(json_file, name)["categories"], key=lambda category: category["id"])
+    json_file = MetadataCatalog.get(name).get("json_file")
+    if json_file is None:
+        raise ValueError(f'Data set "{name}" (DATASETS.TRAIN, DATASETS.TEST) has no annotation file in COCO format.')
+    return sorted(read_annotations(json_file, name)["categories"], key=lambda category: category["id"])
 
 
-def load_lvis_format(json_file: str, image_root: str, name: str) -> list[dict[str, Any]]:
+def load_coco_format(json_file: str, image_root: str, name: str) -> list[dict[str, Any]]:
     """Read an annotation file into Detectron2's records.
 
     Args:
@@ -62,14 +133,16 @@ def load_lvis_format(json_file: str, image_root: str, name: str) -> list[dict[st
             LVIS gives none, with the last two parts of its "coco_url". name: of the data set.
 
     Returns: a dict an image with file_name, image_id, height, width, annotations (bbox xywh in pixels, category_id
-        contiguous by ascending id).
+        contiguous by ascending id). Annotations marked "ignore" are left out.
     Raises: FileNotFoundError; ValueError naming the file, the image and the annotation that is wrong.
     """
-    content = _read_json(json_file, name)
+    content = read_annotations(json_file, name)
     ids = sorted(category["id"] for category in content["categories"])
     contiguous = {category_id: index for index, category_id in enumerate(ids)}
     records = {image["id"]: _record(image, image_root) for image in content["images"]}
     for annotation in content["annotations"]:
+        if annotation.get("ignore"):
+            continue
         _check(annotation, records, contiguous, json_file)
         records[annotation["image_id"]]["annotations"].append(
             {
@@ -91,12 +164,13 @@ def _read_once(json_file: str, size: int, changed: float) -> dict[str, Any]:
     return content
 
 
-def _read_json(json_file: str, name: str) -> dict[str, Any]:
+def read_annotations(json_file: str, name: str) -> dict[str, Any]:
+    """The content of an annotation file, read once; `name` is how errors call the data set.
+
+    Raises: FileNotFoundError; ValueError for a file that is not whole or in another format.
+    """
     if not os.path.isfile(json_file):
-        raise FileNotFoundError(
-            f'Data set "{name}" needs {json_file}, which is not there. Put the data set below {datasets_root()} '
-            "or set DETECTRON2_DATASETS; `python tools/doctor.py` shows what is found."
-        )
+        raise FileNotFoundError(f'Data set "{name}" needs {json_file}, which is not there. {remedy(name)}')
     try:
         status = os.stat(json_file)
         content = _read_once(json_file, status.st_size, status.st_mtime)
@@ -106,6 +180,17 @@ def _read_json(json_file: str, name: str) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{json_file} has no {missing}: it is not in LVIS or COCO format.")
     return content
+
+
+def remedy(name: str) -> str:
+    """How to get the annotation file of a data set that is not there."""
+    made_by = DATASETS[name].made_by if name in DATASETS else ""
+    if made_by:
+        return f"`python tools/prepare_dataset.py {made_by}` makes it from the official files."
+    return (
+        f"Put the data set below {datasets_root()} or set DETECTRON2_DATASETS; `python tools/doctor.py` shows what is "
+        "found."
+    )
 
 
 def _record(image: dict[str, Any], image_root: str) -> dict[str, Any]:

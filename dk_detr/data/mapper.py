@@ -6,7 +6,7 @@ from typing import Any
 import detectron2.data.transforms as T
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
+from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data import detection_utils as utils
 
 
@@ -72,8 +72,17 @@ class TrainMapper(NamedErrors):
 def labels_among(names: Sequence[str], train_names: Sequence[str], novel: Sequence[str], dataset: str) -> list[int]:
     """For each class of a data set its index among the words of training, -1 where it is novel.
 
-    Raises: ValueError for a class that is neither: the vocabulary does not fit the data set.
+    Raises: ValueError for a class that is neither: the vocabulary does not fit the data set; or for one that the
+        benchmark hides from training and the vocabulary does not.
     """
+    hidden = MetadataCatalog.get(dataset).get("novel_names", ()) if dataset in MetadataCatalog.list() else ()
+    taught = [name for name in hidden if name in train_names]
+    if taught:
+        raise ValueError(
+            f'"{dataset}" hides {len(hidden)} novel categories from training, but the vocabulary has {len(taught)} of '
+            f'them among its base words; the first is "{taught[0]}". Build one that knows: '
+            f"tools/build_vocabulary.py --annotations {MetadataCatalog.get(dataset).json_file} …."
+        )
     index = {name: i for i, name in enumerate(train_names)}
     index.update({name: -1 for name in novel})
     unknown = [name for name in names if name not in index]

@@ -70,7 +70,7 @@ def draw_curves(history: History) -> np.ndarray:
     """A picture (H, W, 3) uint8 with a panel each for the losses of detection, proposals and distillation, and for
     AP50 where it was evaluated."""
     panels = _loss_panels(history)
-    ap50 = [name for name in metric_names(history) if AP50_MARK in name]
+    ap50 = [name for name in metric_names(history) if AP50_MARK in name and series(history, name)[0]]
     count = max(len(panels) + bool(ap50), 1)
     rows, columns = (2, 2) if count == 4 else (1, count)
     figure = Figure(figsize=(5 * columns, 3.5 * rows), dpi=130, layout="constrained")

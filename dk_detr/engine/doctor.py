@@ -235,6 +235,7 @@ DATASETS = (
         (("lvis/lvis_v1_train_norare.json",),),
         "python tools/prepare_dataset.py lvis-norare",
     ),
+    Files("LVIS v1 minival", (("lvis/lvis_v1_minival.json",),), "python tools/prepare_dataset.py lvis-minival"),
     Files(
         "COCO 2017 images",
         (("coco/train2017",), ("coco/val2017",)),
@@ -246,6 +247,31 @@ DATASETS = (
         (("coco/annotations/instances_train2017.json",), ("coco/annotations/instances_val2017.json",)),
         "curl -LO http://images.cocodataset.org/annotations/annotations_trainval2017.zip"
         " && unzip annotations_trainval2017.zip -d {root}/coco",
+    ),
+    Files(
+        "OV-COCO",
+        (
+            ("coco/zero-shot/instances_train2017_seen_2_oriorder.json",),
+            ("coco/zero-shot/instances_val2017_all_2_oriorder.json",),
+        ),
+        "python tools/prepare_dataset.py ov-coco",
+    ),
+    Files(
+        "VOC 2007 test",
+        (("VOC2007/JPEGImages",), ("VOC2007/Annotations",), ("VOC2007/ImageSets/Main/test.txt",)),
+        "curl -LO http://host.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtest_06-Nov-2007.tar"
+        " && tar -xf VOCtest_06-Nov-2007.tar -C {root} --strip-components 1",
+    ),
+    Files("VOC 2007 test as JSON", (("VOC2007/voc_2007_test.json",),), "python tools/prepare_dataset.py voc"),
+    Files(
+        "Objects365 v2 val",
+        (("objects365/val",), ("objects365/annotations/zhiyuan_objv2_val.json",)),
+        "download it from https://www.objects365.org and unpack it to {root}/objects365/{val,annotations}",
+    ),
+    Files(
+        "Objects365 v2, names mended",
+        (("objects365/annotations/zhiyuan_objv2_val_fixname.json",),),
+        "python tools/prepare_dataset.py objects365",
     ),
 )
 

@@ -1,7 +1,9 @@
-"""Evaluation of a detector on data sets, each with its own words."""
+"""Evaluation of a detector on data sets, each with its own words and by the rules of its benchmark."""
 
 import logging
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -10,38 +12,113 @@ from detectron2.evaluation import inference_on_dataset
 from torch import nn
 
 from dk_detr.data import categories_of, test_mapper
-from dk_detr.evaluation import OpenVocabularyLVISEvaluator
+from dk_detr.engine.proposals import WithProposals
+from dk_detr.evaluation import OpenVocabularyEvaluator
+from dk_detr.evaluation import build_evaluator as evaluator_of
+from dk_detr.language.from_config import read_vocabulary
 from dk_detr.structures import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(cfg: CfgNode, model: nn.Module) -> "OrderedDict[str, Any]":
-    """Results of DATASETS.TEST by data set. The model's words are put back afterwards."""
+    """Results of DATASETS.TEST by data set. The model's words are put back afterwards.
+
+    Raises: ValueError, before any image is looked at, where the words of a data set do not fit it or the model.
+    """
     detector: Any = model.module if hasattr(model, "module") else model
-    vocabulary: Vocabulary = detector.vocabulary
+    own_words: Vocabulary = detector.vocabulary
+    words = words_of_datasets(cfg, detector)
+    evaluators = {name: build_evaluator(cfg, name, words[name]) for name in words}
+    asked = WithProposals(detector) if _wants_proposals(cfg) else model
     results: OrderedDict[str, Any] = OrderedDict()
     try:
-        for name in cfg.DATASETS.TEST:
-            words = vocabulary.select([category["name"] for category in categories_of(name)])
-            detector.set_vocabulary(words)
-            logging.getLogger(__name__).info(f"Evaluating on {name}: {words.describe()}")
+        for name, evaluator in evaluators.items():
+            detector.set_vocabulary(words[name])
+            logger.info(f"Evaluating on {name}: {words[name].describe()}")
             records = DatasetCatalog.get(name)
             loader = build_detection_test_loader(
                 records, mapper=test_mapper(cfg), num_workers=cfg.DATALOADER.NUM_WORKERS
             )
-            results[name] = inference_on_dataset(model, loader, build_evaluator(cfg, name, words))
+            results[name] = inference_on_dataset(asked, loader, evaluator)
     finally:
-        detector.set_vocabulary(vocabulary)
+        detector.set_vocabulary(own_words)
     return results
 
 
-def build_evaluator(cfg: CfgNode, name: str, words: Vocabulary) -> OpenVocabularyLVISEvaluator:
-    """The evaluator of a data set; novel is what the vocabulary says."""
+def words_of_datasets(cfg: CfgNode, detector: Any) -> dict[str, Vocabulary]:
+    """The words of each of DATASETS.TEST, in the order of its categories; asked for before training, too.
+
+    Raises: ValueError naming the data set where names are missing or the words are not for this detector.
+    """
+    own_words: Vocabulary = detector.vocabulary
+    words = {name: words_of(cfg, name, own_words) for name in cfg.DATASETS.TEST}
+    try:
+        for name, chosen in words.items():
+            with _named(name):
+                detector.set_vocabulary(chosen)
+    finally:
+        detector.set_vocabulary(own_words)
+    return words
+
+
+def words_of(cfg: CfgNode, name: str, default: Vocabulary) -> Vocabulary:
+    """The words of a data set: of its file in MODEL.VOCABULARY.OF_DATASETS, else of the default vocabulary."""
+    path = vocabulary_files(cfg).get(name)
+    with _named(name):
+        vocabulary = read_vocabulary(path) if path else default
+        return vocabulary.select([category["name"] for category in categories_of(name)])
+
+
+def vocabulary_files(cfg: CfgNode) -> dict[str, str]:
+    """MODEL.VOCABULARY.OF_DATASETS by data set. Raises ValueError for what is not "name=file" or never used."""
+    entries = cfg.MODEL.VOCABULARY.OF_DATASETS
+    wrong = [entry for entry in entries if not all(str(entry).partition("="))]
+    if wrong:
+        raise ValueError(f'MODEL.VOCABULARY.OF_DATASETS holds "{wrong[0]}"; wanted "name=file", such as "a_val=a.npz".')
+    files = dict(entry.split("=", 1) for entry in entries)
+    strangers = [name for name in files if name not in cfg.DATASETS.TEST]
+    if strangers:
+        tests = ", ".join(cfg.DATASETS.TEST)
+        raise ValueError(f"MODEL.VOCABULARY.OF_DATASETS names {strangers[0]}, which is not in DATASETS.TEST ({tests}).")
+    return files
+
+
+@contextmanager
+def _named(dataset: str) -> Iterator[None]:
+    """Says of which data set an error of its block is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"DATASETS.TEST {dataset}: {error}") from error
+
+
+def build_evaluator(cfg: CfgNode, name: str, words: Vocabulary) -> OpenVocabularyEvaluator:
+    """The evaluator of a data set. Novel is what its benchmark says, else what the vocabulary says."""
+    data_set = MetadataCatalog.get(name)
     unseen = [category["name"] for category in categories_of(name) if category.get("unseen_concept")]
-    return OpenVocabularyLVISEvaluator(
-        MetadataCatalog.get(name).json_file,
+    return evaluator_of(
+        data_set.evaluator_type,
+        data_set.json_file,
         words.names,
-        novel=set(words.novel_names),
+        novel=_novel(name, words),
         groups={"novel-unseen": unseen} if unseen else {},
         output_dir=f"{cfg.OUTPUT_DIR}/inference/{name}",
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
     )
+
+
+def _novel(name: str, words: Vocabulary) -> set[str]:
+    said = set(words.novel_names)
+    benchmark = set(MetadataCatalog.get(name).get("novel_names", ())) & set(words.names)
+    if said and benchmark and said != benchmark:
+        logger.warning("%s: the benchmark has %d novel names, the vocabulary %d others or fewer; the benchmark counts.",
+                       name, len(benchmark), len(said))  # fmt: skip
+    return benchmark or said
+
+
+def _wants_proposals(cfg: CfgNode) -> bool:
+    unknown = [what for what in cfg.TEST.ALSO_RECALL_OF if what != "proposals"]
+    if unknown:
+        raise ValueError(f'TEST.ALSO_RECALL_OF holds "{unknown[0]}"; it may hold "proposals".')
+    return bool(cfg.TEST.ALSO_RECALL_OF)

@@ -17,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 from dk_detr.compat import detectron2_build
 from dk_detr.config import add_dk_detr_config
 from dk_detr.engine.memory import keep_freed_memory
+from dk_detr.engine.own_data import use_own_data
 from dk_detr.layers.ops import default_backend
 
 
@@ -36,6 +37,7 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         except yaml.YAMLError as error:
             raise ValueError(f"{config_file} is no YAML file: {error}.") from error
         cfg.merge_from_list(list(opts))
+    use_own_data(cfg)
     cfg.freeze()
     return cfg
 

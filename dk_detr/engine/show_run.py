@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 from tabulate import tabulate
 
 from dk_detr.data import categories_of
 from dk_detr.engine.curves import History, draw_curves, iterations_done, read_metrics, training_minutes
+from dk_detr.engine.evaluate import words_of
 from dk_detr.engine.pictures import (
     Comparison,
     LabelledBoxes,
@@ -28,7 +29,7 @@ from dk_detr.engine.pictures import (
 from dk_detr.engine.predictor import Predictor, read_image
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.engine.trainer import read_results
-from dk_detr.evaluation.lvis import RESULTS_FILE
+from dk_detr.evaluation import results_file
 from dk_detr.language import vocabularies_from_config
 from dk_detr.structures import Vocabulary
 
@@ -49,8 +50,7 @@ def main(args: argparse.Namespace) -> None:
 def draw_pictures(cfg: CfgNode, run: Path, args: argparse.Namespace) -> list[Path]:
     """Draw detections beside ground truth, and training curves where training left its metrics; returns the files."""
     dataset = cfg.DATASETS.TEST[0]
-    names = [category["name"] for category in categories_of(dataset)]
-    words = vocabularies_from_config(cfg)[1].select(names)
+    words = words_of(cfg, dataset, vocabularies_from_config(cfg)[1])
     novel = set(words.novel.nonzero().flatten().tolist())
     images = choose_images(DatasetCatalog.get(dataset), novel, args.images, args.seed)
     comparisons = list(_compare(cfg, run, images, words, args.confidence_threshold))
@@ -131,8 +131,9 @@ def _compare(
     cfg: CfgNode, run: Path, images: Sequence[Record], words: Vocabulary, threshold: float
 ) -> Iterator[Comparison]:
     """Ground truth and detections: those that the evaluation saved, or, where there are none, predicted now."""
-    saved = run / "inference" / cfg.DATASETS.TEST[0] / RESULTS_FILE
-    find = _saved_detections(saved, cfg.DATASETS.TEST[0]) if saved.is_file() else _new_detections(cfg, words)
+    dataset = cfg.DATASETS.TEST[0]
+    saved = run / "inference" / dataset / results_file(MetadataCatalog.get(dataset).evaluator_type)
+    find = _saved_detections(saved, dataset) if saved.is_file() else _new_detections(cfg, words)
     for record in images:
         detections = confident_boxes(find(record), words, threshold)
         yield Comparison(read_image(record["file_name"]), _ground_truth(record, words), detections)

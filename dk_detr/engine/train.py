@@ -10,6 +10,7 @@ from detectron2.utils import comm
 
 from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.launch import launch
+from dk_detr.engine.own_words import prepare_own_data
 from dk_detr.engine.setup import one_clear_error, prepare_output, setup_cfg, without_distillation
 from dk_detr.engine.trainer import Trainer, read_results, write_results
 
@@ -19,6 +20,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
     with one_clear_error():
         cfg = setup_cfg(args.config_file, args.opts)
         prepare_output(cfg)
+        prepare_own_data(cfg, training=not args.eval_only)
         if args.eval_only:
             _evaluate_only(cfg, args.resume)
         else:

@@ -22,7 +22,7 @@ from torch import nn
 from dk_detr.data import TrainMapper, TrainStream, build_train_stream, categories_of, labels_among
 from dk_detr.engine import ema
 from dk_detr.engine.checkpoint import SafeCheckpointer
-from dk_detr.engine.evaluate import evaluate
+from dk_detr.engine.evaluate import evaluate, words_of_datasets
 from dk_detr.engine.optimizer import build_optimizer
 from dk_detr.engine.precision import precision_from_config
 from dk_detr.engine.step import Step, parts_from_config
@@ -46,6 +46,7 @@ class Trainer(DefaultTrainer):
         num_parts, precision = parts_from_config(cfg), precision_from_config(cfg)
         torch.manual_seed(self.seed)  # all workers start from the same weights
         model = self.build_model(cfg)
+        words_of_datasets(cfg, model)  # what cannot be evaluated is not trained
         self._stream = self.build_train_stream(cfg, model, self.seed)
         optimizer = build_optimizer(cfg, model)
         on_gpu = cfg.MODEL.DEVICE != "cpu"

@@ -12,15 +12,18 @@ from dk_detr.structures import Vocabulary
 def main(args: argparse.Namespace) -> None:
     """Build and write; a finished file of the same request is kept."""
     with one_clear_error():
-        names, novel = _words(args)
-        request = _request(args, names, novel)
-        if _is_done(args.output, request):
-            print(f"{args.output} is there already: {load_vocabulary(args.output).describe()}")
-            return
-        vocabulary = _build(args, names, novel)
-        provenance = {**vocabulary.provenance, "request": request}
-        save_vocabulary(Vocabulary(vocabulary.names, vocabulary.embeddings, vocabulary.novel, provenance), args.output)
-        print(f"{args.output}: {vocabulary.describe()}")
+        print(write_once(args, *_words(args)))
+
+
+def write_once(args: argparse.Namespace, names: list[str], novel: list[str]) -> str:
+    """Write the vocabulary of these words to `args.output`, unless it is there; returns a line that says which."""
+    request = _request(args, names, novel)
+    if _is_done(args.output, request):
+        return f"{args.output} is there already: {load_vocabulary(args.output).describe()}"
+    vocabulary = _build(args, names, novel)
+    provenance = {**vocabulary.provenance, "request": request}
+    save_vocabulary(Vocabulary(vocabulary.names, vocabulary.embeddings, vocabulary.novel, provenance), args.output)
+    return f"{args.output}: {vocabulary.describe()}"
 
 
 def _build(args: argparse.Namespace, names: list[str], novel: list[str]) -> Vocabulary:
@@ -37,8 +40,13 @@ def _words(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     else:
         categories = read_categories(args.annotations)
         names = [category["name"] for category in categories]
-        novel = [category["name"] for category in categories if category.get("frequency") == "r"]
+        novel = [category["name"] for category in categories if is_novel(category)]
     return names, novel if args.novel is None else split_names(args.novel)
+
+
+def is_novel(category: dict[str, str]) -> bool:
+    """Whether a category is novel by the convention of its benchmark: rare in LVIS, "unseen" in OV-COCO."""
+    return category.get("frequency") == "r" or category.get("split") == "unseen"
 
 
 def split_names(text: str) -> list[str]:

@@ -1,5 +1,7 @@
-"""Scores detections: given `Instances` and an annotation file, nothing else."""
+"""Scores detections: given `Instances` or a file of results, and an annotation file, nothing else."""
 
-from dk_detr.evaluation.lvis import OpenVocabularyLVISEvaluator
+from dk_detr.evaluation.evaluator import OpenVocabularyEvaluator, build_evaluator, results_file
+from dk_detr.evaluation.protocols import PROTOCOLS
+from dk_detr.evaluation.score import IOU_TYPES, score_file
 
-__all__ = ["OpenVocabularyLVISEvaluator"]
+__all__ = ["IOU_TYPES", "PROTOCOLS", "OpenVocabularyEvaluator", "build_evaluator", "results_file", "score_file"]

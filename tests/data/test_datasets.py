@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.structures import BoxMode
 
-from dk_detr.data import DATASETS, categories_of, datasets_root, load_lvis_format, register_all, register_lvis_format
+from dk_detr.data import DATASETS, categories_of, datasets_root, load_coco_format, register, register_all
 from tests.run_fixtures import add_box, annotations_of, image_entry, with_urls, write_json
 
 NAME = "a_data_set"
@@ -26,7 +27,7 @@ def content() -> dict[str, Any]:
 
 
 def load(folder: Path, content: Any) -> list[dict[str, Any]]:
-    return load_lvis_format(write_json(folder / "file.json", content), "images", NAME)
+    return load_coco_format(write_json(folder / "file.json", content), "images", NAME)
 
 
 def test_records_say_what_the_file_says(tmp_path: Path, content: dict[str, Any]) -> None:
@@ -44,7 +45,7 @@ def test_classes_count_up_by_ascending_id(tmp_path: Path, content: dict[str, Any
 
 
 def test_categories_come_in_the_order_of_the_classes(tmp_path: Path, content: dict[str, Any]) -> None:
-    register_lvis_format(NAME, write_json(tmp_path / "file.json", content), "images")
+    register(NAME, write_json(tmp_path / "file.json", content), "images")
     assert [(c["id"], c["name"], c["frequency"]) for c in categories_of(NAME)] == [
         (5, "green_box", "c"), (11, "blue_box", "r"), (20, "red_box", "f"),
     ]  # fmt: skip
@@ -58,6 +59,13 @@ def test_a_crowd_stays_a_crowd(tmp_path: Path, content: dict[str, Any]) -> None:
     content["annotations"][0]["iscrowd"] = 1
     first, _ = load(tmp_path, content)
     assert [a["iscrowd"] for a in first["annotations"]] == [1, 0]
+
+
+def test_what_is_marked_ignore_is_left_out_whatever_its_box(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["annotations"][0] |= {"ignore": 1, "bbox": [1, 1, 0, 0]}
+    content["annotations"][1]["ignore"] = 0
+    first, second = load(tmp_path, content)
+    assert [len(record["annotations"]) for record in (first, second)] == [1, 1]
 
 
 def test_an_image_without_boxes_is_a_record(tmp_path: Path, content: dict[str, Any]) -> None:
@@ -99,9 +107,69 @@ def test_every_data_set_is_known_to_detectron2() -> None:
     assert set(DATASETS) <= set(DatasetCatalog.list())
 
 
+DETIC_OF_REGIONCLIP = {
+    "coco_2017_ovd_b_train": "coco_zeroshot_train_oriorder",
+    "coco_2017_ovd_all_test": "coco_generalized_zeroshot_val",
+    "coco_2017_ovd_b_test": "coco_not_zeroshot_val",
+    "coco_2017_ovd_t_test": "coco_zeroshot_val",
+}
+
+
+@pytest.mark.parametrize(("alias", "name"), DETIC_OF_REGIONCLIP.items())
+def test_regionclips_names_are_aliases_of_detics(alias: str, name: str) -> None:
+    one, other = (MetadataCatalog.get(n).as_dict() for n in (alias, name))
+    assert {k: v for k, v in one.items() if k != "name"} == {k: v for k, v in other.items() if k != "name"}
+    assert one["evaluator_type"] == "ov-coco"
+
+
+def test_the_files_of_ov_coco_are_where_detic_has_them() -> None:
+    files = {name: Path(MetadataCatalog.get(name).json_file).name for name in DETIC_OF_REGIONCLIP.values()}
+    assert files == {
+        "coco_zeroshot_train_oriorder": "instances_train2017_seen_2_oriorder.json",
+        "coco_generalized_zeroshot_val": "instances_val2017_all_2_oriorder.json",
+        "coco_not_zeroshot_val": "instances_val2017_seen_2.json",
+        "coco_zeroshot_val": "instances_val2017_unseen_2.json",
+    }
+    assert {Path(MetadataCatalog.get(name).json_file).parent for name in files} == {
+        Path(datasets_root(), "coco", "zero-shot")
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("lvis_v1_train_norare", "lvis"), ("lvis_v1_val", "lvis"), ("lvis_v1_minival", "lvis"),
+        ("coco_zeroshot_train_oriorder", "ov-coco"), ("coco_generalized_zeroshot_val", "ov-coco"),
+        ("voc_2007_test", "voc"), ("coco_2017_val", "coco"), ("objects365_v2_val", "objects365"),
+    ],
+)  # fmt: skip
+def test_every_benchmark_says_how_it_is_scored(name: str, kind: str) -> None:
+    assert MetadataCatalog.get(name).evaluator_type == kind
+    assert MetadataCatalog.get(name).json_file.startswith(datasets_root())
+
+
+def test_cocos_own_sets_stay_what_detectron2_makes_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With masks, and with the names and colours of Detectron2's metadata, at today's DETECTRON2_DATASETS."""
+    categories = [{"id": c["id"], "name": c["name"]} for c in COCO_CATEGORIES if c["isthing"]]
+    image = {"id": 1, "file_name": "1.jpg", "width": 9, "height": 9}
+    triangle = {"segmentation": [[0, 0, 5, 0, 5, 5]], "area": 12.5, "iscrowd": 0}
+    box = {"id": 1, "image_id": 1, "category_id": 90, "bbox": [0, 0, 5, 5], **triangle}
+    content = {"images": [image], "annotations": [box], "categories": categories}
+    write_json(tmp_path / "coco/annotations/instances_val2017.json", content)
+    with monkeypatch.context() as patch:
+        patch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+        register_all()
+        (record,) = DatasetCatalog.get("coco_2017_val")
+        assert record["file_name"] == f"{tmp_path}/coco/val2017/1.jpg"
+        assert record["annotations"][0]["category_id"] == 79 and "segmentation" in record["annotations"][0]
+        assert MetadataCatalog.get("coco_2017_val").thing_classes[79] == "toothbrush"
+        assert [c["name"] for c in categories_of("coco_2017_val")] == MetadataCatalog.get("coco_2017_val").thing_classes
+    register_all()
+
+
 def test_registering_again_replaces(tmp_path: Path, content: dict[str, Any]) -> None:
-    register_lvis_format(NAME, "nowhere.json", "images")
-    register_lvis_format(NAME, write_json(tmp_path / "file.json", content), "pictures")
+    register(NAME, "nowhere.json", "images")
+    register(NAME, write_json(tmp_path / "file.json", content), "pictures")
     assert DatasetCatalog.get(NAME)[0]["file_name"] == "pictures/train/a.png"
 
 
@@ -124,7 +192,18 @@ def test_a_missing_file_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("DETECTRON2_DATASETS", "somewhere")
     message = r'Data set "a_data_set" needs nowhere.json.*below somewhere or set DETECTRON2_DATASETS.*tools/doctor.py'
     with pytest.raises(FileNotFoundError, match=message):
-        load_lvis_format("nowhere.json", "images", NAME)
+        load_coco_format("nowhere.json", "images", NAME)
+
+
+def test_a_missing_split_file_is_refused_with_the_command_that_makes_it() -> None:
+    message = "ov-coco` makes it from the official files"
+    with pytest.raises(FileNotFoundError, match=message):
+        categories_of("coco_2017_ovd_all_test")
+
+
+def test_a_data_set_of_detectron2_without_such_a_file_is_refused() -> None:
+    with pytest.raises(ValueError, match='"voc_2012_val".*has no annotation file in COCO format'):
+        categories_of("voc_2012_val")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
@@ -132,7 +211,7 @@ def test_a_file_that_is_cut_short_is_refused(share: float, tmp_path: Path, conte
     whole = json.dumps(content)
     (tmp_path / "file.json").write_text(whole[: int(share * len(whole))])
     with pytest.raises(ValueError, match=f"{tmp_path}/file.json is no whole JSON file"):
-        load_lvis_format(str(tmp_path / "file.json"), "images", NAME)
+        load_coco_format(str(tmp_path / "file.json"), "images", NAME)
 
 
 @pytest.mark.parametrize("content", [{"images": [], "categories": []}, [], {}])

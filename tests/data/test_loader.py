@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data.samplers import TrainingSampler
 
-from dk_detr.data import TrainMapper, TrainStream, build_train_stream, register_lvis_format, train_records
+from dk_detr.data import TrainMapper, TrainStream, build_train_stream, register, train_records
 from dk_detr.engine import setup_cfg
 from tests.run_fixtures import MINI, NUM_IMAGES, World, make_world, write_json
 
@@ -146,7 +146,7 @@ def test_the_records_of_several_data_sets_come_one_after_the_other(world: World)
 def test_images_without_boxes_are_left_out(world: World, tmp_path: Path) -> None:
     content = json.loads((world.root / "mini_lvis/annotations/mini_lvis_train.json").read_text())
     content["annotations"] = [box for box in content["annotations"] if box["image_id"] != 2]
-    register_lvis_format("without_two", write_json(tmp_path / "without_two.json", content), "images")
+    register("without_two", write_json(tmp_path / "without_two.json", content), "images")
     assert [record["image_id"] for record in train_records(["without_two"])] == [1, 3, 4, 5, 6, 7, 8]
 
 

@@ -189,3 +189,11 @@ def test_a_category_that_is_neither_base_nor_novel_is_refused_by_name() -> None:
     message = '2 of the 3 categories of "pets" are unknown to the vocabulary; the first is "emu"'
     with pytest.raises(ValueError, match=message):
         labels_among(["cat", "emu", "gnu"], ["dog", "cat"], ["yak"], "pets")
+
+
+def test_a_vocabulary_that_would_train_what_a_benchmark_hides_is_refused() -> None:
+    """OV-COCO with COCO's 80 words, all of them base, as the bare matrices that others ship are."""
+    names = ["person", "airplane", "cat"]
+    with pytest.raises(ValueError, match='hides 17 novel categories.*has 2 of them.*the first is "airplane"'):
+        labels_among(names, names, [], "coco_zeroshot_train_oriorder")
+    assert labels_among(names, ["person"], names[1:], "coco_zeroshot_train_oriorder") == [0, -1, -1]

@@ -9,7 +9,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import get_event_storage
 
-from dk_detr.data import load_lvis_format, register_lvis_format
+from dk_detr.data import load_coco_format, register
 from dk_detr.engine import Trainer, setup_cfg
 from dk_detr.engine.evaluate import evaluate
 from dk_detr.engine.trainer import read_results
@@ -228,8 +228,8 @@ def test_data_sets_with_other_categories_than_the_first_are_refused(
     for category, name in zip(content["categories"], reversed(NAMES)):
         category["name"] = name
     other = write_json(tmp_path / "other.json", content)
-    register_lvis_format("other_order", other, str(world.root / "mini_lvis"))
-    assert load_lvis_format(other, "", "other_order")
+    register("other_order", other, str(world.root / "mini_lvis"))
+    assert load_coco_format(other, "", "other_order")
     message = error_of(world, capsys, tmp_path / "run", DATASETS__TRAIN=("mini_lvis_train", "other_order"))
     assert '"other_order"' in message and '"mini_lvis_train"' in message
 
@@ -239,7 +239,7 @@ def test_a_data_set_without_boxes_is_refused_by_name(
 ) -> None:
     file = world.root / "mini_lvis/annotations/mini_lvis_train.json"
     bare = {**json.loads(file.read_text()), "annotations": []}
-    register_lvis_format("bare", write_json(tmp_path / "bare.json", bare), str(world.root / "mini_lvis"))
+    register("bare", write_json(tmp_path / "bare.json", bare), str(world.root / "mini_lvis"))
     for sampler in ("TrainingSampler", "RepeatFactorTrainingSampler"):
         message = error_of(
             world, capsys, tmp_path / "run", DATASETS__TRAIN=("bare",), DATALOADER__SAMPLER_TRAIN=sampler

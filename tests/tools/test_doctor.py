@@ -20,10 +20,10 @@ def find(findings: list[doctor.Finding], what: str) -> doctor.Finding:
 
 def make_mini_world(root: Path) -> None:
     """All files that the registered mini data sets name, with one image a split."""
-    for name, (annotations, _) in DATASETS.items():
+    for name, dataset in DATASETS.items():
         if name.startswith("mini_lvis"):
-            (root / annotations).parent.mkdir(parents=True, exist_ok=True)
-            (root / annotations).write_text("{}")
+            (root / dataset.json_file).parent.mkdir(parents=True, exist_ok=True)
+            (root / dataset.json_file).write_text("{}")
     for folder in ("train", "val", "test", "captions"):
         (root / "mini_lvis" / folder).mkdir()
         (root / "mini_lvis" / folder / "000001.jpg").write_text("an image")

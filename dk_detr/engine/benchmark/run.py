@@ -8,8 +8,10 @@ from detectron2.utils.logger import setup_logger
 
 from dk_detr.engine.benchmark.attention import benchmark_attention
 from dk_detr.engine.benchmark.detector import benchmark_detector
+from dk_detr.engine.benchmark.evaluation import benchmark_evaluation
 from dk_detr.engine.setup import one_clear_error
 
+ROUNDS = {"evaluation": 1}  # where a round takes minutes
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -19,10 +21,13 @@ def main(args: argparse.Namespace) -> None:
     with one_clear_error():
         device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
         _check(args, device)
-        if args.what == "attention":
-            report = benchmark_attention(device, args.rounds, args.size, getattr(torch, args.dtype))
+        rounds = args.rounds or ROUNDS.get(args.what, 10)
+        if args.what == "evaluation":
+            report = benchmark_evaluation(rounds, args.images)
+        elif args.what == "attention":
+            report = benchmark_attention(device, rounds, args.size, getattr(torch, args.dtype))
         else:
-            report = benchmark_detector(device, args.rounds, args.size, args.train_size)
+            report = benchmark_detector(device, rounds, args.size, args.train_size)
         print(report.as_text())
         if args.json:
             report.write_json(args.json)
@@ -33,6 +38,7 @@ def _check(args: argparse.Namespace, device: str) -> None:
         raise ValueError(f"--device is {device}; choose cpu or cuda.")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda, but torch finds no GPU here.")
-    smallest = min(args.rounds, args.size // 64, args.train_size // 64)
+    rounds = 1 if args.rounds is None else args.rounds
+    smallest = min(rounds, args.size // 64, args.train_size // 64, args.images)
     if smallest < 1:
-        raise ValueError("--rounds must be at least 1, --size and --train-size at least 64.")
+        raise ValueError("--rounds and --images must be at least 1, --size and --train-size at least 64.")

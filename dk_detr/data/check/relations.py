@@ -1,0 +1,159 @@
+"""What can be wrong between the records of an annotation file; every check gives its defects one by one.
+
+Each is a few operations on whole arrays. A thing that is wrong is said once: a box without area is not measured
+against its image, an annotation of an unknown image neither.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from dk_detr.data.check.content import Content, Ids, ImageList, repeated_texts
+from dk_detr.data.check.defects import Defect, Kind
+
+ROWS_AT_ONCE = 1 << 20  # bounds the memory of intermediate results
+
+
+def duplicates(content: Content) -> Iterator[Defect]:
+    """Ids and names that two records share; the later one is blamed."""
+    for row in content.image_ids.repeated():
+        first = content.file_name_of(int(content.images["id"][row])) or "an image without a file name"
+        yield content.of_image(row, Kind.DUPLICATE_IMAGE_ID, f"its id is already that of {first}")
+    for row, first_row in repeated_texts(content.file_names):
+        other = int(content.images["id"][first_row])
+        yield content.of_image(row, Kind.DUPLICATE_FILE_NAME, f"its file is already that of image {other}")
+    for row in Ids(content.annotations["id"]).repeated():
+        yield content.of_annotation(row, Kind.DUPLICATE_ANNOTATION_ID, "its id is already that of another annotation")
+    for row in content.category_ids.repeated():
+        first_row = int(content.category_ids.rows(content.categories[row : row + 1])[0])
+        message = f"{content.category_name(row)} has the id of {content.category_name(first_row)}"
+        yield content.of_category(row, Kind.DUPLICATE_CATEGORY_ID, message)
+    for row, first_row in repeated_texts(content.category_names):
+        message = f"{content.category_name(row)} is already the name of category {content.categories[first_row]}"
+        yield content.of_category(row, Kind.DUPLICATE_CATEGORY_NAME, message)
+
+
+def unknown_references(content: Content) -> Iterator[Defect]:
+    """Annotations whose image or category the file does not have."""
+    for row in _where(content.image_rows < 0):
+        number = content.annotations["image"][row]
+        yield content.of_annotation(row, Kind.UNKNOWN_IMAGE, f"its image {number} is not in the file")
+    for row in _where(content.category_rows < 0):
+        number = int(content.annotations["category"][row])
+        message = f"its category {number} is not in the file"
+        yield content.of_annotation(row, Kind.UNKNOWN_CATEGORY, message, number)
+
+
+def boxes(content: Content, tolerance: float) -> Iterator[Defect]:
+    """Boxes with numbers that are not finite, without area, or more than `tolerance` pixels out of their image."""
+    for start in range(0, len(content.annotations), ROWS_AT_ONCE):
+        box = content.annotations["box"][start : start + ROWS_AT_ONCE]
+        finite = np.isfinite(box).all(axis=1)
+        solid = (box[:, 2:] > 0).all(axis=1)
+        beyond = _beyond(content, box, start)
+        out = finite & solid & (beyond.max(axis=1) > tolerance)
+        for row in _where(~finite):
+            message = f"{_shown(box[row])} has numbers that are not finite"
+            yield content.of_annotation(start + row, Kind.NOT_FINITE, message)
+        for row in _where(finite & ~solid):
+            message = f"{_shown(box[row])} has no {'height' if box[row, 2] > 0 else 'width'}"
+            if content.annotations["ignored"][start + row]:
+                message += ', and is marked "ignore": it is not trained on'
+                yield content.of_annotation(start + row, Kind.IGNORED_BOX, message)
+            else:
+                remedy = "correct it or drop the annotation"
+                yield content.of_annotation(start + row, Kind.BOX_WITHOUT_AREA, f"{message}; {remedy}")
+        for row in _where(out):
+            message = f"{_shown(box[row])} reaches {_how_far(beyond[row], tolerance)} the image"
+            yield content.of_annotation(start + row, Kind.BOX_OUT_OF_IMAGE, message)
+
+
+def image_lists(content: Content) -> Iterator[Defect]:
+    """LVIS's lists: what was verified to be absent from an image, and what is not boxed everywhere in it."""
+    yield from _unknown_in(content.negatives, content)
+    yield from _unknown_in(content.not_exhaustive, content)
+    known = (content.image_rows >= 0) & (content.category_rows >= 0)
+    present = Ids(_pairs(content, content.image_rows[known], content.category_rows[known]))
+    absent, partly = _known_pairs(content, content.negatives), _known_pairs(content, content.not_exhaustive)
+    listed_twice, boxed = Ids(absent).have(partly), present.have(partly)
+    for row, category in _unpaired(content, absent[present.have(absent)]):
+        message = f"neg_category_ids says that there is no {content.category_name(category)}, yet it has annotations"
+        yield content.of_image(row, Kind.CONTRADICTION, message, int(content.categories[category]))
+    for row, category in _unpaired(content, partly[listed_twice]):
+        message = f"both neg_category_ids and not_exhaustive_category_ids have {content.category_name(category)}"
+        yield content.of_image(row, Kind.CONTRADICTION, message, int(content.categories[category]))
+    for row, category in _unpaired(content, partly[~listed_twice & ~boxed]):
+        message = f"not_exhaustive_category_ids has {content.category_name(category)}, of which it has no annotation"
+        yield content.of_image(row, Kind.NOT_EXHAUSTIVE_WITHOUT_BOX, message, int(content.categories[category]))
+
+
+def empties(content: Content) -> Iterator[Defect]:
+    """Notes: what has no annotation."""
+    for row in _without(content.image_rows, content.image_ids):
+        yield content.of_image(row, Kind.EMPTY_IMAGE, "it has no annotations")
+    for row in _without(content.category_rows, content.category_ids):
+        yield content.of_category(row, Kind.EMPTY_CATEGORY, f"{content.category_name(row)} has no annotations")
+
+
+# ---- how ----
+
+
+def _where(mask: np.ndarray) -> list[int]:
+    return np.flatnonzero(mask).tolist()
+
+
+def _beyond(content: Content, box: np.ndarray, start: int) -> np.ndarray:
+    """(n, 4) how many pixels boxes go beyond the left, top, right and bottom edge; 0 where no size is known."""
+    rows = content.image_rows[start : start + len(box)]
+    x, y, w, h = box.T
+    beyond = np.zeros((len(box), 4))
+    if len(content.images):
+        width, height = content.images["width"][rows], content.images["height"][rows]
+        with np.errstate(invalid="ignore", over="ignore"):
+            beyond = np.stack([-x, -y, x + w - width, y + h - height], axis=1)
+        beyond[(rows < 0) | (width <= 0) | (height <= 0)] = 0
+    return beyond
+
+
+def _shown(box: np.ndarray) -> str:
+    x, y, w, h = (f"{number:.10g}" for number in box.tolist())
+    return f"box (x {x}, y {y}, w {w}, h {h})"
+
+
+def _how_far(beyond: np.ndarray, tolerance: float) -> str:
+    """"3.5 pixels left of and 20 pixels below"."""
+    words = ("left of", "above", "right of", "below")
+    return " and ".join(f"{far:.6g} pixels {word}" for far, word in zip(beyond.tolist(), words) if far > tolerance)
+
+
+def _without(rows: np.ndarray, ids: Ids) -> list[int]:
+    """The rows of `ids` that are not among `rows`; those that repeat an id are not asked for."""
+    empty = np.bincount(rows[rows >= 0], minlength=len(ids.sorted)) == 0
+    empty[ids.repeated()] = False
+    return _where(empty)
+
+
+def _pairs(content: Content, images: np.ndarray, categories: np.ndarray) -> np.ndarray:
+    """One number for each pair of rows, an image's and a category's."""
+    return images * max(len(content.categories), 1) + categories
+
+
+def _unpaired(content: Content, pairs: np.ndarray) -> Iterator[tuple[int, int]]:
+    """The rows that `_pairs` put together, each pair once."""
+    for pair in np.unique(pairs).tolist():
+        yield divmod(pair, max(len(content.categories), 1))
+
+
+def _known_pairs(content: Content, listed: ImageList) -> np.ndarray:
+    rows = content.category_ids.rows(listed.categories)
+    return _pairs(content, listed.images, rows)[rows >= 0]
+
+
+def _unknown_in(listed: ImageList, content: Content) -> Iterator[Defect]:
+    for place in _where(content.category_ids.rows(listed.categories) < 0):
+        number = int(listed.categories[place])
+        message = f"its {listed.name} has category {number}, which is not in the file"
+        yield content.of_image(int(listed.images[place]), Kind.UNKNOWN_CATEGORY_IN_LIST, message, number)
+
+
+CHECKS: tuple[Callable[[Content], Iterator[Defect]], ...] = (duplicates, unknown_references, image_lists, empties)

@@ -1,0 +1,54 @@
+"""Annotation files of your own: from the command line into the config, from the config into Detectron2's catalog."""
+
+import argparse
+import os
+
+from detectron2.config import CfgNode
+
+from dk_detr.data import register
+
+TRAIN, VAL = "own_train", "own_val"
+_OPTIONS = {
+    "TRAIN_JSON": ("--train-json", "FILE", "annotations of your own to train with, in COCO or LVIS format"),
+    "TRAIN_IMAGES": ("--train-images", "DIR", "the folder that their file names are below"),
+    "VAL_JSON": ("--val-json", "FILE", "annotations to evaluate with"),
+    "VAL_IMAGES": ("--val-images", "DIR", "the folder that their file names are below"),
+    "NOVEL": ("--novel", "A,B", "names that training must not see; default: those without a box in --train-json"),
+}  # key of DATASETS.OWN: option, what follows it, what for
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command line, for the keys of DATASETS.OWN."""
+    group = parser.add_argument_group("your own data (DATASETS.OWN; see configs/own_data/README.md)")
+    for option, metavar, help_text in _OPTIONS.values():
+        group.add_argument(option, metavar=metavar, help=help_text)
+
+
+def as_options(args: argparse.Namespace) -> list[str]:
+    """KEY VALUE pairs for the options that were given."""
+    given = {key: getattr(args, option[2:].replace("-", "_")) for key, (option, *_) in _OPTIONS.items()}
+    # In quotes: a category may be called "7", and yacs would take that for a number.
+    return [word for key, value in given.items() if value is not None for word in (f"DATASETS.OWN.{key}", repr(value))]
+
+
+def spelt(key: str) -> str:
+    """How errors call a key: by its option, too."""
+    return f"{_OPTIONS[key][0]}, DATASETS.OWN.{key}"
+
+
+def use_own_data(cfg: CfgNode) -> None:
+    """Where DATASETS.OWN names files: register them, train and evaluate with them, and with words of their own.
+
+    Nothing is read; `prepare_own_data` does that before it is needed.
+    """
+    own = cfg.DATASETS.OWN
+    if own.TRAIN_JSON:
+        register(TRAIN, own.TRAIN_JSON, own.TRAIN_IMAGES, "coco")
+        cfg.DATASETS.TRAIN = (TRAIN,)
+    if own.VAL_JSON:
+        register(VAL, own.VAL_JSON, own.VAL_IMAGES, "coco")
+    if (own.TRAIN_JSON or own.VAL_JSON) and VAL not in cfg.DATASETS.TEST:
+        cfg.DATASETS.TEST = (VAL,) if own.VAL_JSON else ()
+    if own.TRAIN_JSON or own.VAL_JSON:
+        cfg.MODEL.VOCABULARY.TEST = os.path.join(cfg.OUTPUT_DIR, "own_vocabulary.npz")
+        cfg.MODEL.VOCABULARY.TRAIN = ""

@@ -1,0 +1,167 @@
+"""The words of annotation files of your own: what the files say is compared, and what a run needs is built from it."""
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from dk_detr.data import load_coco_format, read_annotations, register
+from dk_detr.engine.own_data import TRAIN, VAL, spelt
+from dk_detr.engine.vocabulary import is_novel, split_names, write_once
+from dk_detr.language import novel_mask, save_vocabulary
+from dk_detr.structures import Vocabulary
+
+LOOKED_AT = 100  # images whose files must be there before training starts
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """An annotation file of your own, read.
+
+    Attributes:
+        path: of the file. folder: of the images. names: of its categories by ascending id. kind: "lvis" where it says
+            which categories were looked for, else "coco". with_boxes: names that have a box. marked: names that are
+            novel by LVIS's or OV-COCO's own marks.
+    """
+
+    path: str
+    folder: str
+    names: tuple[str, ...]
+    kind: str
+    with_boxes: frozenset[str]
+    marked: tuple[str, ...]
+
+
+def prepare_own_data(cfg: CfgNode, training: bool) -> None:
+    """Read what DATASETS.OWN names, refuse what cannot work, and build the vocabulary in OUTPUT_DIR if it is new.
+
+    Raises: FileNotFoundError, ValueError; each names the option and the way out.
+    """
+    own = cfg.DATASETS.OWN
+    if not (own.TRAIN_JSON or own.VAL_JSON):
+        _refuse_leftovers(own)
+        return
+    if training and not own.TRAIN_JSON:
+        raise ValueError(f"There is nothing to train with: name a file ({spelt('TRAIN_JSON')}), or add --eval-only.")
+    train = _read(own, "TRAIN", TRAIN) if own.TRAIN_JSON else None
+    val = _read(own, "VAL", VAL) if own.VAL_JSON else None
+    names, novel = own_words(train, val, split_names(own.NOVEL) if own.NOVEL else None)
+    for name, file in ((TRAIN, train), (VAL, val)):
+        if file:
+            register(name, file.path, file.folder, file.kind)
+    if comm.is_main_process():
+        logging.getLogger(__name__).info(_write_vocabulary(cfg, names, novel))
+    comm.synchronize()
+
+
+def _refuse_leftovers(own: CfgNode) -> None:
+    for key in ("NOVEL", "TRAIN_IMAGES", "VAL_IMAGES"):
+        if own[key]:
+            raise ValueError(f'"{own[key]}" ({spelt(key)}) belongs to annotations: name them ({spelt("TRAIN_JSON")}).')
+
+
+def _read(own: CfgNode, part: str, dataset: str) -> OwnFile:
+    path, folder = own[f"{part}_JSON"], own[f"{part}_IMAGES"]
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no annotation file {path} ({spelt(f'{part}_JSON')}).")
+    if not folder:
+        raise ValueError(f"Where are the images of {path}? Name their folder ({spelt(f'{part}_IMAGES')}).")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"There is no folder {folder} ({spelt(f'{part}_IMAGES')}).")
+    content = read_annotations(path, dataset)
+    names = _names(content["categories"], path)
+    for record in islice(load_coco_format(path, folder, dataset), LOOKED_AT):
+        if not os.path.isfile(record["file_name"]):
+            raise FileNotFoundError(
+                f"Image {record['file_name']} of {path} is not there. Is {folder} the folder that its file names are "
+                f"below ({spelt(f'{part}_IMAGES')})?"
+            )
+    kind = "lvis" if _is_federated(content) else "coco"
+    marked = tuple(category["name"] for category in content["categories"] if is_novel(category))
+    return OwnFile(path, folder, tuple(names.values()), kind, _with_boxes(content, names), marked)
+
+
+def _names(categories: list[dict[str, Any]], path: str) -> dict[int, str]:
+    """Names by ascending id."""
+    if not categories or not all(isinstance(c.get("name"), str) and "id" in c for c in categories):
+        raise ValueError(f"{path} lists no categories with id and name.")
+    names = {category["id"]: category["name"] for category in sorted(categories, key=lambda c: c["id"])}
+    repeated = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
+    if repeated:
+        raise ValueError(f'{path}: the name "{repeated[0]}" has several ids; rename or merge them.')
+    padded = [name for name in names.values() if not name.strip() or name != name.strip()]
+    if padded:
+        raise ValueError(f'{path}: category "{padded[0]}" has no name, or spaces around it; rename it.')
+    return names
+
+
+def _is_federated(content: dict[str, Any]) -> bool:
+    """Whether the file has what LVIS's protocol needs: frequencies, and which categories were looked for where."""
+    fields = {"neg_category_ids", "not_exhaustive_category_ids"}
+    return all("frequency" in c for c in content["categories"]) and all(fields <= i.keys() for i in content["images"])
+
+
+def _with_boxes(content: dict[str, Any], names: dict[int, str]) -> frozenset[str]:
+    return frozenset(names[i] for i in {box["category_id"] for box in content["annotations"]})
+
+
+def own_words(
+    train: OwnFile | None, val: OwnFile | None, novel: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """All words of a run, and the novel among them.
+
+    Args:
+        novel: as --novel says; None for the words without a box in the training file, or, where none is given, for
+            those that the file itself marks.
+
+    Raises: ValueError for a name of --novel that no file has, files with different categories, nothing to train on.
+    """
+    known, file = train or val, val or train
+    assert known and file  # the caller has read one
+    names = [*known.names, *(name for name in file.names if name not in known.names)]
+    unknown = [name for name in novel or () if name not in names]
+    if unknown:
+        raise ValueError(f'"{unknown[0]}" ({spelt("NOVEL")}) is no category; there are: {", ".join(names)}.')
+    if novel is None:
+        novel = [name for name in train.names if name not in train.with_boxes] if train else list(known.marked)
+    if train and val:
+        _refuse_other_categories(train, val, novel)
+    if train and not train.with_boxes - set(novel):
+        raise ValueError(f"No box of {train.path} is of a base category: there is nothing to train on.")
+    return names, list(novel)
+
+
+def _refuse_other_categories(train: OwnFile, val: OwnFile, novel: Sequence[str]) -> None:
+    """What is novel may be missing from the training file; all else must be in both."""
+    for name in val.names:
+        if name not in train.names and name not in novel:
+            raise ValueError(
+                f'{val.path} has a category "{name}", but {train.path} has not. Use the same categories in both, or '
+                f"say that training does not know it ({spelt('NOVEL')})."
+            )
+    for name in train.names:
+        if name not in val.names:
+            raise ValueError(
+                f'{train.path} has a category "{name}", but {val.path} has not. Use the same categories in both: those '
+                "without objects are listed, too."
+            )
+
+
+def _write_vocabulary(cfg: CfgNode, names: list[str], novel: list[str]) -> str:
+    path, clip = cfg.MODEL.VOCABULARY.TEST, cfg.MODEL.CLIP
+    if cfg.MODEL.DETR.CLASSIFIER.NAME == "Linear":  # reads the names alone; no CLIP is loaded for them
+        closed = Vocabulary(tuple(names), torch.eye(len(names)), novel_mask(names, novel), {"encoder": "none"})
+        save_vocabulary(closed, path)
+        return f"{path}: {closed.describe()}"
+    request = argparse.Namespace(
+        library=clip.LIBRARY, architecture=clip.ARCHITECTURE, weights=clip.WEIGHTS, embeddings=None,
+        prompt=cfg.MODEL.VOCABULARY.PROMPT, output=path,
+    )  # fmt: skip
+    return write_once(request, names, novel)

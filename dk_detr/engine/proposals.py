@@ -1,0 +1,51 @@
+"""What the first stage of a detector sees, for evaluators to score beside its detections."""
+
+from typing import Any
+
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from dk_detr.layers import to_xyxy
+from dk_detr.modeling import Proposals
+from dk_detr.modeling.queries.first_stage import FirstStage
+
+
+class WithProposals(nn.Module):
+    """A detector whose outputs carry "proposals" beside "instances": Instances with proposal_boxes (xyxy in pixels of
+    the output, clipped) and objectness_logits, the best first.
+
+    Raises: ValueError for a detector whose queries are no proposals.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(getattr(detector, "queries", None), Proposals):
+            raise ValueError(  # noqa: TRY004  it is a matter of the config
+                'TEST.ALSO_RECALL_OF "proposals" needs MODEL.DETR.QUERIES "Proposals" or "Mixed": others propose none.'
+            )
+        self.detector = detector
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Detect, and keep what the first stage said on the way."""
+        seen: list[FirstStage] = []
+        queries: Any = self.detector.queries
+        hook = queries.register_forward_hook(lambda _, __, first_stage: seen.append(first_stage))
+        try:
+            outputs = self.detector(batched_inputs)
+        finally:
+            hook.remove()
+        return [
+            {**output, "proposals": _proposals(seen[0], number, output["instances"].image_size)}
+            for number, output in enumerate(outputs)
+        ]
+
+
+def _proposals(first_stage: FirstStage, number: int, size: tuple[int, int]) -> Instances:
+    height, width = size
+    references = first_stage.group.reference
+    assert references is not None and first_stage.objectness is not None
+    boxes_norm = to_xyxy(references[number].float())
+    boxes = Boxes(boxes_norm * boxes_norm.new_tensor([width, height, width, height]))
+    boxes.clip(size)
+    objectness = first_stage.objectness[number]
+    return Instances(size, proposal_boxes=boxes, objectness_logits=objectness)[objectness.isfinite()]

@@ -1,0 +1,42 @@
+"""What tools/score.py does."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dk_detr.data.ov_coco import NOVEL
+from dk_detr.engine.setup import one_clear_error
+from dk_detr.engine.vocabulary import split_names
+from dk_detr.evaluation import score_file
+from dk_detr.structures import write_whole
+
+NOVEL_OF_PROTOCOL = {"ov-coco": tuple(NOVEL)}  # where it is not in the annotation file
+
+
+def main(args: argparse.Namespace) -> None:
+    """Score, print, write."""
+    with one_clear_error():
+        novel = split_names(args.novel) if args.novel is not None else NOVEL_OF_PROTOCOL.get(args.protocol)
+        with _printed("dk_detr.evaluation"):
+            results = score_file(
+                args.annotations, args.results, args.protocol, novel, iou_type=args.iou_type, output_dir=args.tables
+            )
+        if args.json:
+            write_whole(args.json, json.dumps(results, indent=2))
+
+
+@contextmanager
+def _printed(name: str) -> Iterator[None]:
+    """What a logger says is printed as it is: the tables are the answer, not a log."""
+    logger, handler = logging.getLogger(name), logging.StreamHandler(sys.stdout)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

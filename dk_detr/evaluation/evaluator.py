@@ -1,0 +1,182 @@
+"""Scores an open-vocabulary detector on a data set, in Detectron2's evaluator protocol."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
+
+from dk_detr.evaluation.detections import Detections
+from dk_detr.evaluation.ground_truth import read_ground_truth
+from dk_detr.evaluation.protocols import choose_protocol
+from dk_detr.evaluation.results import ImageDetections, gather, write_results
+from dk_detr.evaluation.scoring import base_and_novel, match_names, recall, score
+from dk_detr.evaluation.tables import category_rows, summary, write_category_tables
+
+logger = logging.getLogger(__name__)
+
+PROPOSALS = "proposals"
+
+
+def results_file(kind: str) -> str:
+    """The name of the file that holds every detection, in the format of COCO's and LVIS's results."""
+    return f"{kind}_results.json"
+
+
+def build_evaluator(
+    kind: str,
+    annotation_file: str,
+    names: Sequence[str],
+    novel: Collection[str] = (),
+    groups: Mapping[str, Collection[str]] | None = None,
+    output_dir: str = "",
+    max_detections: int = 300,
+) -> OpenVocabularyEvaluator:
+    """The evaluator of a data set whose `evaluator_type` is `kind`, one of `PROTOCOLS`; see the class."""
+    return OpenVocabularyEvaluator(kind, annotation_file, names, novel, groups, output_dir, max_detections)
+
+
+class OpenVocabularyEvaluator(DatasetEvaluator):
+    """The metrics of a benchmark for a vocabulary with base and novel names; see `protocols.py` for the rules.
+
+    Images of the annotation file that were never predicted count as images without detections. Novel is what the
+    caller's set of names says; that rare = novel is only the convention of OV-LVIS.
+
+    Args:
+        kind: of PROTOCOLS. annotation_file: COCO or LVIS v1 JSON.
+        names: the categories in the order in which `pred_classes` counts; the same set as in the annotation file.
+        novel: the names that training never saw; all others are base.
+        groups: further named sets of names; each adds `AP-<group>`, `AP50-<group>`, `AR@100-<group>`.
+        output_dir: where `<kind>_results.json`, `<kind>_categories.csv` and `.md` go; empty writes nothing.
+        max_detections: of an image over all categories, for LVIS; other benchmarks have limits of their own.
+
+    Raises: ValueError if names and annotation file disagree, a group holds an unknown name, or the file is not one for
+        this benchmark.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        annotation_file: str,
+        names: Sequence[str],
+        novel: Collection[str] = (),
+        groups: Mapping[str, Collection[str]] | None = None,
+        output_dir: str = "",
+        max_detections: int = 300,
+    ) -> None:
+        self._kind, self._protocol = kind, choose_protocol(kind, max_detections)
+        self._ground_truth = read_ground_truth(annotation_file)
+        self._protocol.check(self._ground_truth)
+        self._category_of_class = np.array(match_names(names, self._ground_truth), dtype=np.int64)
+        self._groups = base_and_novel(self._ground_truth, novel, groups)
+        self._output_dir = output_dir
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all predictions."""
+        self._predictions: list[ImageDetections] = []
+        self._proposals: list[ImageDetections] = []
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Instances]]) -> None:
+        """Take one batch: `inputs` carry "image_id", `outputs` carry "instances" in the frame of the original image,
+        and, where the recall of the first stage is wanted, "proposals" (proposal_boxes, objectness_logits).
+
+        Raises: ValueError for an unknown image id, a class without a name, a box or score that is not finite.
+        """
+        for image, output in zip(inputs, outputs):
+            detections = _detections(int(image["image_id"]), output["instances"])
+            self._check(detections)
+            self._predictions.append(detections)
+            if PROPOSALS in output:
+                self._proposals.append(_proposals(int(image["image_id"]), output[PROPOSALS]))
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
+        """Gather the predictions of all processes and score them on the main one.
+
+        Returns: {"bbox": {metric: points}}, nan for groups without ground truth, and the recall of the first stage
+            under "proposals" where there are any; None on all but the main process.
+        """
+        comm.synchronize()
+        gathered = comm.gather((self._predictions, self._proposals), dst=0)
+        if not comm.is_main_process():
+            return None
+        predictions = self._one_per_image(itertools.chain(*(found for found, _ in gathered)))
+        proposals = list(_first_of_each(itertools.chain(*(found for _, found in gathered))).values())
+        found = gather(self._ground_truth, predictions, self._category_of_class)
+        result = OrderedDict(bbox=self._score(predictions, found))
+        if proposals:
+            boxes = gather(self._ground_truth, proposals, self._category_of_class)
+            result[PROPOSALS] = recall(self._protocol, self._ground_truth, boxes, self._groups)
+            logger.info("Class-agnostic recall of the first stage: %s", _in_line(result[PROPOSALS]))
+        return result
+
+    def _score(self, predictions: list[ImageDetections], found: Detections) -> dict[str, float]:
+        truth, folder = self._ground_truth, Path(self._output_dir)
+        if self._output_dir:  # before scoring, so that no failure there costs the detections
+            ids = truth.category_ids[self._category_of_class].tolist()
+            write_results(folder / results_file(self._kind), predictions, ids)
+        scored = score(self._protocol, truth, found, self._groups)
+        if self._output_dir:
+            rows = category_rows(self._protocol, truth, found, scored, set(self._groups["novel"]))
+            write_category_tables(rows, folder / f"{self._kind}_categories.csv")
+        logger.info("%s", summary(self._protocol, truth, scored, self._groups, "bbox"))
+        return scored.metrics
+
+    def _check(self, detections: ImageDetections) -> None:
+        where, num_names = f"Image {detections.image_id}", len(self._category_of_class)
+        if detections.image_id not in self._ground_truth.images:
+            raise ValueError(f"{where} was predicted, but {self._ground_truth.file} has no such image id.")
+        if len(detections.classes) and detections.classes.max() >= num_names:
+            raise ValueError(f"{where}: pred_classes has {detections.classes.max()}, but there are {num_names} names.")
+        if not (np.isfinite(detections.boxes_xyxy_abs).all() and np.isfinite(detections.scores).all()):
+            raise ValueError(f"{where}: a predicted box or score is not finite; the weights are probably broken.")
+
+    def _one_per_image(self, predictions: Iterable[ImageDetections]) -> list[ImageDetections]:
+        """Drop repetitions (samplers may pad with images already seen) and say what is missing."""
+        predictions = list(predictions)
+        first = _first_of_each(predictions)
+        if len(first) < len(predictions):
+            logger.warning("%d images were predicted more than once; the first counts.", len(predictions) - len(first))
+        total = len(self._ground_truth.image_ids)
+        if len(first) < total:
+            logger.warning("%d of %d images in %s were never predicted: their objects count as missed.",
+                           total - len(first), total, self._ground_truth.file)  # fmt: skip
+        return [first[image_id] for image_id in sorted(first)]
+
+
+def _first_of_each(predictions: Iterable[ImageDetections]) -> dict[int, ImageDetections]:
+    first: dict[int, ImageDetections] = {}
+    for image in predictions:
+        first.setdefault(image.image_id, image)
+    return first
+
+
+def _detections(image_id: int, instances: Instances) -> ImageDetections:
+    boxes, scores, classes = instances.pred_boxes, instances.scores, instances.pred_classes
+    return ImageDetections(image_id, _boxes(boxes), _array(scores.float()), _array(classes))
+
+
+def _proposals(image_id: int, instances: Instances) -> ImageDetections:
+    """Boxes without a class are detections of the first one: recall does not ask."""
+    scores = _array(instances.objectness_logits.float())
+    return ImageDetections(image_id, _boxes(instances.proposal_boxes), scores, np.zeros(len(scores), dtype=np.int64))
+
+
+def _boxes(boxes: Boxes) -> np.ndarray:
+    return _array(boxes.tensor.float())
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy()
+
+
+def _in_line(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {points:.2f}" for name, points in metrics.items())

@@ -1,0 +1,100 @@
+"""Files of results: a list of {"image_id", "category_id", "score", "bbox" or "segmentation"}, as COCO and LVIS have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dk_detr.evaluation.detections import Detections
+from dk_detr.evaluation.ground_truth import GroundTruth, Row, index_of, read_json, read_regions
+from dk_detr.structures import whole_file
+
+RESULT_KEYS = ("image_id", "category_id", "score")
+
+
+class ImageDetections(NamedTuple):
+    """The detections of one image as small arrays: cheap to keep for a whole data set and to send between processes."""
+
+    image_id: int
+    boxes_xyxy_abs: np.ndarray  # (N, 4)
+    scores: np.ndarray  # (N,)
+    classes: np.ndarray  # (N,), index into the evaluator's names
+
+
+def read_results(path: str, ground_truth: GroundTruth, iou_type: str = "bbox") -> Detections:
+    """Read a file of results.
+
+    Raises: FileNotFoundError; ValueError for a file that is cut short or no list, and for a result of an unknown image
+        or category, without score, or without the box or mask that is to be scored.
+    """
+    rows = read_json(path, "file of results")
+    if not isinstance(rows, list):
+        kind = type(rows).__name__
+        raise ValueError(f"{path} holds a {kind}; results are a list of detections.")  # noqa: TRY004  a user's mistake
+    _check_keys(rows, path)
+    image = index_of(ground_truth.image_ids, [row["image_id"] for row in rows])
+    category = index_of(ground_truth.category_ids, [row["category_id"] for row in rows])
+    for kind, index in (("image", image), ("category", category)):
+        if (index < 0).any():
+            number = int(np.argmin(index))
+            raise ValueError(
+                f"{path}, result {number}: {ground_truth.file} has no {kind} {rows[number][f'{kind}_id']}. "
+                "Were they predicted for another annotation file?"
+            )
+    numbers = {id(row): number for number, row in enumerate(rows)}
+    found = read_regions(rows, image, ground_truth.sizes, iou_type, lambda row: f"{path}, result {numbers[id(row)]}")
+    score = np.array([row["score"] for row in rows], dtype=np.float64)
+    if not np.isfinite(score).all():
+        raise ValueError(f"{path}, result {int(np.argmin(np.isfinite(score)))}: its score is not finite.")
+    return Detections(image, category, score, found)
+
+
+def _check_keys(rows: Sequence[Any], path: str) -> None:
+    for number, row in enumerate(rows):
+        lacking = [key for key in RESULT_KEYS if not (isinstance(row, dict) and isinstance(row.get(key), int | float))]
+        if lacking:
+            raise ValueError(f'{path}, result {number} has no number "{lacking[0]}": {row!r:.80}.')
+
+
+def gather(
+    ground_truth: GroundTruth, predictions: Sequence[ImageDetections], category_of_class: np.ndarray
+) -> Detections:
+    """The detections of many images as columns.
+
+    Args:
+        category_of_class: (K,) the category index of each class.
+    """
+    counts = [len(image.scores) for image in predictions]
+    image = np.repeat(index_of(ground_truth.image_ids, [image.image_id for image in predictions]), counts)
+    classes = np.concatenate([np.empty(0, np.int64), *(image.classes for image in predictions)])
+    scores = np.concatenate([np.empty(0), *(image.scores for image in predictions)])
+    boxes_xywh_abs = np.concatenate([np.empty((0, 4)), *(image.boxes_xyxy_abs for image in predictions)])
+    boxes_xywh_abs[:, 2:] -= boxes_xywh_abs[:, :2]
+    return Detections(image, category_of_class[classes], scores, boxes_xywh_abs)
+
+
+def write_results(path: Path, predictions: Iterable[ImageDetections], category_ids: Sequence[int]) -> None:
+    """Write a file of results, image by image: in one piece it would take more memory than everything else.
+
+    Args:
+        category_ids: of each class.
+    """
+    with whole_file(path) as part, open(part, "w", encoding="utf-8") as file:
+        separator = "["
+        for image in predictions:
+            for row in _rows(image, category_ids):
+                file.write(f"{separator}{json.dumps(row)}")
+                separator = ",\n"
+        file.write("]\n" if separator != "[" else "[]\n")
+
+
+def _rows(image: ImageDetections, category_ids: Sequence[int]) -> Iterable[Row]:
+    boxes_xywh_abs = image.boxes_xyxy_abs.astype(np.float64)
+    boxes_xywh_abs[:, 2:] -= boxes_xywh_abs[:, :2]
+    columns = zip(image.classes.tolist(), boxes_xywh_abs.tolist(), image.scores.tolist())
+    for label, box, score in columns:
+        yield {"image_id": image.image_id, "category_id": category_ids[label], "bbox": box, "score": score}

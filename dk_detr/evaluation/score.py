@@ -1,0 +1,58 @@
+"""Scores a file of results against an annotation file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from dk_detr.evaluation.ground_truth import read_ground_truth
+from dk_detr.evaluation.protocols import choose_protocol
+from dk_detr.evaluation.results import read_results
+from dk_detr.evaluation.scoring import base_and_novel, score
+from dk_detr.evaluation.tables import category_rows, summary, write_category_tables
+
+logger = logging.getLogger(__name__)
+
+IOU_TYPES = ("bbox", "segm")
+USUAL_LIMIT = 300  # detections of an image, where fixed AP says nothing that AP does not
+
+
+def score_file(
+    annotations: str,
+    results: str,
+    protocol: str,
+    novel: Collection[str] | None = None,
+    groups: Mapping[str, Collection[str]] | None = None,
+    iou_type: str = "bbox",
+    output_dir: str = "",
+) -> dict[str, dict[str, float]]:
+    """Score what any detector found.
+
+    Args:
+        annotations: JSON in COCO's or LVIS v1's format. results: JSON, a list of detections, with "bbox" (xywh in
+            pixels) or "segmentation" (run-length encoding or polygons). protocol: of `PROTOCOLS`.
+        novel: names that training never saw; None takes the rare ones of LVIS and none of the others.
+        groups: further named sets of names. iou_type: what is compared, "bbox" or "segm".
+        output_dir: where `<protocol>_categories.csv` and `.md` go; empty writes nothing.
+
+    Returns: {iou_type: {metric: points}}, nan where there is no ground truth.
+    Raises: FileNotFoundError; ValueError naming what in which file is wrong.
+    """
+    rules = choose_protocol(protocol)
+    if iou_type not in IOU_TYPES:
+        raise ValueError(f'There is no IoU type "{iou_type}"; choose one of {", ".join(IOU_TYPES)}.')
+    truth = read_ground_truth(annotations, iou_type)
+    rules.check(truth)
+    chosen = base_and_novel(truth, rules.novel(truth) if novel is None else novel, groups)
+    found = read_results(results, truth, iou_type)
+    if rules.beside() and len(found) and np.bincount(found.image).max() <= USUAL_LIMIT:
+        logger.warning("%s has at most %d detections of an image; fixed AP asks for all.", results, USUAL_LIMIT)
+    scored = score(rules, truth, found, chosen)
+    if output_dir:
+        rows = category_rows(rules, truth, found, scored, set(chosen["novel"]))
+        write_category_tables(rows, Path(output_dir) / f"{protocol}_categories.csv")
+    logger.info("%s", summary(rules, truth, scored, chosen, iou_type))
+    return {iou_type: scored.metrics}

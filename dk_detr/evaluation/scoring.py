@@ -1,0 +1,72 @@
+"""Scores detections by a protocol: its own metrics, those of groups of categories, and class-agnostic recall."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from dk_detr.evaluation.detections import Detections
+from dk_detr.evaluation.ground_truth import GroundTruth
+from dk_detr.evaluation.protocols import COCO, Groups, Scores
+from dk_detr.evaluation.recall import class_agnostic_recall
+
+
+class Scored(NamedTuple):
+    """What an evaluation says: metrics in points, nan without objects; and the scores of each category."""
+
+    metrics: dict[str, float]
+    scores: Scores
+
+
+def score(protocol: COCO, ground_truth: GroundTruth, found: Detections, groups: Groups) -> Scored:
+    """All metrics of a protocol: "AP", "AP50-novel", "AR@100-base" …
+
+    Args:
+        groups: category indices by name.
+    """
+    scores = protocol.score(ground_truth, found)
+    metrics = protocol.metrics(ground_truth, scores) | protocol.group_metrics(scores, groups)
+    for suffix, other in protocol.beside().items():
+        others = other.score(ground_truth, found)
+        theirs = other.metrics(ground_truth, others) | other.group_metrics(others, groups)
+        metrics |= {f"{name}{suffix}": points for name, points in theirs.items()}
+    return Scored(metrics | recall(protocol, ground_truth, found, groups), scores)
+
+
+def recall(protocol: COCO, ground_truth: GroundTruth, found: Detections, groups: Groups) -> dict[str, float]:
+    """Class-agnostic recall over COCO's thresholds, of what the protocol wants found."""
+    ignored, crowd = protocol.ignored(ground_truth), protocol.crowd(ground_truth)
+    return class_agnostic_recall(found, ground_truth.objects, ignored, crowd, groups, COCO.thresholds)
+
+
+def base_and_novel(
+    ground_truth: GroundTruth, novel: Collection[str], others: Mapping[str, Collection[str]] | None = None
+) -> dict[str, list[int]]:
+    """Groups of categories: base, novel, and others. Raises ValueError for a name that is no category."""
+    base = [name for name in ground_truth.names if name not in set(novel)]
+    groups = {"base": base, "novel": novel, **(others or {})}
+    index = {name: i for i, name in enumerate(ground_truth.names)}
+    for group, members in groups.items():
+        require_known(members, index, f'Group "{group}"', ground_truth.file)
+    return {group: [index[name] for name in sorted(members)] for group, members in groups.items()}
+
+
+def match_names(names: Sequence[str], ground_truth: GroundTruth) -> list[int]:
+    """The category index of every prediction name. Raises ValueError where the two do not hold the same names."""
+    for what, given in (("Prediction name", names), (f"{ground_truth.file}: category name", ground_truth.names)):
+        repeated = [name for name, times in Counter(given).items() if times > 1]
+        if repeated:
+            raise ValueError(f'{what} "{repeated[0]}" occurs more than once.')
+    index = {name: i for i, name in enumerate(ground_truth.names)}
+    require_known(names, index, f"The {len(names)} prediction names", ground_truth.file)
+    require_known(index, set(names), f"The {len(index)} categories of {ground_truth.file}", "the prediction names")
+    return [index[name] for name in names]
+
+
+def require_known(names: Iterable[str], known: Collection[str], what: str, where: str) -> None:
+    """Raises ValueError naming the first names that are not known."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        first = ", ".join(f'"{name}"' for name in unknown[:3])
+        raise ValueError(f"{what}: {len(unknown)} not in {where}; the first: {first}.")

@@ -1,0 +1,128 @@
+"""Evaluation on several data sets, each with its own words; wrong words are refused before anything starts."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from dk_detr.data import register
+from dk_detr.engine.trainer import read_results
+from dk_detr.language import save_vocabulary
+from tests.run_fixtures import NAMES, World, words, write_json
+
+OTHER = ("thing_b", "thing_a", "thing_c")  # the same boxes under other names, in another order
+
+
+@pytest.fixture
+def other(world: World, tmp_path: Path) -> str:
+    """A data set with other names, scored by COCO's rules; the name that the vocabulary file is given for."""
+    content = json.loads((world.root / "mini_lvis/annotations/mini_lvis_val.json").read_text())
+    for row, name in zip(content["categories"], OTHER):
+        row["name"] = name
+        del row["frequency"]
+    json_file = write_json(tmp_path / "other.json", content)
+    register("other_val", json_file, str(world.root / "mini_lvis"), "coco")
+    yield "other_val"
+    DatasetCatalog.remove("other_val")
+    MetadataCatalog.remove("other_val")
+
+
+def two_sets(path: Path) -> dict[str, Any]:
+    """Options for both data sets, the second with words of its own."""
+    return {
+        "DATASETS__TEST": ("mini_lvis_val", "other_val"),
+        "MODEL__VOCABULARY__OF_DATASETS": [f"other_val={path}"],
+        "SOLVER__MAX_ITER": 1,
+        "SOLVER__WARMUP_ITERS": 0,
+    }
+
+
+def saved(path: Path, *names: str, **more: Any) -> Path:
+    save_vocabulary(words(names, **more), str(path))
+    return path
+
+
+def error_of(world: World, output: Path, capsys: pytest.CaptureFixture[str], **options: Any) -> str:
+    """What training says that does not start."""
+    with pytest.raises(SystemExit):
+        world.train(output, **options)
+    assert not (output / "metrics.json").exists() and not list(output.glob("*.pth"))
+    return capsys.readouterr().err
+
+
+def test_each_test_set_has_its_own_words_rules_and_files(world: World, other: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "other.npz", *sorted(OTHER), "never_asked_for", novel=("thing_a",))
+    output = world.train(tmp_path / "run", **two_sets(path))
+    results = (read_results(str(output)) or {})["results"]
+    assert "APr" in results["mini_lvis_val"]["bbox"] and "APr" not in results["other_val"]["bbox"]
+    for name, kind in (("mini_lvis_val", "lvis"), ("other_val", "coco")):
+        folder = output / "inference" / name
+        assert {file.name for file in folder.iterdir()} == {
+            f"{kind}_results.json", f"{kind}_categories.csv", f"{kind}_categories.md"
+        }  # fmt: skip
+        rows = (folder / f"{kind}_categories.csv").read_text().splitlines()[1:]
+        assert [row.split(",")[0] for row in rows] == list(NAMES if kind == "lvis" else OTHER)
+    curves = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    assert any("other_val/bbox/AP50-novel" in line for line in curves)
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "message"),
+    [
+        (("thing_a", "thing_b"), {}, 'lacks 1 of 3 names; the first unknown: "thing_c"'),
+        (("a", "b", "c"), {}, 'lacks 3 of 3 names; the first unknown: "thing_b", "thing_a", "thing_c"'),
+        (OTHER, {"width": 8}, "text embeddings of width 16; the vocabulary (3 names"),
+    ],
+)
+def test_wrong_words_are_refused_before_training_starts(
+    world: World, other: str, tmp_path: Path, capsys, names, more, message
+) -> None:
+    path = saved(tmp_path / "wrong.npz", *names, **{"novel": (), **more})
+    error = error_of(world, tmp_path / "run", capsys, **two_sets(path))
+    assert error.startswith("error: DATASETS.TEST other_val: ") and message in error
+
+
+def test_words_of_the_default_vocabulary_that_are_not_those_of_a_test_set_are_refused(
+    world: World, other: str, tmp_path: Path, capsys
+) -> None:
+    error = error_of(world, tmp_path / "run", capsys, DATASETS__TEST=("mini_lvis_val", "other_val"))
+    assert "DATASETS.TEST other_val: The vocabulary (3 names, 1 novel" in error and "lacks 3 of 3 names" in error
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("words.npz", 'holds "words.npz"; wanted "name=file"'),
+        ("coco_2017_val=words.npz", "names coco_2017_val, which is not in DATASETS.TEST (mini_lvis_val)"),
+        ("mini_lvis_val=nowhere.npz", "There is no vocabulary nowhere.npz"),
+    ],
+)
+def test_a_wrong_entry_of_the_list_is_named(world: World, tmp_path: Path, capsys, entry, message) -> None:
+    options = {"DATASETS__TEST": ("mini_lvis_val",), "MODEL__VOCABULARY__OF_DATASETS": [entry]}
+    assert message in error_of(world, tmp_path / "run", capsys, **options)
+
+
+def test_the_recall_of_the_first_stage_is_reported_if_asked_for(world: World, tmp_path: Path, capsys) -> None:
+    options = {"SOLVER__MAX_ITER": 1, "SOLVER__WARMUP_ITERS": 0, "TEST__ALSO_RECALL_OF": ["proposals"]}
+    output = world.train(tmp_path / "run", **options)
+    results = (read_results(str(output)) or {})["results"]
+    assert set(results["proposals"]) == {f"AR@{n}{group}" for n in (100, 300) for group in ("", "-base", "-novel")}
+    assert all(0 <= points <= 100 for points in results["proposals"].values())
+    options |= {"TEST__ALSO_RECALL_OF": ["queries"], "MODEL__WEIGHTS": output / "model_final.pth"}
+    with pytest.raises(SystemExit):
+        world.train(tmp_path / "again", eval_only=True, **options)
+    assert 'TEST.ALSO_RECALL_OF holds "queries"; it may hold "proposals"' in capsys.readouterr().err
+
+
+def test_evaluation_during_training_leaves_base_and_novel_for_the_curves(world: World, tmp_path: Path) -> None:
+    options = {"SOLVER__MAX_ITER": 2, "SOLVER__WARMUP_ITERS": 0, "TEST__EVAL_PERIOD": 1}
+    output = world.train(tmp_path / "run", **options)
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    evaluated = [line for line in lines if "bbox/AP50-novel" in line]
+    assert len(evaluated) >= 1
+    for line in evaluated:
+        assert {"bbox/AP", "bbox/AP50-base", "bbox/APr", "bbox/AR@100-novel"} <= set(line)
+        assert not math.isnan(line["bbox/AP50-novel"])

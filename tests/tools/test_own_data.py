@@ -1,0 +1,305 @@
+"""Training on annotation files of one's own: what follows from them, what is refused, the tutorial as it stands."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detectron2.data import MetadataCatalog
+
+from dk_detr.engine import vocabulary
+from dk_detr.engine.own_data import TRAIN, VAL
+from dk_detr.engine.trainer import read_results
+from dk_detr.language import load_vocabulary
+from tests.run_fixtures import CLIP, MINI, NAMES, REPOSITORY, SHRUNK, draw_images, own_log_handlers, write_json
+
+TOOL = "train_net.py"
+TUTORIAL = REPOSITORY / "configs" / "own_data" / "README.md"
+Content = dict[str, Any]
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder: my_data/all.json in COCO's format, its images, and this project's configs beside it."""
+    content = draw_images(tmp_path / "my_data" / "images")
+    for image in content["images"]:
+        image["file_name"] = Path(image["file_name"]).name
+        del image["neg_category_ids"], image["not_exhaustive_category_ids"]
+    for category in content["categories"]:
+        del category["frequency"]
+    for part in ("all", "train", "val"):
+        write_json(tmp_path / f"my_data/{part}.json", content)
+    write_json(tmp_path / "clip.json", CLIP)
+    (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(vocabulary, "load_clip", CountedLoads())
+    with own_log_handlers():
+        yield tmp_path
+
+
+class CountedLoads:
+    """Loads CLIP, and remembers how often."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.load = vocabulary.load_clip
+
+    def __call__(self, *args: Any) -> Any:
+        self.count += 1
+        return self.load(*args)
+
+
+def loads() -> int:
+    return vocabulary.load_clip.count  # type: ignore[attr-defined, no-any-return]
+
+
+def shrunk(**more: Any) -> list[str]:
+    """KEY VALUE pairs; "__" for the dots of a key."""
+    keys = {
+        **SHRUNK, "MODEL.CLIP.ARCHITECTURE": "clip.json", "MODEL.VOCABULARY.PROMPT": "name", "SOLVER.MAX_ITER": 1,
+        "SOLVER.STEPS": (), "SOLVER.WARMUP_ITERS": 0, "TEST.EVAL_PERIOD": 0,
+    }  # fmt: skip
+    keys |= {key.replace("__", "."): value for key, value in more.items()}
+    return [str(word) for pair in keys.items() for word in pair]
+
+
+OPTIONS = {
+    "--train-json": "my_data/train.json",
+    "--train-images": "my_data/images",
+    "--val-json": "my_data/val.json",
+    "--val-images": "my_data/images",
+}
+
+
+@pytest.fixture
+def train(mine: Path, run_tool: Callable[..., int]) -> Callable[..., int]:
+    """Trains one iteration with `OPTIONS` and others; an option that is None is left out. Returns the exit status."""
+
+    def run(*flags: str, novel: str | None = None, options: dict[str, str | None] | None = None, **more: Any) -> int:
+        given = {**OPTIONS, "--novel": novel, **(options or {})}
+        words = [word for option, value in given.items() if value is not None for word in (option, value)]
+        more = {"OUTPUT_DIR": "run", "DATASETS__TEST": (), **more} if "--evaluate" not in flags else more
+        flags = tuple(flag for flag in flags if flag != "--evaluate")
+        return run_tool(TOOL, "--config-file", MINI, *flags, *words, *shrunk(**{"OUTPUT_DIR": "run", **more}))
+
+    return run
+
+
+def change(path: str, edit: Callable[[Content], object]) -> None:
+    content = json.loads(Path(path).read_text())
+    edit(content)
+    Path(path).write_text(json.dumps(content))
+
+
+# ---- what follows from the files ----
+
+
+def test_words_and_number_of_classes_follow_from_the_file(train: Callable[..., int]) -> None:
+    assert train() == 0
+    words = load_vocabulary("run/own_vocabulary.npz")
+    assert words.names == NAMES and words.novel_names == ()
+    assert "3 names, 0 novel" in Path("run/log.txt").read_text()
+
+
+def test_novel_names_are_hidden_from_training(train: Callable[..., int]) -> None:
+    assert train(novel="blue_box, green_box") == 0
+    assert load_vocabulary("run/own_vocabulary.npz").novel_names == NAMES[1:]
+
+
+def test_names_without_a_box_in_training_are_novel_where_none_are_named(train: Callable[..., int]) -> None:
+    def drop_blue(content: Content) -> None:
+        content["annotations"] = [box for box in content["annotations"] if box["category_id"] != 3]
+
+    change("my_data/train.json", drop_blue)
+    assert train() == 0
+    assert load_vocabulary("run/own_vocabulary.npz").novel_names == ("blue_box",)
+
+
+def test_a_novel_category_need_not_be_in_the_training_file(train: Callable[..., int]) -> None:
+    def forget_red(content: Content) -> None:
+        content["annotations"] = [box for box in content["annotations"] if box["category_id"] != 1]
+        content["categories"] = content["categories"][1:]
+
+    change("my_data/train.json", forget_red)
+    assert train(novel="red_box") == 0
+    words = load_vocabulary("run/own_vocabulary.npz")
+    assert set(words.names) == set(NAMES) and words.novel_names == ("red_box",)
+
+
+def test_it_trains_evaluates_and_evaluates_again(train: Callable[..., int]) -> None:
+    assert train("--evaluate", novel="blue_box") == 0
+    results = read_results("run")
+    assert results is not None and results["iteration"] == 1
+    assert train("--evaluate", "--eval-only", novel="blue_box", MODEL__WEIGHTS="run/model_final.pth") == 0
+    assert read_results("run") == results
+
+
+def test_a_plain_file_is_scored_as_coco_and_one_with_lvis_fields_as_lvis(train: Callable[..., int]) -> None:
+    def make_lvis(content: Content) -> None:
+        for image in content["images"]:
+            image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+        for category in content["categories"]:
+            category["frequency"] = "c"
+
+    change("my_data/val.json", make_lvis)
+    assert train() == 0
+    assert MetadataCatalog.get(TRAIN).evaluator_type == "coco"
+    assert MetadataCatalog.get(VAL).evaluator_type == "lvis"
+
+
+def test_the_keys_of_a_config_do_the_same_as_the_options(mine: Path, run_tool: Callable[..., int]) -> None:
+    keys = {f"DATASETS.OWN.{option[2:].replace('-', '_').upper()}": value for option, value in OPTIONS.items()}
+    own = "".join(f"    {key.split('.')[-1]}: {value}\n" for key, value in keys.items())
+    Path("mine.yaml").write_text(f"_BASE_: {MINI}\nDATASETS:\n  OWN:\n{own}    NOVEL: red_box\n")
+    assert run_tool(TOOL, "--config-file", "mine.yaml", *shrunk(OUTPUT_DIR="run")) == 0
+    assert load_vocabulary("run/own_vocabulary.npz").novel_names == ("red_box",)
+
+
+def test_a_category_may_be_called_7(train: Callable[..., int]) -> None:
+    for part in ("train", "val"):
+        change(f"my_data/{part}.json", lambda content: content["categories"][0].update(name="7"))
+    assert train(novel="7") == 0
+    assert load_vocabulary("run/own_vocabulary.npz").novel_names == ("7",)
+
+
+def test_a_detector_that_knows_a_fixed_list_needs_no_clip(mine: Path, run_tool: Callable[..., int]) -> None:
+    config = str(REPOSITORY / "configs/deformable_detr_R50.yaml")
+    words = [word for pair in OPTIONS.items() for word in pair]
+    options = shrunk(OUTPUT_DIR="run", MODEL__CLIP__ARCHITECTURE="nothing", INPUT__MAX_SIZE_TRAIN=64)
+    assert run_tool(TOOL, "--config-file", config, *words, *options) == 0
+    assert loads() == 0 and read_results("run") is not None
+
+
+# ---- the vocabulary is built once ----
+
+
+def test_the_vocabulary_is_not_built_again_while_nothing_changes(train: Callable[..., int]) -> None:
+    train()
+    first = Path("run/own_vocabulary.npz").stat().st_mtime_ns
+    train()
+    assert loads() == 1 and Path("run/own_vocabulary.npz").stat().st_mtime_ns == first
+
+
+@pytest.mark.parametrize("other", [{"novel": "red_box"}, {"MODEL__VOCABULARY__PROMPT": "single"}])
+def test_the_vocabulary_is_built_anew_when_something_changes(other: dict[str, str], train: Callable[..., int]) -> None:
+    train()
+    train(**other)
+    assert loads() == 2
+
+
+# ---- refusals: one line, before anything is built ----
+
+
+@pytest.fixture
+def refusal(train: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The one line that such a run ends with."""
+
+    def run(*flags: str, **more: Any) -> str:
+        assert train(*flags, **more) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1
+        assert loads() == 0 and not Path("run/own_vocabulary.npz").exists() and not Path("run/metrics.json").exists()
+        return error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [(option, option[2:].replace("-", "_").upper()) for option in OPTIONS],
+)
+def test_a_missing_file_or_folder_is_refused_by_option_and_key(
+    option: str, key: str, refusal: Callable[..., str]
+) -> None:
+    error = refusal(options={option: "nowhere"})
+    assert re.search(rf"There is no (annotation file|folder) nowhere \({option}, DATASETS.OWN.{key}\)", error)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_annotations_without_a_folder_are_refused(part: str, refusal: Callable[..., str]) -> None:
+    error = refusal(options={f"--{part}-images": None})
+    assert f"Where are the images of my_data/{part}.json? Name their folder (--{part}-images," in error
+
+
+def test_a_folder_that_holds_other_images_is_refused_by_the_first_file(refusal: Callable[..., str]) -> None:
+    error = refusal(options={"--val-images": "my_data"})
+    assert "Image my_data/000001.png of my_data/val.json is not there." in error and "--val-images" in error
+
+
+def test_an_unknown_novel_name_is_refused_with_those_that_there_are(refusal: Callable[..., str]) -> None:
+    error = refusal(novel="blue_box,bleu_box")
+    assert '"bleu_box" (--novel, DATASETS.OWN.NOVEL) is no category; there are: red_box, green_box, blue_box' in error
+
+
+def test_a_category_that_only_validation_has_is_refused_by_name(refusal: Callable[..., str]) -> None:
+    change("my_data/val.json", lambda content: content["categories"].append({"id": 9, "name": "cat"}))
+    error = refusal()
+    assert 'my_data/val.json has a category "cat", but my_data/train.json has not' in error and "--novel" in error
+
+
+def test_a_category_that_only_training_has_is_refused_by_name(refusal: Callable[..., str]) -> None:
+    change("my_data/train.json", lambda content: content["categories"].append({"id": 9, "name": "cat"}))
+    assert 'my_data/train.json has a category "cat", but my_data/val.json has not' in refusal()
+
+
+def test_a_name_that_two_categories_share_is_refused(refusal: Callable[..., str]) -> None:
+    change("my_data/train.json", lambda content: content["categories"].append({"id": 9, "name": "red_box"}))
+    assert 'my_data/train.json: the name "red_box" has several ids' in refusal()
+
+
+def test_a_name_with_spaces_around_it_is_refused(refusal: Callable[..., str]) -> None:
+    change("my_data/train.json", lambda content: content["categories"][0].update(name="red_box "))
+    assert 'category "red_box " has no name, or spaces around it' in refusal()
+
+
+def test_training_without_a_box_of_a_base_category_is_refused(refusal: Callable[..., str]) -> None:
+    assert "No box of my_data/train.json is of a base category" in refusal(novel=",".join(NAMES))
+
+
+def test_training_with_validation_annotations_alone_is_refused(refusal: Callable[..., str]) -> None:
+    error = refusal(options={"--train-json": None, "--train-images": None})
+    assert "There is nothing to train with: name a file (--train-json," in error and "--eval-only" in error
+
+
+def test_novel_names_without_annotations_are_refused(refusal: Callable[..., str]) -> None:
+    nothing = dict.fromkeys(OPTIONS)
+    assert '"red_box" (--novel, DATASETS.OWN.NOVEL) belongs to annotations' in refusal(novel="red_box", options=nothing)
+
+
+# ---- the tutorial ----
+
+
+def commands() -> list[list[str]]:
+    """Those in the tutorial's shell blocks, word by word."""
+    blocks = re.findall(r"```bash\n(.*?)```", TUTORIAL.read_text(), re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def test_the_commands_of_the_tutorial_work_in_their_order(
+    mine: Path, run_tool: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("train", "val"):
+        Path(f"my_data/{part}.json").unlink()
+    tools = []
+    for python, tool, *words in commands():
+        assert python == "python" and tool.startswith("tools/")
+        smaller = shrunk() if "configs/dk_detr_R50.yaml" in words else []  # what comes later goes by the run's config
+        assert run_tool(tool.removeprefix("tools/"), *words, *smaller) == 0, (tool, capsys.readouterr())
+        tools.append(tool)
+    assert [Path(tool).stem for tool in tools] == ["prepare_dataset"] * 2 + ["train_net"] * 2 + ["demo"]
+    assert load_vocabulary("output/mine/own_vocabulary.npz").novel_names == ("blue_box",)
+    assert read_results("output/mine") is not None and loads() == 1
+    assert Path("output/mine/found/detections.json").is_file()
+
+
+def test_the_config_of_the_tutorial_has_keys_that_there_are(mine: Path) -> None:
+    from dk_detr.engine import setup_cfg
+
+    (block,) = re.findall(r"```yaml\n(.*?)```", TUTORIAL.read_text(), re.DOTALL)
+    Path("mine.yaml").write_text(block.replace("../dk_detr_R50.yaml", str(REPOSITORY / "configs/dk_detr_R50.yaml")))
+    cfg = setup_cfg("mine.yaml")
+    assert cfg.DATASETS.TRAIN == (TRAIN,) and cfg.DATASETS.TEST == (VAL,)
+    assert cfg.MODEL.VOCABULARY.TEST == "output/dk_detr_R50/own_vocabulary.npz"
