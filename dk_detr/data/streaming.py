@@ -17,6 +17,7 @@ from dk_detr.structures import whole_file
 
 CHUNK = 1 << 20  # characters read at once
 LARGEST_ITEM = 1 << 26  # characters; what does not end within that is broken
+CUT = 2  # characters after a number, as in "12." and "12e-", that belong to it if more follow
 LISTS = ("images", "annotations", "categories")  # what a file in COCO format must have
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -126,8 +127,7 @@ class _Text:
                 continue
             except (ValueError, RecursionError) as error:  # thousands of digits, thousands of brackets
                 raise self.broken(str(error)) from error
-            # A number that touches the end of what was read may go on: 12 in "12", "12." and "12e-" alike.
-            if self.buffer[end : end + 3].strip(".eE+-") or not self._more():
+            if end + CUT < len(self.buffer) or not self._more():
                 self.at = end
                 return value
 
@@ -139,7 +139,8 @@ class _Text:
         """Read on; False at the end. As much again as is waiting, so that a long value is not decoded over and over."""
         waiting = self.buffer[self.at :]
         read = self.file.read(max(self.chunk, len(waiting)))
-        self.buffer, self.at = waiting + read, 0
+        if read:
+            self.buffer, self.at = waiting + read, 0
         self.progress.update(self.file.buffer.tell() - self.progress.n)
         return bool(read)
 

@@ -49,11 +49,10 @@ def test_items_are_what_json_reads_wherever_the_file_is_cut(chunk: int, indent: 
     assert together(path, chunk) == CONTENT
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 4])
-def test_a_number_that_is_cut_is_read_whole(chunk: int, tmp_path: Path) -> None:
-    content = {"a": 1234567, "b": [-12.5e-3, 345], "c": 678}
-    (tmp_path / "file.json").write_text(json.dumps(content))
-    assert together(tmp_path / "file.json", chunk) == content
+@pytest.mark.parametrize("chunk", range(1, 16))
+def test_a_number_is_read_whole_wherever_it_is_cut(chunk: int, tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text('{"a": 12.5e-7, "b": [345]}')
+    assert together(tmp_path / "file.json", chunk) == {"a": 12.5e-7, "b": [345]}
 
 
 def test_one_list_is_read_alone(file: Path) -> None:
