@@ -76,9 +76,10 @@ def prepare_output(cfg: CfgNode) -> logging.Logger:
     """Make OUTPUT_DIR, log to the terminal and to its log.txt, write its config.yaml; returns the logger."""
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     rank = comm.get_rank()
+    log_folder = os.path.abspath(cfg.OUTPUT_DIR)  # Detectron2 keeps log files by name; "run" may be many
     for name in ("fvcore", "detectron2"):
-        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
-    logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="dk_detr")
+        setup_logger(log_folder, distributed_rank=rank, name=name)
+    logger = setup_logger(log_folder, distributed_rank=rank, name="dk_detr")
     if cfg.MODEL.DEVICE == "cpu":
         keep_freed_memory()
     logger.info(

@@ -76,6 +76,18 @@ def test_the_config_of_a_run_can_be_read_back(tmp_path: Path) -> None:
     assert "said in the log" in (tmp_path / "run" / "log.txt").read_text()
 
 
+def test_a_run_of_the_same_name_in_another_folder_has_a_log_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        with own_log_handlers():
+            prepare_output(setup_cfg(MINI, ["OUTPUT_DIR", "run"])).info("said " + place)
+    assert "said there" in (tmp_path / "there" / "run" / "log.txt").read_text()
+    assert "said there" not in (tmp_path / "here" / "run" / "log.txt").read_text()
+
+
 def test_only_the_main_process_writes_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda: 1)
     with own_log_handlers():
