@@ -77,6 +77,9 @@ def _add_language(cfg: CN) -> None:
 
 def _add_distillation(cfg: CN) -> None:
     teacher = cfg.MODEL.TEACHER = CN()
+    teacher.NAME = "CLIPCrops"  # encodes crops of live proposals, or "EmbeddingBank": looks up what BANK holds
+    teacher.BANK = ""  # folder that tools/build_embedding_bank.py wrote
+    teacher.BANK_REGIONS = 100  # regions that are read of an image, the best first; MODEL.KD.NUM_SLOTS of them teach
     teacher.CROP_SCALES = [1.0]  # of proposal boxes; [1.0, 1.5] adds context, averaged, as ViLD does
 
     kd = cfg.MODEL.KD = CN()

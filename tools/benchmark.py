@@ -2,7 +2,7 @@
 """Measure speed and memory against what people use today, side by side in one run.
 
     tools/benchmark.py attention     our backends against `grid_sample`: the encoder's attention of one 800×800 image
-    tools/benchmark.py evaluation    our LVIS scoring against the `lvis` package; 10 minutes with 5000 images
+    tools/benchmark.py evaluation    our LVIS scoring against the `lvis` package, and `faster-coco-eval` if installed
     tools/benchmark.py detector      our detector against Hugging Face's of the same weights (needs `transformers`)
 """
 
