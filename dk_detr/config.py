@@ -35,8 +35,9 @@ def _add_detr(cfg: CN) -> None:
     detr.ATTENTION_BACKEND = "auto"  # or a name that tools/doctor.py lists
     # Parts of "backbone", "encoder", "decoder" whose layers are computed again in backward: less memory, more time.
     detr.CHECKPOINTED = []
-    # Of "encoder", "decoder": their layers go through torch.compile, which takes a minute at first; where it does not
-    # work they stay as they are. Meant for GPUs: on CPUs it gains nothing over our kernels, and dropout is slower.
+    # Of "encoder", "decoder", "teacher" (CLIP's image encoder): their layers go through torch.compile, which takes a
+    # minute at first; where it does not work they stay as they are. Meant for GPUs: on CPUs it gains nothing over our
+    # kernels, and dropout is slower.
     detr.COMPILED = []
 
     classifier = detr.CLASSIFIER = CN()
@@ -80,11 +81,15 @@ def _add_distillation(cfg: CN) -> None:
     teacher.NAME = "CLIPCrops"  # encodes crops of live proposals, or "EmbeddingBank": looks up what BANK holds
     teacher.BANK = ""  # folder that tools/build_embedding_bank.py wrote
     teacher.BANK_REGIONS = 100  # regions that are read of an image, the best first; MODEL.KD.NUM_SLOTS of them teach
+    teacher.DTYPE = "auto"  # of CLIP's image encoder: "float32", "bfloat16"; "auto" is the latter on a GPU
     teacher.CROP_SCALES = [1.0]  # of proposal boxes; [1.0, 1.5] adds context, averaged, as ViLD does
 
     kd = cfg.MODEL.KD = CN()
     kd.TERMS = []  # of "semantic", "relational", "embedding_l1"; [] trains without distillation, teacher and queries
     kd.GROUP = "distil"  # which queries are taught: "distil", their own, or "detect" (the paper's ablation)
+    # Which detection queries get a companion: "All" (the paper), or "Chosen", only those that are distilled; they are
+    # chosen before decoding then, so without "unmatched", and REFERENCE is "stay". "EmbeddingBank" needs "Chosen".
+    kd.COMPANIONS = "All"
     kd.READS = ["distil"]  # whom the "distil" queries see in self-attention: "distil", "detect"
     kd.REFERENCE = "follow"  # "follow" the refined boxes of the detection queries, or "stay" at the proposals
     kd.LAYERS = "last"  # decoder layers that are taught: "last" or "all"

@@ -15,7 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dk_detr.criterion import HungarianMatcher, SetCriterion
-from dk_detr.distillation import CLIPCrops, Companions, DistillationBranch, SlotSelection, TermSettings, build_terms
+from dk_detr.distillation import (
+    AllCompanions,
+    ChosenCompanions,
+    CLIPCrops,
+    Companions,
+    DistillationBranch,
+    NoCompanions,
+    SlotSelection,
+    StoredEmbeddings,
+    TermSettings,
+    build_terms,
+)
 from dk_detr.language import Clip
 from dk_detr.layers import MSDeformAttn
 from dk_detr.meta_arch import DETR
@@ -126,21 +137,24 @@ def tiny_teacher(crop_scales: Sequence[float] = (1.0,), clip: Clip | None = None
 
 def tiny_branch(
     terms: Sequence[str] = TERMS,
-    companions: Companions | None = None,
+    companions: str = "All",
     layers: str = "last",
     slots: SlotSelection | None = None,
     settings: TermSettings | None = None,
+    teacher: CLIPCrops | StoredEmbeddings | None = None,
+    **settings_of_companions: Any,
 ) -> DistillationBranch:
+    """Companions "All", "Chosen", or "None": the detection queries themselves are taught."""
+    slots, teacher = slots or SlotSelection(num_slots=5, min_side=0.0), teacher or tiny_teacher()
     with fixed_seed(3):
-        return DistillationBranch(
-            tiny_teacher(),
-            build_terms(terms, settings or TermSettings()),
-            QUERIES,
-            CHANNELS,
-            slots or SlotSelection(num_slots=5, min_side=0.0),
-            companions or Companions(),
-            layers,
-        )
+        made: Companions
+        if companions == "Chosen":
+            made = ChosenCompanions(teacher, slots, CHANNELS, **settings_of_companions)
+        elif companions == "All":
+            made = AllCompanions(teacher, slots, QUERIES, CHANNELS, **settings_of_companions)
+        else:
+            made = NoCompanions(teacher, slots)
+        return DistillationBranch(made, build_terms(terms, settings or TermSettings()), layers)
 
 
 def tiny_detector(

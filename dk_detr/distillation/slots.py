@@ -47,7 +47,7 @@ class SlotSelection:
         self,
         boxes: Tensor,
         objectness: Tensor,
-        assignment: Assignment,
+        assignment: Assignment | None,
         targets: Targets,
         image_sizes: list[tuple[int, int]],
     ) -> Regions:
@@ -56,11 +56,11 @@ class SlotSelection:
         Args:
             boxes: (B, Q, 4) cxcywh in [0, 1], where the teacher will look. objectness: (B, Q) logits, -inf for
                 queries that see nothing.
-            assignment: of the last decoder layer. image_sizes: (h, w) without padding.
+            assignment: of the last decoder layer; None before decoding. image_sizes: (h, w) without padding.
         """
         sizes = boxes.new_tensor([(w, h) for h, w in image_sizes])
         keep = (boxes[..., 2:] * sizes[:, None] >= self.min_side).all(-1) & objectness.isfinite()
-        if "unmatched" in self.filters:
+        if assignment is not None and "unmatched" in self.filters:
             keep[assignment.image, assignment.query] = False
         if "base_overlap" in self.filters:
             keep &= self._overlap_with_objects(boxes, targets) < self.base_overlap_iou

@@ -1,22 +1,14 @@
 """From a config to the parts of a detector. Bad combinations are refused here, naming the keys."""
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling.backbone import Backbone
 
 from dk_detr.criterion import HungarianMatcher, SetCriterion
-from dk_detr.distillation import (
-    CLIPCrops,
-    Companions,
-    DistillationBranch,
-    SlotSelection,
-    TermSettings,
-    build_terms,
-)
-from dk_detr.language import clip_from_config, vocabularies_from_config
+from dk_detr.language import vocabularies_from_config
 from dk_detr.layers import MSDeformAttn
+from dk_detr.meta_arch.build_branch import build_branch
 from dk_detr.modeling import (
     CLASSIFIERS,
     QUERIES,
@@ -33,8 +25,7 @@ from dk_detr.modeling import (
     accelerate,
     box_heads,
 )
-
-Part = TypeVar("Part")
+from dk_detr.structures import choose
 
 
 def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
@@ -60,13 +51,6 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     }
     accelerate(parts, detr.CHECKPOINTED, detr.COMPILED)
     return parts
-
-
-def choose(parts: Mapping[str, Part], key: str, name: str) -> Part:
-    """The part that a config key names. Raises ValueError for an unknown name."""
-    if name not in parts:
-        raise ValueError(f'{key} is "{name}"; choose one of {", ".join(parts)}.')
-    return parts[name]
 
 
 def build_queries(cfg: CfgNode) -> Proposals | Learned:
@@ -116,54 +100,3 @@ def build_criterion(detr: CfgNode) -> SetCriterion:
     cost, loss = detr.MATCHER, detr.LOSS
     matcher = HungarianMatcher(cost.CLASS_COST, cost.L1_COST, cost.GIOU_COST)
     return SetCriterion(matcher, {"class": loss.CLASS_WEIGHT, "l1": loss.L1_WEIGHT, "giou": loss.GIOU_WEIGHT})
-
-
-def build_branch(cfg: CfgNode, width: int) -> DistillationBranch:
-    """The distillation branch of MODEL.KD with the teacher of MODEL.TEACHER."""
-    kd = cfg.MODEL.KD
-    _refuse_what_cannot_be_taught(cfg.MODEL.DETR, kd)
-    teacher = CLIPCrops(
-        clip_from_config(cfg),
-        cfg.MODEL.PIXEL_MEAN,
-        cfg.MODEL.PIXEL_STD,
-        bgr=cfg.INPUT.FORMAT == "BGR",
-        crop_scales=cfg.MODEL.TEACHER.CROP_SCALES,
-    )
-    if teacher.width != width:
-        raise ValueError(
-            f"The teacher {cfg.MODEL.CLIP.ARCHITECTURE} (MODEL.CLIP) gives embeddings of width {teacher.width}, but "
-            f"MODEL.VOCABULARY.TEST has width {width}: both must come from the same CLIP."
-        )
-    filters = tuple(kd.SLOT_FILTERS)
-    slots = SlotSelection(kd.NUM_SLOTS, filters, kd.BASE_OVERLAP_IOU, kd.DUPLICATES_IOU, kd.MIN_SIDE)
-    companions = Companions(kd.GROUP, tuple(kd.READS), kd.REFERENCE)
-    terms = build_terms(kd.TERMS, _term_settings(kd))
-    detr = cfg.MODEL.DETR
-    return DistillationBranch(teacher, terms, detr.NUM_QUERIES, detr.CHANNELS, slots, companions, kd.LAYERS)
-
-
-def _refuse_what_cannot_be_taught(detr: CfgNode, kd: CfgNode) -> None:
-    wanted = f"MODEL.KD.TERMS is {list(kd.TERMS)}, but"
-    proposes = issubclass(QUERIES[detr.QUERIES], Proposals)
-    compares = issubclass(CLASSIFIERS[detr.CLASSIFIER.NAME], CosineText)
-    if not proposes:
-        raise ValueError(
-            f'{wanted} MODEL.DETR.QUERIES "{detr.QUERIES}" proposes no places for the teacher to look at. '
-            'Choose "Proposals" or "Mixed", or set MODEL.KD.TERMS to [].'
-        )
-    if not compares:
-        raise ValueError(
-            f'{wanted} MODEL.DETR.CLASSIFIER.NAME "{detr.CLASSIFIER.NAME}" has no space in common with the teacher. '
-            'Choose "CosineText", or set MODEL.KD.TERMS to [].'
-        )
-
-
-def _term_settings(kd: CfgNode) -> TermSettings:
-    names = ("semantic", "relational", "embedding_l1")
-    return TermSettings(
-        {name: kd[name.upper()].WEIGHT for name in names},
-        kd.SEMANTIC.TEMPERATURE,
-        kd.RELATIONAL.TEMPERATURE,
-        kd.RELATIONAL.DIRECTION,
-        tuple(kd.RELATIONAL.SCOPES),
-    )

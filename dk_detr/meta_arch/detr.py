@@ -92,13 +92,17 @@ class DETR(nn.Module):
         """See the class."""
         images = self.preprocess(batched_inputs)
         if self.training:
-            return self.losses(images, self.targets(batched_inputs))
+            return self.losses(images, batched_inputs, self.targets(batched_inputs))
         return self.detect(images, batched_inputs)
 
-    def losses(self, images: ImageList, targets: Targets) -> dict[str, Tensor]:
+    def losses(self, images: ImageList, batched_inputs: list[dict[str, Any]], targets: Targets) -> dict[str, Tensor]:
         """The weighted losses of one training step."""
         first_stage = self.queries(memory := self.encoder(self.see(images)))
-        queries = self.branch.add_queries(first_stage) if self.branch else QuerySet((first_stage.group,))
+        queries = QuerySet((first_stage.group,))
+        if self.branch:
+            position_of: Any = self.queries.position_of  # of proposals; build_branch.py lets no other queries pass
+            lesson = self.branch.prepare(images, batched_inputs, first_stage, targets, position_of)
+            queries = lesson.queries
         trace = self.decoder(queries, memory)
         hidden, boxes = trace.of(DETECT)
         predictions = Predictions(self.classifier(hidden, self.train_text), boxes, first_stage.real)
@@ -106,9 +110,7 @@ class DETR(nn.Module):
         if first_stage.predictions is not None:
             losses |= self.criterion(first_stage.predictions, targets.class_agnostic(), "proposal_")[0]
         if self.branch:
-            losses |= self.branch(
-                images.tensor, images.image_sizes, first_stage, trace, self.classifier, assignment, targets
-            )
+            losses |= self.branch(lesson, trace, self.classifier, assignment)
         return losses
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 logger = logging.getLogger(__name__)
 
 BACKEND = "inductor"  # of torch.compile
-TRANSFORMER = ("encoder", "decoder")
+TRANSFORMER, TEACHER = ("encoder", "decoder"), "teacher"  # the latter is compiled where it is built
 
 
 def accelerate(parts: Mapping[str, Any], checkpointed: Sequence[str], compiled: Sequence[str]) -> None:
@@ -28,10 +28,10 @@ def accelerate(parts: Mapping[str, Any], checkpointed: Sequence[str], compiled: 
 
     Raises: ValueError for another name, or a backbone that has no blocks to checkpoint.
     """
-    _check_names("COMPILED", compiled, TRANSFORMER)
+    _check_names("COMPILED", compiled, (*TRANSFORMER, TEACHER))
     _check_names("CHECKPOINTED", checkpointed, ("backbone", *TRANSFORMER))
     compiler = Compiler(BACKEND)
-    for name in compiled:
+    for name in set(compiled) - {TEACHER}:
         for layer in parts[name].layers:
             layer.forward = Compiled(layer.forward, compiler)
     for name in checkpointed:

@@ -1,15 +1,17 @@
 """Structures: the nouns that pass between the rooms of the detector. Frozen dataclasses, no behaviour of their own."""
 
+from dk_detr.structures.choose import choose, require
 from dk_detr.structures.features import FeaturePyramid, Memory
 from dk_detr.structures.files import whole_file, write_whole
-from dk_detr.structures.knowledge import RegionKnowledge, Regions
+from dk_detr.structures.knowledge import Candidates, RegionKnowledge, Regions, Scene
 from dk_detr.structures.predictions import Predictions, Trace
-from dk_detr.structures.queries import QueryGroup, QuerySet
+from dk_detr.structures.queries import QueryGroup, QuerySet, hide
 from dk_detr.structures.record import record, timed
 from dk_detr.structures.targets import Assignment, Targets
 from dk_detr.structures.vocabulary import Vocabulary
 
 __all__ = [
-    "Assignment", "FeaturePyramid", "Memory", "Predictions", "QueryGroup", "QuerySet", "RegionKnowledge", "Regions",
-    "Targets", "Trace", "Vocabulary", "record", "timed", "whole_file", "write_whole",
+    "Assignment", "Candidates", "FeaturePyramid", "Memory", "Predictions", "QueryGroup", "QuerySet", "RegionKnowledge",
+    "Regions", "Scene", "Targets", "Trace", "Vocabulary", "choose", "hide", "record", "require",
+    "timed", "whole_file", "write_whole",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Regions and RegionKnowledge: the question to a teacher and its answer. N regions, E embedding width."""
+"""The question to a teacher and its answer. B images, M candidates, N regions, E embedding width."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,41 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """Boxes of each image that a teacher could be asked about, the best first.
+
+    Attributes:
+        boxes: (B, M, 4) cxcywh in [0, 1] of the unpadded image.
+        objectness: (B, M) logits, -inf where an image has fewer.
+        embeddings: (B, M, E) what a teacher saw there; None where it has not looked yet.
+    """
+
+    boxes: Tensor
+    objectness: Tensor
+    embeddings: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a teacher can look.
+
+    Attributes:
+        pixels: (B, 3, H, W) normalised, padded network input. image_sizes: (h, w) of the images in it.
+        stored: regions that came with the images; None where none did.
+    """
+
+    pixels: Tensor
+    image_sizes: list[tuple[int, int]]
+    stored: Candidates | None = None
+
+
+@dataclass(frozen=True)
 class Regions:
     """Places in a batch of images.
 
     Attributes:
-        image: (N,) index of the image.
-        query: (N,) index of the query that looks there.
+        image: (N,) index of the image, ascending.
+        query: (N,) index of the query, or of the candidate, that looks there.
         boxes: (N, 4) cxcywh in [0, 1] of the unpadded image.
     """
 

@@ -132,3 +132,8 @@ def _cat(parts: list[Tensor | None]) -> Tensor | None:
     if len(present) < len(parts):
         raise ValueError("Either all query groups of a set have a position (or a reference), or none.")
     return torch.cat(present, dim=1)
+
+
+def hide(real: Tensor) -> Tensor:
+    """(B, Q, Q) bool that hides queries which only fill up, (B, Q) `real` False, from all but themselves."""
+    return ~real[:, None, :] & ~torch.eye(real.shape[1], dtype=torch.bool, device=real.device)

@@ -3,16 +3,19 @@
 B images, Q queries, C channels, N regions, E width.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from dk_detr.distillation import (
-    Companions,
     DistillationBranch,
+    Lesson,
     SlotSelection,
+    StoredEmbeddings,
     Term,
     TermSettings,
     build_terms,
@@ -26,6 +29,7 @@ from tests.model_fixtures import CHANNELS, QUERIES, TERMS, WIDTH, fixed_seed, ra
 
 IMAGES, LAYERS = 2, 2
 NOBODY = Assignment(*torch.zeros(4, 0, dtype=torch.long))
+IMAGE_LIST = ImageList(random(IMAGES, 3, 32, 40), [(32, 40), (30, 33)])
 NOTHING = targets_of(([], []), ([], []))
 
 
@@ -42,14 +46,21 @@ def classifier() -> CosineText:
         return CosineText(CHANNELS, WIDTH, LAYERS)
 
 
+def prepare(branch: DistillationBranch, stage: FirstStage, inputs: Sequence[dict[str, Any]] = ({}, {})) -> Lesson:
+    return branch.prepare(IMAGE_LIST, list(inputs), stage, NOTHING, position_of)
+
+
+def position_of(boxes: Tensor, dtype: torch.dtype) -> Tensor:
+    return boxes.repeat(1, 1, CHANNELS // 4).to(dtype)
+
+
 def step(branch: DistillationBranch, assignment: Assignment = NOBODY) -> tuple[dict[str, Tensor], Tensor]:
     """The branch's losses, and the hidden features of all queries that they rest on."""
     stage = first_stage()
-    queries = branch.add_queries(stage)
-    hidden = random(LAYERS, IMAGES, queries.content.shape[1], CHANNELS, seed=7).requires_grad_()
-    trace = Trace(hidden, torch.zeros(*hidden.shape[:3], 4), queries)
-    pixels, sizes = random(IMAGES, 3, 32, 40), [(32, 40), (30, 33)]
-    return branch(pixels, sizes, stage, trace, classifier(), assignment, NOTHING), hidden
+    lesson = prepare(branch, stage)
+    hidden = random(LAYERS, IMAGES, lesson.queries.content.shape[1], CHANNELS, seed=7).requires_grad_()
+    trace = Trace(hidden, torch.zeros(*hidden.shape[:3], 4), lesson.queries)
+    return branch(lesson, trace, classifier(), assignment), hidden
 
 
 def taught(branch: DistillationBranch, assignment: Assignment = NOBODY) -> list[list[int]]:
@@ -68,30 +79,32 @@ def knowledge(*images: int) -> RegionKnowledge:
 
 def test_companions_share_positions_and_boxes_and_have_their_own_content() -> None:
     branch, stage = tiny_branch(), first_stage()
-    queries = branch.add_queries(stage)
+    queries = prepare(branch, stage).queries
     detect, distil = queries.groups
     assert detect is stage.group and distil.name == "distil"
     assert torch.equal(distil.position, detect.position) and torch.equal(distil.reference, detect.reference)
     assert not distil.content.any()  # all slots start alike, near what detection queries know
     stir(branch)
-    assert torch.equal(branch.add_queries(stage)["distil"].content, branch.content.weight.expand(IMAGES, -1, -1))
+    assert torch.equal(
+        prepare(branch, stage).queries["distil"].content, branch.companions.content.weight.expand(IMAGES, -1, -1)
+    )
     assert distil.reads == ("distil",) and distil.steered_by == "detect"
 
 
 @pytest.mark.parametrize(("reference", "steered_by"), [("follow", "detect"), ("stay", None)])
 def test_companions_follow_the_detection_boxes_or_stay(reference: str, steered_by: str | None) -> None:
-    queries = tiny_branch(companions=Companions(reference=reference)).add_queries(first_stage())
+    queries = prepare(tiny_branch(reference=reference), first_stage()).queries
     assert queries["distil"].steered_by == steered_by
 
 
 def test_companions_read_whom_they_are_told_to() -> None:
-    queries = tiny_branch(companions=Companions(reads=("distil", "detect"))).add_queries(first_stage())
+    queries = prepare(tiny_branch(reads=("distil", "detect")), first_stage()).queries
     assert queries["distil"].reads == ("distil", "detect") and queries["detect"].reads == ("detect",)
 
 
 def test_distilling_into_the_detection_queries_adds_no_queries_and_no_weights() -> None:
-    branch = tiny_branch(companions=Companions(group="detect"))
-    assert [group.name for group in branch.add_queries(first_stage()).groups] == ["detect"]
+    branch = tiny_branch(companions="None")
+    assert [group.name for group in prepare(branch, first_stage()).queries.groups] == ["detect"]
     assert list(branch.parameters()) == []
     assert taught(branch) == [[1, image, query] for image in range(2) for query in range(5)]
 
@@ -112,12 +125,12 @@ def test_all_layers_are_taught_with_their_own_projection_and_summed() -> None:
         [layer, image, QUERIES + query] for layer in range(2) for image in range(2) for query in range(5)
     ]
     branch, stage = tiny_branch(["embedding_l1"]), first_stage()
-    regions = branch.slots(stage.group.reference, stage.objectness, NOBODY, NOTHING, [(32, 40), (30, 33)])
-    teacher = branch.teacher(random(IMAGES, 3, 32, 40), [(32, 40), (30, 33)], regions)
+    regions = branch.companions.slots(stage.group.reference, stage.objectness, NOBODY, NOTHING, [(32, 40), (30, 33)])
+    teacher = branch.companions.teacher(IMAGE_LIST.tensor, IMAGE_LIST.image_sizes, regions)
     wanted = 0.0
     for layer in range(LAYERS):
         rows = classifier().projections[layer](hidden[layer, regions.image, QUERIES + regions.query])
-        wanted += embedding_l1_loss(rows, teacher.embeddings).item()  # five regions in both images
+        wanted += embedding_l1_loss(rows, teacher).item()  # five regions in both images
     assert together["loss_kd_embedding_l1"].item() == pytest.approx(wanted, rel=1e-5)
 
 
@@ -178,12 +191,91 @@ def test_settings_reach_the_losses() -> None:
         torch.testing.assert_close(term(student, teacher, 1), wanted[term.name])
 
 
+# ---- companions of the chosen slots alone ----
+
+
+def regions_of(boxes_xyxy_abs: list[list[float]], size: tuple[int, int] = (32, 40), seed: int = 0) -> Instances:
+    """Stored regions of an image, as the mapper gives them."""
+    number = len(boxes_xyxy_abs)
+    return Instances(
+        size,
+        proposal_boxes=Boxes(torch.tensor(boxes_xyxy_abs).reshape(-1, 4)),
+        objectness_logits=torch.arange(number, 0, -1.0),
+        embeddings=random(number, WIDTH, seed=seed).half(),
+    )
+
+
+def stored_branch(**settings: Any) -> DistillationBranch:
+    return tiny_branch(companions="Chosen", teacher=StoredEmbeddings(WIDTH), **settings)
+
+
+def test_chosen_companions_are_as_many_as_slots_and_stay_where_the_teacher_looks() -> None:
+    stage = first_stage()
+    queries = prepare(tiny_branch(companions="Chosen"), stage).queries
+    own = queries["distil"]
+    assert len(own) == 5 and own.steered_by is None and own.blocked is None
+    assert torch.equal(own.reference, stage.group.reference[:, :5])  # the best by objectness
+    assert torch.equal(own.position, position_of(own.reference, torch.float32)) and not own.content.any()
+
+
+def test_chosen_slots_are_taught_in_their_own_seats() -> None:
+    branch = tiny_branch(companions="Chosen")
+    assert taught(branch) == [[1, image, QUERIES + seat] for image in range(2) for seat in range(5)]
+
+
+def test_what_chosen_companions_learn_is_what_all_would_learn_of_the_same_slots() -> None:
+    slots = SlotSelection(num_slots=5, filters=(), min_side=0.0)
+    lessons = [prepare(tiny_branch(companions=kind, slots=slots), first_stage()) for kind in ("All", "Chosen")]
+    every, chosen = (lesson.knowledge(NOBODY) for lesson in lessons)
+    torch.testing.assert_close(every.embeddings, chosen.embeddings)
+    assert torch.equal(every.regions.image, chosen.regions.image)
+    assert torch.equal(every.regions.boxes, chosen.regions.boxes)
+
+
+def test_stored_regions_are_the_references_and_their_rows_the_answers() -> None:
+    one, two = regions_of([[4, 4, 20, 20], [0, 0, 40, 32]]), regions_of([[3, 3, 12, 30]], (30, 33), seed=5)
+    lesson = prepare(stored_branch(), first_stage(), [{"regions": one}, {"regions": two}])
+    knowledge = lesson.knowledge(NOBODY)
+    assert knowledge.regions.image.tolist() == [0, 0, 1] and knowledge.regions.query.tolist() == [0, 1, 0]
+    rows = torch.cat([one.embeddings, two.embeddings]).float()
+    torch.testing.assert_close(knowledge.embeddings, rows / rows.norm(dim=1, keepdim=True))
+    reference = lesson.queries["distil"].reference
+    torch.testing.assert_close(reference[0, 0], torch.tensor([12 / 40, 12 / 32, 16 / 40, 16 / 32]))
+    torch.testing.assert_close(reference[1, 0], torch.tensor([7.5 / 33, 16.5 / 30, 9 / 33, 27 / 30]))
+
+
+def test_free_seats_are_seen_by_nobody_and_taught_nothing() -> None:
+    inputs = [{"regions": regions_of([[4, 4, 20, 20]])}, {"regions": regions_of([], (30, 33))}]
+    lesson = prepare(stored_branch(), first_stage(), inputs)
+    blocked = lesson.queries["distil"].blocked
+    assert len(lesson.knowledge(NOBODY).regions) == 1
+    assert not blocked[:, range(5), range(5)].any()  # each sees itself
+    assert blocked[0, :, 1:].sum() == 4 * 4 and not blocked[0, :, 0].any() and blocked[1].sum() == 5 * 4
+
+
+def test_chosen_slots_leave_out_what_base_objects_cover() -> None:
+    branch = stored_branch(slots=SlotSelection(5, ("base_overlap",), min_side=0.0))
+    inputs = [{"regions": regions_of([[4, 4, 20, 20], [24, 2, 38, 30]])}, {"regions": regions_of([], (30, 33))}]
+    objects = targets_of(([0], [[12 / 40, 12 / 32, 16 / 40, 16 / 32]]), ([], []))
+    lesson = branch.prepare(IMAGE_LIST, inputs, first_stage(), objects, position_of)
+    assert lesson.knowledge(NOBODY).regions.boxes[:, 0].tolist() == pytest.approx([31 / 40])
+
+
+def test_samples_without_stored_regions_are_refused() -> None:
+    with pytest.raises(ValueError, match="EmbeddingBank.*needs samples with"):
+        prepare(stored_branch(), first_stage())
+
+
+def test_stored_rows_of_another_width_are_refused() -> None:
+    regions = regions_of([[4, 4, 20, 20]])
+    regions.embeddings = regions.embeddings[:, :7]
+    with pytest.raises(ValueError, match="width 7, but the vocabulary has width 16"):
+        prepare(stored_branch(), first_stage(), [{"regions": regions}, {"regions": regions}])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Companions(group="noise"), 'MODEL.KD.GROUP is "noise"; choose one of distil, detect'),
-        (lambda: Companions(reads=("distil", "noise")), 'MODEL.KD.READS is "noise"'),
-        (lambda: Companions(reference="wander"), 'MODEL.KD.REFERENCE is "wander"; choose one of follow, stay'),
         (lambda: tiny_branch(layers="first"), 'MODEL.KD.LAYERS is "first"; choose one of last, all'),
         (lambda: build_terms(["semantics"], TermSettings()), 'MODEL.KD.TERMS is "semantics"; choose one of semantic'),
         (

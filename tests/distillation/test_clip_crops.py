@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dk_detr.structures import Regions
+from dk_detr.structures import Regions, Scene
 from tests.model_fixtures import MEAN, STD, tiny_clip, tiny_teacher
 
 
@@ -97,10 +97,10 @@ def test_one_call_for_all_regions_equals_one_call_for_each() -> None:
     sizes = [(40, 48), (32, 64)]
     pixels = normalised(picture(40, 48), picture(32, 64, seed=1), padded=(40, 64))
     boxes = [(0, 1, 2, 30, 34), (0, 7, 7, 12, 39), (1, 0, 0, 64, 32), (1, 20, 3, 25, 9)]
-    together = tiny_teacher((1.0, 1.5))(pixels, sizes, regions(sizes, *boxes)).embeddings
+    together = tiny_teacher((1.0, 1.5))(pixels, sizes, regions(sizes, *boxes))
     for row, box in zip(together, boxes):
-        torch.testing.assert_close(tiny_teacher((1.0, 1.5))(pixels, sizes, regions(sizes, box)).embeddings[0], row)
-    in_pairs = tiny_teacher((1.0, 1.5), batch_size=2)(pixels, sizes, regions(sizes, *boxes)).embeddings
+        torch.testing.assert_close(tiny_teacher((1.0, 1.5))(pixels, sizes, regions(sizes, box))[0], row)
+    in_pairs = tiny_teacher((1.0, 1.5), batch_size=2)(pixels, sizes, regions(sizes, *boxes))
     torch.testing.assert_close(in_pairs, together)
 
 
@@ -109,16 +109,16 @@ def test_knowledge_is_what_clip_says_of_the_crops() -> None:
     where = regions(sizes, (0, 0, 0, 48, 40), (0, 10, 10, 30, 30))
     knowledge = tiny_teacher()(normalised(image), sizes, where)
     crops = tiny_teacher().crop(normalised(image), sizes, where)
-    assert knowledge.regions is where and not knowledge.embeddings.requires_grad
-    torch.testing.assert_close(knowledge.embeddings, tiny_clip().encode_image(crops))
-    assert (knowledge.embeddings[0] - knowledge.embeddings[1]).abs().max() > 1e-3
+    assert not knowledge.requires_grad and not knowledge.is_inference()
+    torch.testing.assert_close(knowledge, tiny_clip().encode_image(crops))
+    assert (knowledge[0] - knowledge[1]).abs().max() > 1e-3
 
 
 def test_several_views_are_added_and_brought_to_unit_length() -> None:
     sizes, pixels = [(40, 48)], normalised(picture(40, 48))
     where = regions(sizes, (0, 10, 10, 20, 30), (0, 5, 20, 25, 40))
-    near, far = (tiny_teacher((scale,))(pixels, sizes, where).embeddings for scale in (1.0, 1.5))
-    both = tiny_teacher((1.0, 1.5))(pixels, sizes, where).embeddings
+    near, far = (tiny_teacher((scale,))(pixels, sizes, where) for scale in (1.0, 1.5))
+    both = tiny_teacher((1.0, 1.5))(pixels, sizes, where)
     torch.testing.assert_close(both, F.normalize(near + far, dim=1))
     for embeddings in (near, far, both):
         torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
@@ -127,13 +127,41 @@ def test_several_views_are_added_and_brought_to_unit_length() -> None:
 
 def test_no_regions_are_no_question() -> None:
     knowledge = tiny_teacher()(normalised(picture(40, 48)), [(40, 48)], regions([(40, 48)]))
-    assert knowledge.embeddings.shape == (0, 16) and len(knowledge.regions) == 0
+    assert knowledge.shape == (0, 16)
+
+
+def test_half_floats_say_about_the_same() -> None:
+    sizes, pixels = [(40, 48)], normalised(picture(40, 48))
+    where = regions(sizes, (0, 10, 10, 20, 30), (0, 5, 20, 25, 40))
+    whole, half = (tiny_teacher(dtype=dtype)(pixels, sizes, where) for dtype in (torch.float32, torch.bfloat16))
+    assert half.dtype == torch.float32 and 0 < (whole - half).abs().max() < 0.03
+
+
+def test_the_teacher_does_not_take_over_the_half_floats_of_the_detector() -> None:
+    sizes, pixels = [(40, 48)], normalised(picture(40, 48))
+    where = regions(sizes, (0, 10, 10, 20, 30))
+    plain = tiny_teacher()(pixels, sizes, where)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(tiny_teacher()(pixels, sizes, where), plain)
+
+
+def test_a_compiled_teacher_says_the_same() -> None:
+    sizes, pixels = [(40, 48)], normalised(picture(40, 48))
+    where = regions(sizes, (0, 10, 10, 20, 30), (0, 5, 20, 25, 40))
+    plain, compiled = (tiny_teacher(compiled=compiled)(pixels, sizes, where) for compiled in (False, True))
+    torch.testing.assert_close(plain, compiled)
+
+
+def test_asked_it_answers_with_the_same_rows() -> None:
+    sizes, pixels = [(40, 48)], normalised(picture(40, 48))
+    where = regions(sizes, (0, 10, 10, 20, 30))
+    assert torch.equal(tiny_teacher().ask(Scene(pixels, sizes), where)(), tiny_teacher()(pixels, sizes, where))
 
 
 def test_boxes_without_area_or_outside_the_image_give_finite_embeddings() -> None:
     odd = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 1e-6, 1e-6], [0.99, 0.99, 2.0, 2.0], [1.5, 0.5, 0.1, 0.1]])
     where = Regions(torch.zeros(4, dtype=torch.long), torch.arange(4), odd)
-    assert torch.isfinite(tiny_teacher((1.0, 1.5))(normalised(picture(40, 48)), [(40, 48)], where).embeddings).all()
+    assert torch.isfinite(tiny_teacher((1.0, 1.5))(normalised(picture(40, 48)), [(40, 48)], where)).all()
 
 
 @pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-1.0,)])

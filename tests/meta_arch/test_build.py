@@ -1,6 +1,7 @@
 """From a config to a detector: the parts are as asked for, and bad combinations are refused by both their names."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,9 +9,11 @@ from detectron2.config import CfgNode, get_cfg
 from torch.nn import functional as F
 
 from dk_detr import add_dk_detr_config
+from dk_detr.distillation import ChosenCompanions, StoredEmbeddings
 from dk_detr.language import save_vocabulary
-from dk_detr.meta_arch import DETR, build
+from dk_detr.meta_arch import DETR, build, build_branch
 from dk_detr.modeling import Linear
+from dk_detr.modeling.acceleration import Compiled
 from dk_detr.structures import Vocabulary
 from tests.model_fixtures import WIDTH, TwoConvolutions, random, tiny_clip, tiny_vocabulary
 
@@ -29,7 +32,7 @@ def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CfgNode:
     cfg.MODEL.VOCABULARY.TEST = str(tmp_path / "words.npz")
     cfg.MODEL.KD.TERMS = ["semantic", "relational", "embedding_l1"]
     save_vocabulary(tiny_vocabulary(), cfg.MODEL.VOCABULARY.TEST)
-    monkeypatch.setattr(build, "clip_from_config", lambda cfg: tiny_clip())
+    monkeypatch.setattr(build_branch, "clip_from_config", lambda cfg: tiny_clip())
     return cfg
 
 
@@ -45,11 +48,14 @@ def test_the_numbers_of_the_config_reach_the_parts(cfg: CfgNode) -> None:
     cfg.MODEL.DETR.MATCHER.L1_COST, cfg.MODEL.DETR.LOSS.GIOU_WEIGHT = 6.0, 3.0
     built = detector(cfg)
     assert built.neck.num_levels == 4 and built.decoder.layers[0].cross_attention.num_levels == 4
-    assert built.queries.num_queries == len(built.branch.content.weight) == 12
-    assert built.branch.slots.num_slots == 7 and built.branch.slots.filters == ("unmatched", "duplicates")
+    assert built.queries.num_queries == len(built.branch.companions.content.weight) == 12
+    assert built.branch.companions.slots.num_slots == 7 and built.branch.companions.slots.filters == (
+        "unmatched",
+        "duplicates",
+    )
     companions = built.branch.companions
-    assert (companions.reads, companions.reference, built.branch.layers) == (("distil", "detect"), "stay", "all")
-    assert built.branch.teacher.crop_scales == (1.0, 1.5)
+    assert (companions.reads, companions.steered_by, built.branch.layers) == (("distil", "detect"), None, "all")
+    assert built.branch.companions.teacher.crop_scales == (1.0, 1.5)
     assert built.criterion.matcher.l1_cost == 6.0 and built.criterion.weights["giou"] == 3.0
     names = [term.name for term in built.branch.terms]
     assert names == ["semantic", "relational_image", "relational_batch", "embedding_l1"]
@@ -57,7 +63,7 @@ def test_the_numbers_of_the_config_reach_the_parts(cfg: CfgNode) -> None:
 
 
 def test_without_terms_there_is_neither_branch_nor_teacher(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
+    monkeypatch.setattr(build_branch, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
     cfg.MODEL.KD.TERMS = []
     built = detector(cfg)
     assert built.branch is None and not [key for key in built.state_dict() if key.startswith("branch")]
@@ -72,11 +78,11 @@ def test_training_takes_the_base_words_of_the_vocabulary(cfg: CfgNode) -> None:
 def test_the_teacher_reads_the_channels_in_the_order_of_the_input(cfg: CfgNode) -> None:
     for order, bgr in (("RGB", False), ("BGR", True)):
         cfg.INPUT.FORMAT = order
-        assert detector(cfg).branch.teacher.bgr is bgr
+        assert detector(cfg).branch.companions.teacher.bgr is bgr
 
 
 def test_a_teacher_of_another_width_than_the_words_is_refused(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "clip_from_config", lambda cfg: tiny_clip(width=8))
+    monkeypatch.setattr(build_branch, "clip_from_config", lambda cfg: tiny_clip(width=8))
     with pytest.raises(ValueError, match=r"\(MODEL\.CLIP\) gives .* width 8, but MODEL\.VOCABULARY\.TEST has width 16"):
         detector(cfg)
 
@@ -105,6 +111,9 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
         ("KD", "LAYERS", "first", 'MODEL.KD.LAYERS is "first"'),
         ("KD", "SLOT_FILTERS", ["novel"], r"MODEL.KD.SLOT_FILTERS knows .* not \['novel'\]"),
         ("KD", "NUM_SLOTS", 0, "MODEL.KD.NUM_SLOTS must be at least 1, got 0"),
+        ("KD", "COMPANIONS", "Some", 'MODEL.KD.COMPANIONS is "Some"; choose one of All, Chosen'),
+        ("TEACHER", "NAME", "Nobody", 'MODEL.TEACHER.NAME is "Nobody"; choose one of CLIPCrops, EmbeddingBank'),
+        ("TEACHER", "DTYPE", "int8", 'MODEL.TEACHER.DTYPE is "int8"; choose one of auto, float32, bfloat16'),
         ("TEACHER", "CROP_SCALES", [0.0], "MODEL.TEACHER.CROP_SCALES needs positive numbers"),
     ],
     ids=lambda value: str(value),
@@ -112,6 +121,45 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
 def test_bad_values_are_refused_when_built(cfg: CfgNode, node: str, key: str, value: object, message: str) -> None:
     cfg.MODEL[node][key] = value
     with pytest.raises(ValueError, match=message):
+        detector(cfg)
+
+
+def test_chosen_companions_and_a_bank_are_built_from_the_config_and_need_no_clip(
+    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kd, cfg.MODEL.TEACHER.NAME = cfg.MODEL.KD, "EmbeddingBank"
+    kd.COMPANIONS, kd.REFERENCE, kd.SLOT_FILTERS, kd.NUM_SLOTS = "Chosen", "stay", ["base_overlap"], 7
+    monkeypatch.setattr(build_branch, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
+    companions = detector(cfg).branch.companions
+    assert isinstance(companions, ChosenCompanions) and isinstance(companions.teacher, StoredEmbeddings)
+    assert len(companions.content.weight) == 7 and companions.teacher.width == WIDTH
+
+
+def test_the_teacher_is_compiled_and_computes_in_half_floats_where_the_config_says_so(cfg: CfgNode) -> None:
+    cfg.MODEL.DETR.COMPILED, cfg.MODEL.TEACHER.DTYPE = ["teacher"], "bfloat16"
+    teacher = detector(cfg).branch.companions.teacher
+    assert isinstance(teacher.encode, Compiled) and teacher.dtype == torch.bfloat16
+    cfg.MODEL.DETR.COMPILED, cfg.MODEL.TEACHER.DTYPE, cfg.MODEL.DEVICE = [], "auto", "cpu"
+    teacher = detector(cfg).branch.companions.teacher
+    assert not isinstance(teacher.encode, Compiled) and teacher.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("kd", "teacher", "keys"),
+    [
+        ({"COMPANIONS": "Chosen", "REFERENCE": "stay"}, "CLIPCrops", ("MODEL.KD.COMPANIONS", "MODEL.KD.SLOT_FILTERS")),
+        ({"COMPANIONS": "Chosen", "SLOT_FILTERS": []}, "CLIPCrops", ("MODEL.KD.COMPANIONS", "MODEL.KD.REFERENCE")),
+        ({}, "EmbeddingBank", ("MODEL.TEACHER.NAME", "MODEL.KD.COMPANIONS")),
+        ({"GROUP": "detect"}, "EmbeddingBank", ("MODEL.TEACHER.NAME", "MODEL.KD.GROUP")),
+    ],
+    ids=lambda value: str(value),
+)
+def test_what_does_not_go_together_is_refused_by_both_keys(
+    cfg: CfgNode, kd: dict[str, Any], teacher: str, keys: tuple[str, str]
+) -> None:
+    cfg.MODEL.KD.update(kd)
+    cfg.MODEL.TEACHER.NAME = teacher
+    with pytest.raises(ValueError, match=f"{keys[0]}.*{keys[1]}"):
         detector(cfg)
 
 
@@ -151,7 +199,7 @@ def test_an_unknown_classifier_is_refused_by_name(cfg: CfgNode) -> None:
 def test_distillation_into_a_detector_without_proposals_is_refused_by_both_names(
     cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
+    monkeypatch.setattr(build_branch, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
     cfg.MODEL.DETR.QUERIES = "Learned"
     with pytest.raises(ValueError, match=r"MODEL.KD.TERMS is \['semantic'.*MODEL.DETR.QUERIES \"Learned\" proposes no"):
         detector(cfg)

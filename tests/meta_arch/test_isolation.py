@@ -9,15 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dk_detr.distillation import Companions
 from dk_detr.meta_arch import DETR
 from dk_detr.structures import QuerySet
 from tests.model_fixtures import QUERIES, random, tiny_branch, tiny_detector, tiny_input, training_losses
 
 INPUTS = [tiny_input(seed=1), tiny_input((32, 40), seed=2)]
 LEARNING_ALONE = [
-    {"companions": Companions(reference=reference), "layers": layers}
-    for reference in ("follow", "stay")
+    {**companions, "layers": layers}
+    for companions in ({"reference": "follow"}, {"reference": "stay"}, {"companions": "Chosen"})
     for layers in ("last", "all")
 ]
 
@@ -25,12 +24,12 @@ LEARNING_ALONE = [
 def step(detector: DETR) -> tuple[Tensor, Tensor, QuerySet]:
     """The summed detection and distillation losses of a step, and the queries that it started from."""
     started = []
-    add_queries = detector.branch.add_queries
-    detector.branch.add_queries = lambda stage: started.append(add_queries(stage)) or started[-1]
+    prepare = detector.branch.prepare
+    detector.branch.prepare = lambda *given: started.append(prepare(*given)) or started[-1]
     losses = training_losses(detector, INPUTS)
     taught = sum(loss for name, loss in losses.items() if "_kd_" in name)
     detected = sum(loss for name, loss in losses.items() if "_kd_" not in name)
-    return detected, taught, started[0]
+    return detected, taught, started[0].queries
 
 
 def detection_losses(detector: DETR) -> dict[str, Tensor]:
@@ -64,7 +63,7 @@ def test_distillation_does_teach_its_own_queries_and_every_shared_part() -> None
     chosen = content.any(-1).sum(1)
     assert (chosen > 0).all() and position.any()
     taught.backward()
-    assert detector.branch.content.weight.grad.any()
+    assert detector.branch.companions.content.weight.grad.any()
     for part in (detector.decoder.layers, detector.encoder, detector.backbone, detector.classifier.projections[-1]):
         assert any(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
 
@@ -78,25 +77,28 @@ def test_distillation_moves_no_box_head_and_no_objectness() -> None:
 
 def test_companions_that_read_the_detection_queries_do_teach_them() -> None:
     """What they read, they may blame: this is why the default is that they read themselves only."""
-    detector = tiny_detector(tiny_branch(companions=Companions(reads=("distil", "detect"))))
+    detector = tiny_detector(tiny_branch(reads=("distil", "detect")))
     _, taught, queries = step(detector)
     assert torch.autograd.grad(taught, queries["detect"].content)[0].any()
 
 
+@pytest.mark.parametrize("companions", ["All", "Chosen"])
 @pytest.mark.parametrize("reads", [("distil",), ("detect",), ("distil", "detect")])
-def test_detection_gives_no_gradient_to_the_companions(reads: tuple[str, ...]) -> None:
-    detector = tiny_detector(tiny_branch(companions=Companions(reads=reads)))
+def test_detection_gives_no_gradient_to_the_companions(reads: tuple[str, ...], companions: str) -> None:
+    detector = tiny_detector(tiny_branch(companions=companions, reads=reads))
     detected, _, queries = step(detector)
-    for companion in (queries["distil"].content, detector.branch.content.weight):
+    for companion in (queries["distil"].content, detector.branch.companions.content.weight):
         assert not torch.autograd.grad(detected, companion, retain_graph=True)[0].any()
     assert torch.autograd.grad(detected, queries["detect"].content)[0].any()
 
 
 @pytest.mark.parametrize("reads", [("distil",), ("distil", "detect")])
-@pytest.mark.parametrize("reference", ["follow", "stay"])
-def test_a_detector_with_company_has_the_losses_of_one_without(reads: tuple[str, ...], reference: str) -> None:
+@pytest.mark.parametrize("companions", [{"reference": "follow"}, {"reference": "stay"}, {"companions": "Chosen"}])
+def test_a_detector_with_company_has_the_losses_of_one_without(
+    reads: tuple[str, ...], companions: dict[str, Any]
+) -> None:
     alone = detection_losses(tiny_detector())
-    company = detection_losses(tiny_detector(tiny_branch(companions=Companions(reads=reads, reference=reference))))
+    company = detection_losses(tiny_detector(tiny_branch(reads=reads, **companions)))
     assert alone.keys() == company.keys()
     for name, loss in alone.items():
         torch.testing.assert_close(company[name], loss, msg=lambda text, name=name: f"{name}: {text}")
@@ -106,20 +108,20 @@ def test_what_the_companions_are_changes_no_detection_loss_but_their_own() -> No
     detector = tiny_detector(tiny_branch())
     before, taught = detection_losses(detector), step(detector)[1]
     with torch.no_grad():
-        detector.branch.content.weight.copy_(3 * random(QUERIES, 32, seed=9))
+        detector.branch.companions.content.weight.copy_(3 * random(QUERIES, 32, seed=9))
     for name, loss in detection_losses(detector).items():
         torch.testing.assert_close(before[name], loss)
     assert (step(detector)[1] - taught).abs() > 1e-3
 
 
 def test_distilling_into_the_detection_queries_has_no_companions_and_does_teach_them() -> None:
-    detector = tiny_detector(tiny_branch(companions=Companions(group="detect")))
+    detector = tiny_detector(tiny_branch(companions="None"))
     _, taught, queries = step(detector)
     assert [group.name for group in queries.groups] == ["detect"]
     assert torch.autograd.grad(taught, queries["detect"].content)[0].any()
 
 
-@pytest.mark.parametrize("settings", [{}, {"companions": Companions(group="detect")}], ids=["distil", "detect"])
+@pytest.mark.parametrize("settings", [{}, {"companions": "None"}], ids=["distil", "detect"])
 def test_inference_is_the_same_with_the_branch_and_without(settings: dict[str, Any]) -> None:
     """To the last bit, at the same cost: companions and teacher are absent, not switched off."""
     with_branch, without = tiny_detector(tiny_branch(**settings)), tiny_detector()

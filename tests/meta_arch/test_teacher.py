@@ -11,7 +11,7 @@ INPUTS = [tiny_input(seed=1), tiny_input(seed=2)]
 
 
 def teacher_of(detector) -> torch.nn.Module:
-    return detector.branch.teacher.guest.on(torch.device("cpu")).model
+    return detector.branch.companions.teacher.guest.on(torch.device("cpu")).model
 
 
 def test_the_teacher_is_not_saved_not_trained_and_stays_in_eval() -> None:
@@ -21,7 +21,7 @@ def test_the_teacher_is_not_saved_not_trained_and_stays_in_eval() -> None:
     weights = {id(parameter) for parameter in teacher.parameters()}
 
     branch_keys = [key for key in detector.state_dict() if key.startswith("branch")]
-    assert branch_keys == ["branch.content.weight"]
+    assert branch_keys == ["branch.companions.content.weight"]
     assert not weights & {id(parameter) for parameter in detector.parameters()}
     assert teacher not in set(detector.modules())
 
@@ -53,14 +53,14 @@ def test_at_inference_nobody_is_asked() -> None:
     def refuse(*given: object) -> None:
         raise AssertionError("The teacher was asked at inference.")
 
-    detector.branch.teacher = refuse
+    detector.branch.companions.teacher = refuse
     assert len(detector(INPUTS)) == 2
 
 
 def test_a_checkpoint_of_a_taught_detector_serves_one_without_branch() -> None:
     taught, plain = tiny_detector(tiny_branch()), tiny_detector()
     loaded = plain.load_state_dict(taught.state_dict(), strict=False)
-    assert loaded.missing_keys == [] and loaded.unexpected_keys == ["branch.content.weight"]
+    assert loaded.missing_keys == [] and loaded.unexpected_keys == ["branch.companions.content.weight"]
 
 
 def test_words_and_weights_survive_a_pickle() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from dk_detr.distillation import Companions, SlotSelection, TermSettings
+from dk_detr.distillation import SlotSelection, TermSettings
 from dk_detr.meta_arch import DETR
 from dk_detr.modeling import CLASSIFIERS, QUERIES, REFINEMENTS
 from tests.model_fixtures import TERMS, tiny_branch, tiny_detector, tiny_input, training_losses
@@ -33,10 +33,10 @@ def test_the_losses_are_those_of_both_stages_and_nothing_else() -> None:
     assert set(assert_trains(tiny_detector(), [tiny_input(seed=1), tiny_input(seed=2)])) == DETECTION
 
 
-@pytest.mark.parametrize("group", ["distil", "detect"])
+@pytest.mark.parametrize("companions", ["All", "Chosen", "None"])
 @pytest.mark.parametrize("terms", COMBINATIONS, ids="+".join)
-def test_every_combination_of_terms_trains_every_parameter(terms: tuple[str, ...], group: str) -> None:
-    detector = tiny_detector(tiny_branch(terms, Companions(group=group)))
+def test_every_combination_of_terms_trains_every_parameter(terms: tuple[str, ...], companions: str) -> None:
+    detector = tiny_detector(tiny_branch(terms, companions))
     losses = assert_trains(detector, [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
     scopes = {"relational": ("relational_image", "relational_batch")}
     wanted = {f"loss_kd_{name}" for term in terms for name in scopes.get(term, (term,))}
@@ -45,17 +45,19 @@ def test_every_combination_of_terms_trains_every_parameter(terms: tuple[str, ...
 
 
 @pytest.mark.parametrize("layers", ["last", "all"])
-@pytest.mark.parametrize("reference", ["follow", "stay"])
+@pytest.mark.parametrize("companions", [{"reference": "follow"}, {"reference": "stay"}, {"companions": "Chosen"}])
 @pytest.mark.parametrize("reads", [("distil",), ("detect",), ("distil", "detect")], ids="+".join)
-def test_every_kind_of_companion_trains_every_parameter(reads: tuple[str, ...], reference: str, layers: str) -> None:
-    branch = tiny_branch(companions=Companions(reads=reads, reference=reference), layers=layers)
+def test_every_kind_of_companion_trains_every_parameter(
+    reads: tuple[str, ...], companions: dict[str, str], layers: str
+) -> None:
+    branch = tiny_branch(reads=reads, layers=layers, **companions)
     assert_trains(tiny_detector(branch), [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
 
 
-@pytest.mark.parametrize("group", ["distil", "detect"])
+@pytest.mark.parametrize("companions", ["All", "Chosen", "None"])
 @pytest.mark.parametrize("queries", ["Proposals", "Mixed"])
-def test_every_kind_of_proposal_trains_every_parameter_beside_distillation(queries: str, group: str) -> None:
-    detector = tiny_detector(tiny_branch(companions=Companions(group=group)), queries=queries)
+def test_every_kind_of_proposal_trains_every_parameter_beside_distillation(queries: str, companions: str) -> None:
+    detector = tiny_detector(tiny_branch(companions=companions), queries=queries)
     assert_trains(detector, [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
 
 
@@ -90,8 +92,7 @@ def test_all_layers_teach_more_than_the_last() -> None:
 
 def test_companions_that_follow_and_companions_that_stay_see_different_places() -> None:
     follow, stay = (
-        training_losses(tiny_detector(tiny_branch(companions=Companions(reference=name))), [tiny_input()])
-        for name in ("follow", "stay")
+        training_losses(tiny_detector(tiny_branch(reference=name)), [tiny_input()]) for name in ("follow", "stay")
     )
     assert (follow["loss_kd_semantic"] - stay["loss_kd_semantic"]).abs() > 1e-4
 

@@ -1,5 +1,7 @@
 """Teachers: who sees in a region what the student should learn."""
 
 from dk_detr.distillation.teachers.clip_crops import CLIPCrops
+from dk_detr.distillation.teachers.stored_embeddings import StoredEmbeddings, stored_candidates
+from dk_detr.distillation.teachers.teacher import Teacher
 
-__all__ = ["CLIPCrops"]
+__all__ = ["CLIPCrops", "StoredEmbeddings", "Teacher", "stored_candidates"]

@@ -1,6 +1,7 @@
 """CLIPCrops: the teacher of DK-DETR, CLIP's image encoder on crops of the live proposals. N regions, E width."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -10,7 +11,9 @@ from torchvision.ops import roi_align
 from dk_detr.distillation.guest import Guest
 from dk_detr.language import Clip
 from dk_detr.layers import to_xyxy
-from dk_detr.structures import RegionKnowledge, Regions
+from dk_detr.modeling import FirstStage
+from dk_detr.modeling.acceleration import BACKEND, Compiled, Compiler
+from dk_detr.structures import Candidates, Regions, Scene
 
 
 class CLIPCrops:
@@ -23,6 +26,7 @@ class CLIPCrops:
         crop_scales: of the box's sides around its centre. Several are encoded, added and normalised (ViLD): 1.0, or
             1.0 and 1.5 for context.
         batch_size: crops that are encoded at once.
+        dtype: what CLIP computes in, by autocast. compiled: whether its encoder goes through torch.compile.
     """
 
     def __init__(
@@ -33,24 +37,60 @@ class CLIPCrops:
         bgr: bool,
         crop_scales: Sequence[float] = (1.0,),
         batch_size: int = 1024,
+        dtype: torch.dtype = torch.float32,
+        compiled: bool = False,
     ) -> None:
         if not crop_scales or min(crop_scales) <= 0:
             raise ValueError(f"MODEL.TEACHER.CROP_SCALES needs positive numbers, got {tuple(crop_scales)}.")
         self.guest, self.width, self.image_size = Guest(clip), clip.width, clip.image_size
         self.mean, self.std, self.bgr = tuple(pixel_mean), tuple(pixel_std), bgr
-        self.crop_scales, self.batch_size = tuple(crop_scales), batch_size
+        self.crop_scales, self.batch_size, self.dtype = tuple(crop_scales), batch_size, dtype
+        clip.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encode: Callable[[Clip, Tensor], Tensor] = Clip.encode_image
+        if compiled:
+            self.encode = Compiled(Clip.encode_image, Compiler(BACKEND))
+
+    def candidates(self, scene: Scene, first_stage: FirstStage) -> Candidates:
+        """See `Teacher`: the live proposals."""
+        boxes, objectness = first_stage.group.reference, first_stage.objectness
+        assert boxes is not None and objectness is not None  # what build.py makes sure of
+        return Candidates(boxes, objectness)
+
+    def ask(self, scene: Scene, regions: Regions) -> Callable[[], Tensor]:
+        """See `Teacher`. On a GPU CLIP works on a stream of its own, beside what follows."""
+        if scene.pixels.device.type != "cuda":
+            embeddings = self(scene.pixels, scene.image_sizes, regions)
+            return lambda: embeddings
+        return self._ask_beside(scene, regions)
+
+    def _ask_beside(self, scene: Scene, regions: Regions) -> Callable[[], Tensor]:
+        device = scene.pixels.device
+        here, beside = torch.cuda.current_stream(device), _stream(device)
+        beside.wait_stream(here)
+        with torch.cuda.stream(beside):
+            embeddings = self(scene.pixels, scene.image_sizes, regions)
+        for used in (scene.pixels, regions.image, regions.boxes):
+            used.record_stream(beside)
+
+        def wait() -> Tensor:
+            now = torch.cuda.current_stream(device)
+            now.wait_stream(beside)
+            embeddings.record_stream(now)
+            return embeddings
+
+        return wait
 
     @torch.no_grad()
-    def __call__(self, pixels: Tensor, image_sizes: Sequence[tuple[int, int]], regions: Regions) -> RegionKnowledge:
-        """What CLIP sees in the regions.
+    def __call__(self, pixels: Tensor, image_sizes: Sequence[tuple[int, int]], regions: Regions) -> Tensor:
+        """What CLIP sees in the regions: (N, E) unit rows.
 
         Args:
             pixels: (B, 3, H, W) normalised, padded network input. image_sizes: (h, w) of the images in it.
         """
         if len(regions) == 0:
-            return RegionKnowledge(regions, pixels.new_zeros(0, self.width))
+            return pixels.new_zeros(0, self.width)
         views = [self._encode(self.crop(pixels, image_sizes, regions, scale)) for scale in self.crop_scales]
-        return RegionKnowledge(regions, F.normalize(sum(views[1:], start=views[0]), dim=-1))
+        return F.normalize(sum(views[1:], start=views[0]), dim=-1)
 
     def crop(
         self, pixels: Tensor, image_sizes: Sequence[tuple[int, int]], regions: Regions, scale: float = 1.0
@@ -70,8 +110,17 @@ class CLIPCrops:
         return crops.flip(1) if self.bgr else crops
 
     def _encode(self, crops: Tensor) -> Tensor:
-        clip = self.guest.on(crops.device)
-        return torch.cat([clip.encode_image(part) for part in crops.split(self.batch_size)])
+        clip, half = self.guest.on(crops.device), self.dtype != torch.float32
+        crops = crops.float().contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast(crops.device.type, self.dtype if half else None, enabled=half):
+            parts = [self.encode(clip, part) for part in crops.split(self.batch_size)]
+        return torch.cat(parts)  # outside of inference mode: backward may keep it
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """The teacher's stream on a GPU."""
+    return torch.cuda.Stream(device)
 
 
 def _with_margins(pixels: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:

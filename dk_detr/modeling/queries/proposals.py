@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dk_detr.layers import box_head, grid_of_cells, inverse_sigmoid, sine_position_of_boxes
 from dk_detr.modeling.queries.first_stage import FirstStage
-from dk_detr.structures import Memory, Predictions, QueryGroup
+from dk_detr.structures import Memory, Predictions, QueryGroup, hide
 from dk_detr.structures.queries import DETECT
 
 
@@ -61,15 +61,22 @@ class Proposals(nn.Module):
         real = valid.gather(1, index) if memory.fewest < 2 * self.num_queries else None
         if real is None or bool(real.all()):
             return FirstStage(group, top, predictions)
-        return FirstStage(replace(group, blocked=_hide(real)), top, predictions, real)
+        return FirstStage(replace(group, blocked=hide(real)), top, predictions, real)
 
     def position_and_content(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """(B, Q, 2C) sine codes of the chosen boxes -> two (B, Q, C)."""
         position, content = self.to_query(code).chunk(2, dim=-1)
         return position, content
 
+    def position_of(self, boxes: Tensor, dtype: torch.dtype) -> Tensor:
+        """(B, Q, C) where a query looks that starts from (B, Q, 4) boxes cxcywh in [0, 1]."""
+        return self._position_and_content(boxes, dtype)[0]
+
+    def _position_and_content(self, boxes: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return self.position_and_content(sine_position_of_boxes(boxes, self.code_width).to(dtype))
+
     def _group(self, reference: Tensor, dtype: torch.dtype) -> QueryGroup:
-        position, content = self.position_and_content(sine_position_of_boxes(reference, self.code_width).to(dtype))
+        position, content = self._position_and_content(reference, dtype)
         return QueryGroup(DETECT, content, position, reference, reads=(DETECT,), steered_by=DETECT)
 
     def _anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:
@@ -107,8 +114,3 @@ def linear_norm(in_channels: int, out_channels: int) -> nn.Sequential:
     nn.init.xavier_uniform_(linear.weight)
     nn.init.zeros_(linear.bias)
     return nn.Sequential(linear, nn.LayerNorm(out_channels))
-
-
-def _hide(real: Tensor) -> Tensor:
-    """(B, Q, Q) bool that hides queries which see nothing, (B, Q) `real` False, from all but themselves."""
-    return ~real[:, None, :] & ~torch.eye(real.shape[1], dtype=torch.bool, device=real.device)

@@ -1,0 +1,75 @@
+"""StoredEmbeddings: the teacher's answers for regions that were chosen beforehand, from an embedding bank.
+
+B images, M regions of the richest image, N regions, E width.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from detectron2.structures import Instances
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from dk_detr.layers import to_cxcywh
+from dk_detr.modeling import FirstStage
+from dk_detr.structures import Candidates, Regions, Scene
+
+
+class StoredEmbeddings:
+    """Reads what the mapper put into the samples. No CLIP is loaded.
+
+    Args:
+        width: E.
+
+    Source: ViLD (ICLR 2022), offline proposals.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def candidates(self, scene: Scene, first_stage: FirstStage) -> Candidates:
+        """The stored regions of the images, wherever the detector looks."""
+        return _stored(scene)
+
+    @torch.no_grad()
+    def ask(self, scene: Scene, regions: Regions) -> Callable[[], Tensor]:
+        """Look up. Raises ValueError for embeddings of another width."""
+        embeddings = _stored(scene).embeddings
+        assert embeddings is not None
+        if embeddings.shape[-1] != self.width:
+            raise ValueError(
+                f"The embedding bank (MODEL.TEACHER.BANK) holds rows of width {embeddings.shape[-1]}, but the "
+                f"vocabulary has width {self.width}: both must come from the same CLIP."
+            )
+        rows = F.normalize(embeddings[regions.image, regions.query].float(), dim=-1)
+        return lambda: rows
+
+
+def _stored(scene: Scene) -> Candidates:
+    if scene.stored is None:
+        raise ValueError(
+            'MODEL.TEACHER.NAME "EmbeddingBank" needs samples with "regions"; use dk_detr\'s mapper (dk_detr.data).'
+        )
+    return scene.stored
+
+
+def stored_candidates(batched_inputs: Sequence[dict[str, Any]], device: torch.device) -> Candidates | None:
+    """What samples have under "regions" (Instances: proposal_boxes, objectness_logits, embeddings), or None."""
+    if "regions" not in batched_inputs[0]:
+        return None
+    regions: list[Instances] = [given["regions"].to(device) for given in batched_inputs]
+    boxes = [to_cxcywh(one.proposal_boxes.tensor / _size(one)) for one in regions]
+    objectness = [one.objectness_logits.float() for one in regions]
+    embeddings = [one.embeddings for one in regions]
+    return Candidates(
+        pad_sequence(boxes, batch_first=True),
+        pad_sequence(objectness, batch_first=True, padding_value=-torch.inf),
+        pad_sequence(embeddings, batch_first=True),
+    )
+
+
+def _size(instances: Instances) -> Tensor:
+    height, width = instances.image_size
+    return instances.proposal_boxes.tensor.new_tensor([width, height, width, height])

@@ -1,0 +1,26 @@
+"""Teacher: who answers for regions. B images, M candidates, N regions, E width."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from dk_detr.modeling import FirstStage
+from dk_detr.structures import Candidates, Regions, Scene
+
+
+class Teacher(Protocol):
+    """What a branch wants of a teacher.
+
+    Attributes:
+        width: E.
+    """
+
+    width: int
+
+    def candidates(self, scene: Scene, first_stage: FirstStage) -> Candidates:
+        """Where it may be asked to look."""
+
+    def ask(self, scene: Scene, regions: Regions) -> Callable[[], Tensor]:
+        """Begin to answer for regions, `query` counting the candidates; called, it gives (N, E) unit rows without
+        gradient."""
