@@ -40,6 +40,7 @@ setup(
         "open_clip_torch",
         "opencv-python-headless",  # lvis imports cv2; the variant without a window system runs everywhere
         "pillow",
+        "safetensors",
         "scipy",
         "torch",
         "torchvision",

@@ -103,7 +103,11 @@ def train_records(names: list[str]) -> list[Sample]:
 
 def build_train_stream(cfg: CfgNode, mapper: Callable[[Sample], Sample], seed: int) -> TrainStream:
     """The stream of DATASETS.TRAIN with SOLVER.IMS_PER_BATCH images in all workers together."""
-    records = train_records(cfg.DATASETS.TRAIN)
+    return stream_of(cfg, train_records(cfg.DATASETS.TRAIN), mapper, seed)
+
+
+def stream_of(cfg: CfgNode, records: list[Sample], mapper: Callable[[Sample], Sample], seed: int) -> TrainStream:
+    """The same of records that are loaded already."""
     world = comm.get_world_size()
     if cfg.SOLVER.IMS_PER_BATCH % world:
         raise ValueError(

@@ -9,6 +9,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data import detection_utils as utils
 
+from dk_detr.data.bank import EmbeddingBank, follow
+
 
 def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """The augmentation of INPUT.AUGMENTATION."""
@@ -48,20 +50,39 @@ def test_mapper(cfg: CfgNode) -> NamedErrors:
     return NamedErrors(DatasetMapper(cfg, is_train=False))
 
 
+class _WithRegions(DatasetMapper):
+    """Detectron2's mapper; stored regions go where the augmentation takes the image. See `follow` for the numbers."""
+
+    def __init__(self, bank: EmbeddingBank, count: int, min_side: float, **settings: Any) -> None:
+        super().__init__(is_train=True, **settings)
+        self.bank, self.count, self.min_side = bank, count, min_side
+
+    # The one place where Detectron2's mapper shows its transforms.
+    def _transform_annotations(self, dataset_dict: dict[str, Any], transforms: Any, image_shape: Any) -> None:
+        super()._transform_annotations(dataset_dict, transforms, image_shape)
+        stored = self.bank[dataset_dict["image_id"]]
+        dataset_dict["regions"] = follow(stored, transforms, image_shape, self.count, self.min_side)
+
+
 class TrainMapper(NamedErrors):
     """Detectron2's mapper, then labels among the words of training; objects of other words lose their box.
 
     Args:
         labels: for each class of the data set its index among the words of training, or -1 where it is novel.
+        bank: where there is one, samples have "regions": those of MODEL.TEACHER.BANK_REGIONS that are in view.
     """
 
-    def __init__(self, cfg: CfgNode, labels: Sequence[int]) -> None:
-        mapper = DatasetMapper(is_train=True, augmentations=train_augmentations(cfg), image_format=cfg.INPUT.FORMAT)
-        super().__init__(mapper)
+    def __init__(self, cfg: CfgNode, labels: Sequence[int], bank: EmbeddingBank | None = None) -> None:
+        settings = {"augmentations": train_augmentations(cfg), "image_format": cfg.INPUT.FORMAT}
+        if bank is None:
+            super().__init__(DatasetMapper(is_train=True, **settings))
+        else:
+            super().__init__(_WithRegions(bank, cfg.MODEL.TEACHER.BANK_REGIONS, cfg.MODEL.KD.MIN_SIDE, **settings))
         self.labels = torch.tensor(labels, dtype=torch.long)
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """A record in Detectron2's format -> image (3, h, w) and `instances` with base objects only."""
+        """A record in Detectron2's format -> image (3, h, w), `instances` with base objects only, and with a bank
+        `regions` (see `follow`)."""
         mapped = super().__call__(record)
         instances = mapped["instances"]
         instances.gt_classes = self.labels[instances.gt_classes]

@@ -17,7 +17,7 @@ from dk_detr.distillation.terms.relational import DIRECTIONS
 from dk_detr.modeling import CosineText, FirstStage
 from dk_detr.structures import Assignment, RegionKnowledge, Scene, Targets, Trace, record, require
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]  # of student, teacher, and `group`
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,12 @@ class Term:
     weight: float
     scope: str = "image"
 
-    def __call__(self, student: Tensor, knowledge: RegionKnowledge, num_images: int) -> Tensor:
+    def __call__(self, student: Tensor, knowledge: RegionKnowledge) -> Tensor:
         """(N, E) student rows -> weighted scalar; over images, the mean of those that have regions."""
         teacher = knowledge.embeddings
         if self.scope == "batch":
             return self.weight * self.loss(gather_rows(student), gather_rows(teacher))
-        per_image = torch.bincount(knowledge.regions.image, minlength=num_images).tolist()
-        taught = [n for n in per_image if n]
-        if not taught:
-            return self.weight * self.loss(student, teacher)
-        losses = [self.loss(s, t) for s, t in zip(student.split(taught), teacher.split(taught))]
-        return self.weight * torch.stack(losses).mean()
+        return self.weight * self.loss(student, teacher, group=knowledge.regions.image)
 
 
 class DistillationBranch(nn.Module):
@@ -85,10 +80,7 @@ class DistillationBranch(nn.Module):
         record("kd_regions", len(regions))
         taught = range(last + 1) if self.layers == "all" else (last,)
         rows = [classifier.project(hidden[layer, regions.image, regions.query], layer) for layer in taught]
-        return {
-            f"loss_kd_{term.name}": torch.stack([term(x, knowledge, hidden.shape[1]) for x in rows]).sum()
-            for term in self.terms
-        }
+        return {f"loss_kd_{term.name}": torch.stack([term(x, knowledge) for x in rows]).sum() for term in self.terms}
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,9 @@ def _guarded(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
 # ---- Python and its packages ----
 
 PACKAGES = "Python and packages"
-ESSENTIAL = ("torch", "torchvision", "numpy", "scipy", "pillow", "pycocotools", "lvis", "open_clip_torch")
+ESSENTIAL = (
+    "torch", "torchvision", "numpy", "scipy", "pillow", "pycocotools", "lvis", "open_clip_torch", "safetensors",
+)  # fmt: skip
 OPENAI_CLIP = "pip install --no-build-isolation git+https://github.com/openai/CLIP"
 
 

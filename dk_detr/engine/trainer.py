@@ -19,10 +19,11 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter, get_event_storage
 from torch import nn
 
-from dk_detr.data import TrainMapper, TrainStream, build_train_stream, categories_of, labels_among
+from dk_detr.data import TrainMapper, TrainStream, categories_of, labels_among, stream_of, train_records
 from dk_detr.engine import ema
+from dk_detr.engine.bank.training import bank_of_training
 from dk_detr.engine.checkpoint import SafeCheckpointer
-from dk_detr.engine.evaluate import evaluate, words_of_datasets
+from dk_detr.engine.evaluate import evaluate, prepare_evaluation
 from dk_detr.engine.optimizer import build_optimizer
 from dk_detr.engine.precision import precision_from_config
 from dk_detr.engine.step import Step, parts_from_config
@@ -46,7 +47,7 @@ class Trainer(DefaultTrainer):
         num_parts, precision = parts_from_config(cfg), precision_from_config(cfg)
         torch.manual_seed(self.seed)  # all workers start from the same weights
         model = self.build_model(cfg)
-        words_of_datasets(cfg, model)  # what cannot be evaluated is not trained
+        prepare_evaluation(cfg, model)  # what cannot be evaluated is not trained
         self._stream = self.build_train_stream(cfg, model, self.seed)
         optimizer = build_optimizer(cfg, model)
         on_gpu = cfg.MODEL.DEVICE != "cpu"
@@ -70,7 +71,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_stream(cls, cfg: CfgNode, model: Any, seed: int) -> TrainStream:
-        """Samples of DATASETS.TRAIN, labelled among the model's words of training."""
+        """Samples of DATASETS.TRAIN, labelled among the model's words of training, with regions if a bank teaches."""
         if not cfg.DATASETS.TRAIN:
             raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on.")
         first, *others = cfg.DATASETS.TRAIN
@@ -79,7 +80,9 @@ class Trainer(DefaultTrainer):
             if [category["name"] for category in categories_of(other)] != names:
                 raise ValueError(f'DATASETS.TRAIN: "{other}" has other categories than "{first}".')
         labels = labels_among(names, model.train_vocabulary.names, model.vocabulary.novel_names, first)
-        return build_train_stream(cfg, TrainMapper(cfg, labels), seed)
+        records = train_records(cfg.DATASETS.TRAIN)
+        bank = bank_of_training(cfg, records, model.train_vocabulary.width)
+        return stream_of(cfg, records, TrainMapper(cfg, labels, bank), seed)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> Any:

@@ -41,9 +41,14 @@ def two_steps(path: Path) -> dict[str, Any]:
     return {**TWO_STEPS, **OF_THE_WORLD, "MODEL__VOCABULARY__OF_DATASETS": []}
 
 
+def options_of(path: Path) -> dict[str, Any]:
+    """There is no bank here: tests/engine/bank trains with one."""
+    return {"MODEL__TEACHER__NAME": "CLIPCrops"} if load(path).MODEL.TEACHER.BANK else {}
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=IDS)
 def test_every_config_builds_steps_answers_saves_and_resumes(path: Path, world: World, tmp_path: Path) -> None:
-    whole = world.train(tmp_path / "whole", config=str(path), **two_steps(path))
+    whole = world.train(tmp_path / "whole", config=str(path), **two_steps(path), **options_of(path))
     results = read_results(str(whole))
     assert results is not None and results["iteration"] == 2
 
@@ -51,10 +56,10 @@ def test_every_config_builds_steps_answers_saves_and_resumes(path: Path, world: 
     resumed.mkdir()
     (resumed / "model_0000000.pth").write_bytes((whole / "model_0000000.pth").read_bytes())
     (resumed / "last_checkpoint").write_text("model_0000000.pth")
-    world.train(resumed, config=str(path), resume=True, **{**two_steps(path), "DATASETS__TEST": ()})
+    world.train(resumed, config=str(path), resume=True, **{**two_steps(path), **options_of(path), "DATASETS__TEST": ()})
     assert_same_training(resumed / "model_final.pth", whole / "model_final.pth")
 
-    model = build_model(setup_cfg(str(path), world.options())).eval()
+    model = build_model(setup_cfg(str(path), world.options(**options_of(path)))).eval()
     SafeCheckpointer(model).load(str(whole / "model_final.pth"))
     (answer,) = model([{"image": torch.full((3, SIDE, SIDE), 128.0), "height": 2 * SIDE, "width": SIDE}])
     found = answer["instances"]

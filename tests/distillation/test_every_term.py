@@ -29,6 +29,16 @@ def test_too_few_regions_cost_nothing_and_stay_in_the_graph(loss) -> None:
 
 
 @every_term
+def test_over_groups_it_is_the_mean_of_what_each_says_alone(loss) -> None:
+    student, teacher = random(7, 8).requires_grad_(), random(7, 8, seed=1)
+    group = torch.tensor([4, 4, 9, 9, 9, 2, 4])
+    alone = [loss(student[group == name], teacher[group == name]) for name in (2, 4, 9)]
+    value, wanted = loss(student, teacher, group=group), torch.stack(alone).mean()
+    torch.testing.assert_close(value, wanted)
+    torch.testing.assert_close(*(torch.autograd.grad(x, student)[0] for x in (value, wanted)))
+
+
+@every_term
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_stays_finite_and_near(loss, dtype: torch.dtype) -> None:
     student, teacher = 100 * random(20, 64), random(20, 64, seed=1)

@@ -31,7 +31,7 @@ def learn(own: slice) -> tuple[float, list[Tensor]]:
     term = Term("relational_batch", relational_kd_loss, weight=2.0, scope="batch")
     rows, teacher = student_rows(model, own), random(10, WIDTH, seed=1)[own]
     regions = Regions(torch.zeros(len(rows), dtype=torch.long), torch.arange(len(rows)), torch.zeros(len(rows), 4))
-    loss = term(rows, RegionKnowledge(regions, teacher), num_images=1)
+    loss = term(rows, RegionKnowledge(regions, teacher))
     loss.backward()
     return loss.item(), [parameter.grad for parameter in model.parameters()]
 

@@ -3,19 +3,24 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from dk_detr.distillation.terms.similarity import full_precision, unit_pair, zero_with_gradient
+from dk_detr.distillation.terms.similarity import apart, full_precision, share_of_each, unit_pair, zero_with_gradient
 
 DIRECTIONS = ("teacher_student", "student_teacher")
 
 
 def relational_kd_loss(
-    student: Tensor, teacher: Tensor, temperature: float = 0.1, direction: str = "teacher_student"
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 0.1,
+    direction: str = "teacher_student",
+    group: Tensor | None = None,
 ) -> Tensor:
     """KL divergence between the row-wise softmax of both cosine matrices over `temperature`, self-similarity included.
 
     Args:
         student (N, E): need not be unit. teacher (N, E): no gradient reaches it.
         direction: "teacher_student" for KL(teacher ‖ student), "student_teacher" for the reverse.
+        group: (N,) which regions are compared, such as their image; the mean over groups is returned. None for all.
 
     Returns: scalar, mean over rows; 0 with a gradient when N < 2. Finite for half inputs.
     Raises: ValueError if the shapes differ or the direction is unknown.
@@ -26,8 +31,14 @@ def relational_kd_loss(
     ours, theirs = unit_pair(student, teacher)
     if len(ours) < 2:
         return zero_with_gradient(student)
+    others = apart(group)
     with full_precision(ours.device):
-        log_student = F.log_softmax(ours @ ours.T / temperature, dim=1)
-        log_teacher = F.log_softmax(theirs @ theirs.T / temperature, dim=1)
+        log_student, log_teacher = (_log_softmax(rows @ rows.T / temperature, others) for rows in (ours, theirs))
     pair = (log_student, log_teacher) if direction == "teacher_student" else (log_teacher, log_student)
-    return F.kl_div(*pair, reduction="batchmean", log_target=True)
+    divergence = F.kl_div(*pair, reduction="none", log_target=True).sum(1)
+    return (divergence * share_of_each(group, divergence)).sum()
+
+
+def _log_softmax(similarity: Tensor, others: Tensor | None) -> Tensor:
+    # So far below all others that nothing of the probability is left, and finite: 0 · (-inf + inf) would be no number.
+    return F.log_softmax(similarity if others is None else similarity.masked_fill(others, -1e4), dim=1)

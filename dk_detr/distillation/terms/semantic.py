@@ -4,14 +4,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dk_detr.distillation.terms.similarity import full_precision, unit_pair, zero_with_gradient
+from dk_detr.distillation.terms.similarity import apart, full_precision, share_of_each, unit_pair, zero_with_gradient
 
 
-def semantic_kd_loss(student: Tensor, teacher: Tensor, temperature: float = 0.05) -> Tensor:
+def semantic_kd_loss(
+    student: Tensor, teacher: Tensor, temperature: float = 0.05, group: Tensor | None = None
+) -> Tensor:
     """Binary cross-entropy between the sigmoid of all cosines over `temperature` and the identity.
 
     Args:
         student (N, E): need not be unit. teacher (N, E): no gradient reaches it.
+        group: (N,) which regions are compared, such as their image; the mean over groups is returned. None for all.
 
     Returns: scalar, summed over all N·N pairs, divided by N; 0 with a gradient when N is 0. Finite for half inputs.
     Raises: ValueError if the shapes differ. Source: DK-DETR (ICCV 2023), eq. 4.
@@ -22,4 +25,7 @@ def semantic_kd_loss(student: Tensor, teacher: Tensor, temperature: float = 0.05
     with full_precision(ours.device):
         logits = ours @ theirs.T / temperature
     own = torch.eye(len(ours), device=ours.device)
-    return F.binary_cross_entropy_with_logits(logits, own, reduction="sum") / len(ours)
+    losses = F.binary_cross_entropy_with_logits(logits, own, reduction="none")
+    if (others := apart(group)) is not None:
+        losses = losses.masked_fill(others, 0.0)
+    return (losses.sum(1) * share_of_each(group, losses)).sum()

@@ -1,4 +1,4 @@
-"""What all terms share: checked pairs and cosine matrices in full precision."""
+"""What all terms share: checked pairs, groups of regions, and cosine matrices in full precision. N regions."""
 
 import torch
 from torch import Tensor
@@ -13,6 +13,23 @@ def unit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
             f"and {tuple(teacher.shape)}."
         )
     return F.normalize(student.float(), dim=1), F.normalize(teacher.detach().float(), dim=1)
+
+
+def share_of_each(group: Tensor | None, rows: Tensor) -> Tensor:
+    """(N,) weights that make a sum over rows the mean over groups of the means over their rows.
+
+    Args:
+        group: (N,) integers, or None for one group of all.
+    """
+    if group is None:
+        return rows.new_full((len(rows),), 1 / max(len(rows), 1))
+    _, index, count = group.unique(return_inverse=True, return_counts=True)
+    return (1.0 / count / len(count))[index]
+
+
+def apart(group: Tensor | None) -> Tensor | None:
+    """(N, N) bool, True where two regions are of different groups; None where there is one group."""
+    return None if group is None else group[:, None] != group
 
 
 def zero_with_gradient(student: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tabulate import tabulate
@@ -21,22 +21,24 @@ class Report:
 
     Attributes:
         device: "cpu" or "cuda". setting: what was measured, in words. rows: one for each task and way. notes: lines
-            below the table.
+            below the table. compare: what ratios say: "times as fast" as the baseline, or "times the time" of it.
     """
 
     device: str
     setting: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    compare: Literal["times as fast", "times the time"] = "times as fast"
 
     def add(self, task: str, baseline: str, measured: Mapping[str, Measurement]) -> None:
-        """One row for each way; `times as fast` compares medians with the baseline's."""
+        """One row for each way; `compare` says how its median stands to the baseline's."""
         for name, measurement in measured.items():
+            ratio = measured[baseline].median / measurement.median
             self.rows.append(
                 {
                     "task": task,
                     "way": name,
-                    "times as fast": measured[baseline].median / measurement.median,
+                    self.compare: ratio if self.compare == "times as fast" else 1 / ratio,
                     "median s": measurement.median,
                     "fastest s": min(measurement.seconds),
                     "slowest s": max(measurement.seconds),

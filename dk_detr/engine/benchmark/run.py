@@ -8,6 +8,7 @@ from detectron2.utils.logger import setup_logger
 
 from dk_detr.engine.benchmark.attention import benchmark_attention
 from dk_detr.engine.benchmark.detector import benchmark_detector
+from dk_detr.engine.benchmark.distillation import benchmark_distillation
 from dk_detr.engine.benchmark.evaluation import benchmark_evaluation
 from dk_detr.engine.setup import one_clear_error
 
@@ -24,6 +25,8 @@ def main(args: argparse.Namespace) -> None:
         rounds = args.rounds or ROUNDS.get(args.what, 10)
         if args.what == "evaluation":
             report = benchmark_evaluation(rounds, args.images)
+        elif args.what == "distillation":
+            report = benchmark_distillation(device, rounds, args.config_file, args.batch)
         elif args.what == "attention":
             report = benchmark_attention(device, rounds, args.size, getattr(torch, args.dtype))
         else:
@@ -39,6 +42,6 @@ def _check(args: argparse.Namespace, device: str) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda, but torch finds no GPU here.")
     rounds = 1 if args.rounds is None else args.rounds
-    smallest = min(rounds, args.size // 64, args.train_size // 64, args.images)
+    smallest = min(rounds, args.size // 64, args.train_size // 64, args.images, args.batch)
     if smallest < 1:
-        raise ValueError("--rounds and --images must be at least 1, --size and --train-size at least 64.")
+        raise ValueError("--rounds, --images and --batch must be at least 1, --size and --train-size at least 64.")

@@ -1,0 +1,1 @@
+"""Embedding bank: building one, and asking whether one fits before training starts."""

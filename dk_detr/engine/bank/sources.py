@@ -1,0 +1,70 @@
+"""Where the boxes of a bank come from: the first stage of a detector of ours, or a file of proposals."""
+
+from typing import Any, Protocol
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from dk_detr.data.bank import identity_of
+from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.setup import without_distillation
+from dk_detr.layers import to_xyxy
+from dk_detr.modeling import Proposals
+
+Boxes = tuple[Tensor, Tensor]  # (N, 4) xyxy in pixels of the image, (N,) finite scores
+
+
+class Source(Protocol):
+    """Gives the boxes of an image.
+
+    Attributes:
+        settings: what they follow from, for the manifest.
+        needs_input: whether a sample must have "image", the input of the detector.
+    """
+
+    settings: dict[str, Any]
+    needs_input: bool
+
+    def __call__(self, sample: dict[str, Any]) -> Boxes:
+        """Of a sample of `ReadImages`."""
+
+
+class FirstStageBoxes:
+    """Every place of an image that the first stage of a trained detector takes for an object; it knows no classes.
+
+    Raises: ValueError for a detector without weights, or without a first stage.
+    """
+
+    needs_input = True
+
+    def __init__(self, cfg: CfgNode) -> None:
+        if not cfg.MODEL.WEIGHTS:
+            raise ValueError(
+                "MODEL.WEIGHTS is empty: whose proposals? Add `MODEL.WEIGHTS some.pth`, a detector trained with this "
+                "config, or --proposals FILE."
+            )
+        self.detector: Any = build_model(without_distillation(cfg)).eval()
+        if not isinstance(getattr(self.detector, "queries", None), Proposals):
+            raise ValueError(  # noqa: TRY004  it is a matter of the config
+                f'{cfg.MODEL.META_ARCHITECTURE} with MODEL.DETR.QUERIES "{cfg.MODEL.DETR.QUERIES}" proposes nothing; '
+                'use a "DETR" with "Proposals" or "Mixed", or --proposals FILE.'
+            )
+        SafeCheckpointer(self.detector).load(cfg.MODEL.WEIGHTS)
+        self.settings = {
+            "source": "first stage",
+            "weights": identity_of(cfg.MODEL.WEIGHTS),
+            "input": [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.FORMAT],
+        }
+
+    @torch.no_grad()
+    def __call__(self, sample: dict[str, Any]) -> Boxes:
+        """See `Source`."""
+        detector = self.detector
+        images = detector.preprocess([sample])
+        predictions = detector.queries(detector.encoder(detector.see(images))).predictions
+        logits, boxes = predictions.logits[0, 0, :, 0], predictions.boxes[0, 0]
+        real = logits.isfinite() if predictions.valid is None else predictions.valid[0] & logits.isfinite()
+        height, width = sample["height"], sample["width"]
+        return to_xyxy(boxes[real].float()) * boxes.new_tensor([width, height, width, height]), logits[real]

@@ -1,0 +1,37 @@
+"""The bank of MODEL.TEACHER.BANK, looked through before training starts."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from dk_detr.data.bank import BankImage, EmbeddingBank, check_images, check_settings, images_of
+from dk_detr.engine.bank.settings import clip_settings
+
+
+def bank_of_training(cfg: CfgNode, records: Iterable[Mapping[str, Any]], width: int) -> EmbeddingBank | None:
+    """The bank that teaches, if one does.
+
+    Args:
+        records: to train on. width: E of the model's words.
+
+    Raises: FileNotFoundError; ValueError for a bank that is unfinished, damaged, or of another teacher or data set.
+    """
+    teacher = cfg.MODEL.TEACHER
+    if not cfg.MODEL.KD.TERMS or teacher.NAME != "EmbeddingBank":
+        return None
+    if not teacher.BANK:
+        raise ValueError(
+            'MODEL.TEACHER.NAME "EmbeddingBank" needs MODEL.TEACHER.BANK, a folder that tools/build_embedding_bank.py '
+            "wrote."
+        )
+    if teacher.BANK_REGIONS < 1:
+        raise ValueError(f"MODEL.TEACHER.BANK_REGIONS must be at least 1, got {teacher.BANK_REGIONS}.")
+    bank = EmbeddingBank(teacher.BANK)
+    remedy = "Set MODEL.CLIP and MODEL.VOCABULARY to those of the bank, or build a bank for this config."
+    check_settings(bank, "clip", clip_settings(cfg, width), remedy)
+    check_images(bank, [BankImage.of(record) for record in images_of(records).values()])
+    if comm.get_local_rank() == 0:  # once a machine
+        bank.verify(progress=True)
+    return bank
