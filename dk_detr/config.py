@@ -5,6 +5,9 @@ from detectron2.config import CfgNode as CN
 
 def add_dk_detr_config(cfg: CN) -> None:
     """Add the keys, with the published settings of DK-DETR (ICCV 2023) as defaults, to a Detectron2 config."""
+    # Packages outside of dk_detr that a config file calls for, such as ["projects.ViLD.vild"]: they add parts and keys.
+    # Named in a config file, not on the command line.
+    cfg.PROJECTS = []
     _add_detr(cfg)
     _add_language(cfg)
     _add_distillation(cfg)
@@ -118,6 +121,7 @@ def _add_training(cfg: CN) -> None:
     cfg.INPUT.JITTER_SIZE = 1024  # pixels, side of the square that images are cropped to
     cfg.INPUT.JITTER_SCALE = [0.1, 2.0]  # images are first resized to fit JITTER_SIZE times a number drawn from here
 
+    cfg.SOLVER.OPTIMIZER = "AdamW"  # or "SGD", with SOLVER.MOMENTUM
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # of the learning rate
     cfg.SOLVER.SAMPLING_MULTIPLIER = 0.1  # of the learning rate of deformable attention's offsets and learned points
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 3  # the newest; model_final.pth is kept besides

@@ -133,7 +133,7 @@ def load_coco_format(json_file: str, image_root: str, name: str) -> list[dict[st
             LVIS gives none, with the last two parts of its "coco_url". name: of the data set.
 
     Returns: a dict an image with file_name, image_id, height, width, annotations (bbox xywh in pixels, category_id
-        contiguous by ascending id). Annotations marked "ignore" are left out.
+        contiguous by ascending id, segmentation where the file has it). Annotations marked "ignore" are left out.
     Raises: FileNotFoundError; ValueError naming the file, the image and the annotation that is wrong.
     """
     content = read_annotations(json_file, name)
@@ -150,6 +150,7 @@ def load_coco_format(json_file: str, image_root: str, name: str) -> list[dict[st
                 "bbox_mode": BoxMode.XYWH_ABS,
                 "category_id": contiguous[annotation["category_id"]],
                 "iscrowd": annotation.get("iscrowd", 0),
+                **({"segmentation": annotation["segmentation"]} if "segmentation" in annotation else {}),
             }
         )
     if not records:

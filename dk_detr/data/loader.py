@@ -6,7 +6,7 @@ what would have come next, and the number of worker processes changes nothing.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,9 @@ def build_train_stream(cfg: CfgNode, mapper: Callable[[Sample], Sample], seed: i
 
 def stream_of(cfg: CfgNode, records: list[Sample], mapper: Callable[[Sample], Sample], seed: int) -> TrainStream:
     """The same of records that are loaded already."""
+    if not cfg.MODEL.MASK_ON:  # outlines would be most of what loader processes keep
+        for annotation in chain.from_iterable(record["annotations"] for record in records):
+            annotation.pop("segmentation", None)
     world = comm.get_world_size()
     if cfg.SOLVER.IMS_PER_BATCH % world:
         raise ValueError(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import detectron2.data.transforms as T
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, MetadataCatalog
@@ -21,10 +22,25 @@ def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
         return [
             T.ResizeScale(low, high, size, size),
             # Not padded here: the detector pads, and then knows what is padding.
-            T.FixedSizeCrop((size, size), pad=False),
+            _Crop((size, size), pad=False),
             T.RandomFlip(),
         ]
     raise ValueError(f'INPUT.AUGMENTATION is "{cfg.INPUT.AUGMENTATION}"; choose LargeScaleJitter or ShortestEdge.')
+
+
+class _Crop(T.FixedSizeCrop):
+    """Detectron2's, with outlines of objects that are moved and not cut."""
+
+    def _get_crop(self, image: np.ndarray) -> T.Transform:
+        crop = super()._get_crop(image)
+        return _MoveOutlines(crop.x0, crop.y0, crop.w, crop.h, crop.orig_w, crop.orig_h)
+
+
+class _MoveOutlines(T.CropTransform):
+    """Cutting would need a package more (shapely), for nothing: masks are drawn within boxes, and these are clipped."""
+
+    def apply_polygons(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
+        return [self.apply_coords(polygon) for polygon in polygons]
 
 
 class NamedErrors:
@@ -73,7 +89,8 @@ class TrainMapper(NamedErrors):
     """
 
     def __init__(self, cfg: CfgNode, labels: Sequence[int], bank: EmbeddingBank | None = None) -> None:
-        settings = {"augmentations": train_augmentations(cfg), "image_format": cfg.INPUT.FORMAT}
+        masks = {"use_instance_mask": cfg.MODEL.MASK_ON, "instance_mask_format": cfg.INPUT.MASK_FORMAT}
+        settings = {"augmentations": train_augmentations(cfg), "image_format": cfg.INPUT.FORMAT, **masks}
         if bank is None:
             super().__init__(DatasetMapper(is_train=True, **settings))
         else:

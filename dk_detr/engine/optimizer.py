@@ -1,4 +1,4 @@
-"""AdamW as DETRs want it: other rates for some parameters, no decay on norms, the whole gradient clipped."""
+"""AdamW for DETRs, SGD for R-CNNs: other rates for some parameters, no decay on norms, the whole gradient clipped."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from dk_detr.structures import require
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -19,17 +21,35 @@ class ClippedAdamW(torch.optim.AdamW):
 
     def step(self, closure: Any = None) -> Any:
         """Clip, then step."""
-        if self.max_norm > 0:
-            parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-            norm = get_total_norm([p.grad for p in parameters])
-            # Under mixed precision a fused optimizer is given gradients that still carry the scale: a tensor, and
-            # asking for its value would let the host wait for the device.
-            scale = getattr(self, "grad_scale", None)
-            clip_grads_with_norm_(parameters, self.max_norm, norm if scale is None else norm / scale)
+        _clip(self, self.max_norm)
         return super().step(closure)
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> ClippedAdamW:
+class ClippedSGD(torch.optim.SGD):
+    """SGD, clipped in the same way."""
+
+    def __init__(self, groups: list[dict[str, Any]], max_norm: float, **kwargs: Any) -> None:
+        super().__init__(groups, **kwargs)
+        self.max_norm = max_norm
+
+    def step(self, closure: Any = None) -> Any:
+        """Clip, then step."""
+        _clip(self, self.max_norm)
+        return super().step(closure)
+
+
+def _clip(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+    if max_norm <= 0:
+        return
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = get_total_norm([p.grad for p in parameters])
+    # Under mixed precision a fused optimizer is given gradients that still carry the scale: a tensor, and asking for
+    # its value would let the host wait for the device.
+    scale = getattr(optimizer, "grad_scale", None)
+    clip_grads_with_norm_(parameters, max_norm, norm if scale is None else norm / scale)
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> ClippedAdamW | ClippedSGD:
     """The optimizer of SOLVER for the trainable parameters, each of which enters once."""
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if clip.ENABLED and clip.CLIP_TYPE != "full_model":
@@ -38,7 +58,12 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> ClippedAdamW:
             'gradient, as DETRs do: set it to "full_model".'
         )
     max_norm = clip.CLIP_VALUE if clip.ENABLED else 0.0
-    return ClippedAdamW(parameter_groups(cfg, model), max_norm, lr=cfg.SOLVER.BASE_LR, fused=_can_fuse(model))
+    groups: Any = parameter_groups(cfg, model)
+    common: dict[str, Any] = {"max_norm": max_norm, "lr": cfg.SOLVER.BASE_LR, "fused": _can_fuse(model)}
+    require("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("AdamW", "SGD"))
+    if cfg.SOLVER.OPTIMIZER == "AdamW":
+        return ClippedAdamW(groups, **common)
+    return ClippedSGD(groups, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV, **common)
 
 
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:

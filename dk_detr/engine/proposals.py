@@ -14,19 +14,26 @@ class WithProposals(nn.Module):
     """A detector whose outputs carry "proposals" beside "instances": Instances with proposal_boxes (xyxy in pixels of
     the output, clipped) and objectness_logits, the best first.
 
+    A detector of a project says what it proposes by a method `propose(batched_inputs) -> list[Instances]`.
+
     Raises: ValueError for a detector whose queries are no proposals.
     """
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
-        if not isinstance(getattr(detector, "queries", None), Proposals):
-            raise ValueError(  # noqa: TRY004  it is a matter of the config
+        if not (hasattr(detector, "propose") or isinstance(getattr(detector, "queries", None), Proposals)):
+            raise ValueError(
                 'TEST.ALSO_RECALL_OF "proposals" needs MODEL.DETR.QUERIES "Proposals" or "Mixed": others propose none.'
             )
         self.detector = detector
+        self.training = detector.training  # what Detectron2 puts back after it has evaluated
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Detect, and keep what the first stage said on the way."""
+        detector: Any = self.detector
+        if hasattr(detector, "propose"):
+            both = zip(detector(batched_inputs), detector.propose(batched_inputs))
+            return [{**output, "proposals": proposals} for output, proposals in both]
         seen: list[FirstStage] = []
         queries: Any = self.detector.queries
         hook = queries.register_forward_hook(lambda _, __, first_stage: seen.append(first_stage))

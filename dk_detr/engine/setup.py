@@ -18,6 +18,7 @@ from dk_detr.compat import detectron2_build
 from dk_detr.config import add_dk_detr_config
 from dk_detr.engine.memory import keep_freed_memory
 from dk_detr.engine.own_data import use_own_data
+from dk_detr.engine.projects import add_projects
 from dk_detr.layers.ops import default_backend
 
 
@@ -33,6 +34,7 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         raise ValueError(f"Options come in pairs KEY VALUE; {len(opts)} words were given: {' '.join(opts)}.")
     with _known_keys(cfg):
         try:
+            add_projects(cfg, config_file)
             cfg.merge_from_file(config_file)
         except yaml.YAMLError as error:
             raise ValueError(f"{config_file} is no YAML file: {error}.") from error

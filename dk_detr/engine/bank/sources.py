@@ -46,8 +46,9 @@ class FirstStageBoxes:
                 "config, or --proposals FILE."
             )
         self.detector: Any = build_model(without_distillation(cfg)).eval()
-        if not isinstance(getattr(self.detector, "queries", None), Proposals):
-            raise ValueError(  # noqa: TRY004  it is a matter of the config
+        self.proposes = hasattr(self.detector, "propose")  # detectors of projects say themselves what they propose
+        if not self.proposes and not isinstance(getattr(self.detector, "queries", None), Proposals):
+            raise ValueError(
                 f'{cfg.MODEL.META_ARCHITECTURE} with MODEL.DETR.QUERIES "{cfg.MODEL.DETR.QUERIES}" proposes nothing; '
                 'use a "DETR" with "Proposals" or "Mixed", or --proposals FILE.'
             )
@@ -62,6 +63,9 @@ class FirstStageBoxes:
     def __call__(self, sample: dict[str, Any]) -> Boxes:
         """See `Source`."""
         detector = self.detector
+        if self.proposes:
+            (found,) = detector.propose([sample])
+            return found.proposal_boxes.tensor, found.objectness_logits
         images = detector.preprocess([sample])
         predictions = detector.queries(detector.encoder(detector.see(images))).predictions
         logits, boxes = predictions.logits[0, 0, :, 0], predictions.boxes[0, 0]

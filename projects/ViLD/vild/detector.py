@@ -1,0 +1,182 @@
+"""ViLD: the whole detector. B images, K words, E text width."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_proposal_generator
+from detectron2.modeling.meta_arch import GeneralizedRCNN
+from detectron2.structures import Instances
+from torch import Tensor
+
+from dk_detr.distillation import SlotSelection
+from dk_detr.language import readable, vocabularies_from_config
+from dk_detr.meta_arch.build_branch import build_teacher
+from dk_detr.structures import Vocabulary, choose
+from projects.ViLD.vild.forms import FORMS
+from projects.ViLD.vild.regions import Lessons
+from projects.ViLD.vild.roi_heads import ViLDHeads
+
+
+@META_ARCH_REGISTRY.register()
+class ViLD(GeneralizedRCNN):
+    """Mask R-CNN whose classes are words, taught by CLIP.
+
+    Training: list of dicts with "image" (3, h, w) in INPUT.FORMAT, "instances" (gt_boxes, gt_classes indexing
+    `train_vocabulary`, gt_masks where masks are on) -> dict of weighted losses. Evaluation: list of dicts with "image"
+    and the wanted output "height", "width" -> list of {"instances": Instances(pred_boxes, scores, pred_classes,
+    pred_masks where masks are on)}, the classes indexing `vocabulary`.
+
+    Args:
+        lessons: of the teacher; None for ViLD-text, and for detection.
+        train_vocabulary: base words. vocabulary: the words to detect; `set_vocabulary` exchanges them.
+        parts: Detectron2's.
+    """
+
+    @configurable
+    def __init__(
+        self, *, lessons: Lessons | None, train_vocabulary: Vocabulary, vocabulary: Vocabulary, **parts: Any
+    ) -> None:
+        super().__init__(**parts)
+        self.lessons, self.train_vocabulary = lessons, train_vocabulary
+        # Words are not learnt: checkpoints are free of them, and any vocabulary of the same encoder fits.
+        self.register_buffer("train_text", train_vocabulary.embeddings, persistent=False)
+        self.register_buffer("text", vocabulary.embeddings, persistent=False)
+        self.register_buffer("novel", vocabulary.novel, persistent=False)
+        self.set_vocabulary(vocabulary)
+
+    train_text: Tensor
+    text: Tensor
+    novel: Tensor
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        train_vocabulary, vocabulary = vocabularies_from_config(cfg)
+        backbone = build_backbone(cfg)
+        shape = backbone.output_shape()
+        return {
+            "backbone": backbone,
+            "proposal_generator": build_proposal_generator(cfg, shape),
+            "roi_heads": ViLDHeads(cfg, shape, num_words=len(train_vocabulary), width=vocabulary.width),
+            "lessons": _lessons_from_config(cfg, vocabulary.width),
+            "train_vocabulary": train_vocabulary,
+            "vocabulary": vocabulary,
+            "input_format": cfg.INPUT.FORMAT,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Detect these words from now on: known or new ones, in any order. Raises ValueError for another width.
+
+        Base is what was trained, however it is spelt; words of one's own are novel even where their vocabulary does
+        not say so.
+        """
+        self.roi_heads.box_predictor.classifier.check(vocabulary)
+        trained = set(map(readable, self.train_vocabulary.names))
+        unknown = torch.tensor([readable(name) not in trained for name in vocabulary.names])
+        self.vocabulary = vocabulary
+        self.text = vocabulary.embeddings.to(self.text.device)
+        self.novel = (unknown | vocabulary.novel.cpu()).to(self.text.device)
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """See the class."""
+        return self.losses(batched_inputs) if self.training else self.detect(batched_inputs)
+
+    def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The weighted losses of one training step."""
+        images = self.preprocess_image(batched_inputs)
+        objects = self.targets(batched_inputs)
+        features = self.backbone(images.tensor)
+        proposals, losses = self.proposal_generator(images, features, objects)
+        lesson = self._lesson(images, batched_inputs, proposals, objects)
+        return {**losses, **self.roi_heads.losses(features, proposals, objects, self.train_text, lesson)}
+
+    def _lesson(self, images: Any, batched_inputs: list[dict[str, Any]], proposals: Any, objects: Any) -> Any:
+        if self.lessons is not None:
+            return self.lessons(images, batched_inputs, proposals, objects)
+        if self.roi_heads.form.learns_images:
+            raise ValueError(
+                'MODEL.VILD.FORM learns from a teacher, but MODEL.KD.TERMS is []: set it to ["embedding_l1"], or '
+                'choose the form "ViLD-text".'
+            )
+        return None
+
+    @torch.no_grad()
+    def detect(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Detections in the size that each input asks for. Raises FloatingPointError for broken weights."""
+        if _differ_in_size(batched_inputs):
+            return [self.detect([given])[0] for given in batched_inputs]
+        features, proposals, sizes = self._first_stage(batched_inputs)
+        found = self.roi_heads.detect(features, proposals, self.text, self.novel)
+        return self._postprocess(found, batched_inputs, sizes)
+
+    @torch.no_grad()
+    def propose(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
+        """The proposals of the first stage, which knows no words: proposal_boxes in the size that each input asks for,
+        objectness_logits, the best first."""
+        if _differ_in_size(batched_inputs):
+            return [self.propose([given])[0] for given in batched_inputs]
+        _, proposals, sizes = self._first_stage(batched_inputs)
+        return [output["instances"] for output in self._postprocess(proposals, batched_inputs, sizes)]
+
+    def _first_stage(self, batched_inputs: list[dict[str, Any]]) -> tuple[dict[str, Tensor], list[Instances], Any]:
+        """Features, proposals, and the sizes of the images in the network's input."""
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)
+        _require_finite(features, batched_inputs)
+        proposals, _ = self.proposal_generator(images, features, None)
+        return features, proposals, images.image_sizes
+
+    def targets(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
+        """Ground truth on the device. Raises ValueError for a class outside the training vocabulary, and where masks
+        are wanted and there are none."""
+        for given in batched_inputs:
+            _check(given["instances"], given.get("file_name", "?"), len(self.train_vocabulary), self.roi_heads.mask_on)
+        return [given["instances"].to(self.device) for given in batched_inputs]
+
+
+def _differ_in_size(batched_inputs: list[dict[str, Any]]) -> bool:
+    """Then one would be padded, and convolutions see padding. Alone, an image has the same detections as in any
+    company."""
+    return len({tuple(given["image"].shape) for given in batched_inputs}) > 1
+
+
+def _require_finite(features: dict[str, Tensor], batched_inputs: list[dict[str, Any]]) -> None:
+    """Detectron2's first stage would leave out what is no number, and nothing would be found in silence."""
+    if not all(bool(level.isfinite().all()) for level in features.values()):
+        raise FloatingPointError(
+            f"Image {batched_inputs[0].get('file_name', '?')}: what the backbone sees is not finite; the weights are "
+            "broken. Take an earlier checkpoint, and train with a lower SOLVER.BASE_LR."
+        )
+
+
+def _check(objects: Instances, file_name: str, num_words: int, with_masks: bool) -> None:
+    unknown = objects.gt_classes[(objects.gt_classes < 0) | (objects.gt_classes >= num_words)].tolist()
+    if unknown:
+        raise ValueError(
+            f"Image {file_name}: class {unknown[0]} is not among the {num_words} words of training; use dk_detr's "
+            "mapper (dk_detr.data)."
+        )
+    if with_masks and len(objects) and not objects.has("gt_masks"):
+        raise ValueError(
+            f'Image {file_name}: its objects have no masks, but MODEL.MASK_ON wants a "segmentation" of each in the '
+            "annotation file. Set it to False to train boxes only."
+        )
+
+
+def _lessons_from_config(cfg: CfgNode, width: int) -> Lessons | None:
+    kd, form = cfg.MODEL.KD, cfg.MODEL.VILD.FORM
+    if not kd.TERMS:
+        return None
+    if list(kd.TERMS) != ["embedding_l1"] or not choose(FORMS, "MODEL.VILD.FORM", form).learns_images:
+        raise ValueError(
+            f'MODEL.KD.TERMS is {list(kd.TERMS)} with MODEL.VILD.FORM "{form}"; wanted [] for "ViLD-text" and '
+            '["embedding_l1"] for all others.'
+        )
+    if "unmatched" in kd.SLOT_FILTERS:
+        raise ValueError(
+            'ViLD teaches regions whether they match an object or not: take "unmatched" out of MODEL.KD.SLOT_FILTERS.'
+        )
+    choice = SlotSelection(kd.NUM_SLOTS, tuple(kd.SLOT_FILTERS), kd.BASE_OVERLAP_IOU, kd.DUPLICATES_IOU, kd.MIN_SIDE)
+    return Lessons(build_teacher(cfg, width), choice)

@@ -1,0 +1,47 @@
+"""The paper's way: proposals of a detector that saw base boxes only, embedded once, teach another detector."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dk_detr.engine.bank import build
+from dk_detr.language import load_clip
+from tests.projects.vild.vild_fixtures import CONFIGS, SHRUNK, mini, world_with_masks
+from tests.run_fixtures import World, own_log_handlers
+
+STEPS = {**SHRUNK, "SOLVER__MAX_ITER": 2, "DATASETS__TEST": ()}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = world_with_masks(tmp_path_factory.mktemp("world"))
+    with torch.random.fork_rng(devices=[]):
+        clip = load_clip("open_clip", str(world.root / "clip.json"), "")
+    torch.save(clip.model.state_dict(), world.root / "clip.pt")
+    return world
+
+
+def build_bank(world: World, output: Path, weights: Path) -> Path:
+    keys = {**SHRUNK, "MODEL__CLIP__WEIGHTS": world.root / "clip.pt", "MODEL__WEIGHTS": weights}
+    given = {
+        "config_file": mini("ViLD_text"), "output": str(output), "proposals": None, "regions": 6, "nms": 0.7,
+        "crop_scales": [1.0, 1.5], "images_per_shard": 4, "shards": None, "estimate": False,
+        "opts": world.options(**keys),
+    }  # fmt: skip
+    with world.in_use(), own_log_handlers():
+        build.main(argparse.Namespace(**given))
+    return output
+
+
+@pytest.mark.parametrize("name", ["mini/ViLD", "ViLD_ensemble_R50"])
+def test_proposals_of_vild_text_make_the_bank_that_teaches_the_others(name: str, world: World, tmp_path: Path) -> None:
+    first = world.train(tmp_path / "text", config=mini("ViLD_text"), **STEPS)
+    bank = build_bank(world, tmp_path / "bank", first / "model_final.pth")
+    teacher = {"MODEL__TEACHER__NAME": "EmbeddingBank", "MODEL__TEACHER__BANK": bank}
+    clip = {"MODEL__CLIP__WEIGHTS": world.root / "clip.pt", "MODEL__KD__NUM_SLOTS": 5}
+    run = world.train(tmp_path / "run", config=str(CONFIGS / f"{name}.yaml"), **{**STEPS, **teacher, **clip})
+    metrics = json.loads((run / "metrics.json").read_text().splitlines()[0])
+    assert metrics["loss_kd_embedding_l1"] > 0 and 0 < metrics["kd_regions"] <= 2 * 5
