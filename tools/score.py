@@ -21,7 +21,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--annotations", required=True, metavar="JSON", help="ground truth, in COCO or LVIS format")
     parser.add_argument("--results", required=True, metavar="JSON", help="a list of detections")
     parser.add_argument("--protocol", required=True, choices=list(PROTOCOLS))
-    parser.add_argument("--novel", metavar="A,B", help="default: OV-COCO's 17, LVIS's rare ones, or none")
+    parser.add_argument("--novel", metavar="A,B", help="default: OV-COCO's 17, LVIS's rare ones, or none (\"\")")
     parser.add_argument("--iou-type", choices=IOU_TYPES, default="bbox", help="compare boxes or masks (default boxes)")
     parser.add_argument("--tables", metavar="DIR", default="", help="write a table of categories as CSV and Markdown")
     parser.add_argument("--json", metavar="FILE", help='write {"bbox" or "segm": {metric: points}}')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def _loss_panels(history: History) -> Mapping[str, list[str]]:
 
 
 def _draw_losses(panel: Axes, history: History, title: str, names: list[str]) -> None:
-    for name, colour in zip(names, COLOURS):
+    for name, colour in zip(names, cycle(COLOURS)):
         label = name.removeprefix(LOSS_PANELS[title]).replace("_", " ")
         panel.plot(*series(history, name), color=colour, linewidth=1.6, label=label)
     panel.set_yscale("log")
@@ -104,7 +105,7 @@ def _draw_losses(panel: Axes, history: History, title: str, names: list[str]) ->
 def _draw_ap50(panel: Axes, history: History, names: list[str]) -> None:
     # Not clipped, so that a mark at 100 is whole.
     style: dict[str, Any] = {"linewidth": 1.6, "marker": "o", "markersize": 4, "clip_on": False}
-    for name, colour in zip(names, COLOURS):
+    for name, colour in zip(names, cycle(COLOURS)):
         label = name.replace(AP50_MARK, "")
         panel.plot(*series(history, name), color=colour, label=label, **style)
     panel.set_ylim(0, 100)

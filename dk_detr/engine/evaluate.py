@@ -24,18 +24,17 @@ logger = logging.getLogger(__name__)
 def evaluate(cfg: CfgNode, model: nn.Module) -> "OrderedDict[str, Any]":
     """Results of DATASETS.TEST by data set. The model's words are put back afterwards.
 
-    Raises: ValueError, before any image is looked at, where the words of a data set do not fit it or the model.
+    Raises: ValueError, before any image is looked at: see `prepare_evaluation`.
     """
     detector: Any = model.module if hasattr(model, "module") else model
     own_words: Vocabulary = detector.vocabulary
-    words = words_of_datasets(cfg, detector)
-    evaluators = {name: build_evaluator(cfg, name, words[name]) for name in words}
-    asked = WithProposals(detector) if _wants_proposals(cfg) else model
+    prepared = prepare_evaluation(cfg, detector)
+    asked = WithProposals(detector) if cfg.TEST.ALSO_RECALL_OF else model
     results: OrderedDict[str, Any] = OrderedDict()
     try:
-        for name, evaluator in evaluators.items():
-            detector.set_vocabulary(words[name])
-            logger.info(f"Evaluating on {name}: {words[name].describe()}")
+        for name, (words, evaluator) in prepared.items():
+            detector.set_vocabulary(words)
+            logger.info(f"Evaluating on {name}: {words.describe()}")
             records = DatasetCatalog.get(name)
             loader = build_detection_test_loader(
                 records, mapper=test_mapper(cfg), num_workers=cfg.DATALOADER.NUM_WORKERS
@@ -46,20 +45,29 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> "OrderedDict[str, Any]":
     return results
 
 
-def words_of_datasets(cfg: CfgNode, detector: Any) -> dict[str, Vocabulary]:
-    """The words of each of DATASETS.TEST, in the order of its categories; asked for before training, too.
+def prepare_evaluation(cfg: CfgNode, detector: Any) -> dict[str, tuple[Vocabulary, OpenVocabularyEvaluator]]:
+    """For each of DATASETS.TEST the words, in the order of its categories, and the evaluator. Asked for before
+    training, too: what cannot be evaluated need not be trained.
 
-    Raises: ValueError naming the data set where names are missing or the words are not for this detector.
+    Raises: ValueError naming the data set where names are missing, the words are not for this detector, or the
+        annotation file is not one for its benchmark; and for a recall that the detector cannot give.
     """
+    unknown = [what for what in cfg.TEST.ALSO_RECALL_OF if what != "proposals"]
+    if unknown:
+        raise ValueError(f'TEST.ALSO_RECALL_OF holds "{unknown[0]}"; it may hold "proposals".')
+    if cfg.TEST.ALSO_RECALL_OF:
+        WithProposals(detector)
     own_words: Vocabulary = detector.vocabulary
-    words = {name: words_of(cfg, name, own_words) for name in cfg.DATASETS.TEST}
+    prepared = {}
     try:
-        for name, chosen in words.items():
+        for name in cfg.DATASETS.TEST:
+            words = words_of(cfg, name, own_words)
             with _named(name):
-                detector.set_vocabulary(chosen)
+                detector.set_vocabulary(words)
+                prepared[name] = words, build_evaluator(cfg, name, words)
     finally:
         detector.set_vocabulary(own_words)
-    return words
+    return prepared
 
 
 def words_of(cfg: CfgNode, name: str, default: Vocabulary) -> Vocabulary:
@@ -77,6 +85,8 @@ def vocabulary_files(cfg: CfgNode) -> dict[str, str]:
     if wrong:
         raise ValueError(f'MODEL.VOCABULARY.OF_DATASETS holds "{wrong[0]}"; wanted "name=file", such as "a_val=a.npz".')
     files = dict(entry.split("=", 1) for entry in entries)
+    if len(files) < len(entries):
+        raise ValueError(f"MODEL.VOCABULARY.OF_DATASETS names a data set twice: {', '.join(entries)}.")
     strangers = [name for name in files if name not in cfg.DATASETS.TEST]
     if strangers:
         tests = ", ".join(cfg.DATASETS.TEST)
@@ -98,7 +108,7 @@ def build_evaluator(cfg: CfgNode, name: str, words: Vocabulary) -> OpenVocabular
     data_set = MetadataCatalog.get(name)
     unseen = [category["name"] for category in categories_of(name) if category.get("unseen_concept")]
     return evaluator_of(
-        data_set.evaluator_type,
+        data_set.get("evaluator_type", "none"),
         data_set.json_file,
         words.names,
         novel=_novel(name, words),
@@ -115,10 +125,3 @@ def _novel(name: str, words: Vocabulary) -> set[str]:
         logger.warning("%s: the benchmark has %d novel names, the vocabulary %d others or fewer; the benchmark counts.",
                        name, len(benchmark), len(said))  # fmt: skip
     return benchmark or said
-
-
-def _wants_proposals(cfg: CfgNode) -> bool:
-    unknown = [what for what in cfg.TEST.ALSO_RECALL_OF if what != "proposals"]
-    if unknown:
-        raise ValueError(f'TEST.ALSO_RECALL_OF holds "{unknown[0]}"; it may hold "proposals".')
-    return bool(cfg.TEST.ALSO_RECALL_OF)

@@ -4,7 +4,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from dk_detr.data.ov_coco import NOVEL
@@ -19,13 +19,19 @@ NOVEL_OF_PROTOCOL = {"ov-coco": tuple(NOVEL)}  # where it is not in the annotati
 def main(args: argparse.Namespace) -> None:
     """Score, print, write."""
     with one_clear_error():
-        novel = split_names(args.novel) if args.novel is not None else NOVEL_OF_PROTOCOL.get(args.protocol)
         with _printed("dk_detr.evaluation"):
             results = score_file(
-                args.annotations, args.results, args.protocol, novel, iou_type=args.iou_type, output_dir=args.tables
+                args.annotations, args.results, args.protocol, _novel(args), None, args.iou_type, args.tables
             )
         if args.json:
             write_whole(args.json, json.dumps(results, indent=2))
+
+
+def _novel(args: argparse.Namespace) -> Sequence[str] | None:
+    """What the command line says, none for ""; else what the benchmark says; None leaves it to the annotation file."""
+    if args.novel is None:
+        return NOVEL_OF_PROTOCOL.get(args.protocol)
+    return split_names(args.novel) if args.novel else ()
 
 
 @contextmanager

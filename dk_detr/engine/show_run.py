@@ -35,7 +35,7 @@ from dk_detr.structures import Vocabulary
 
 Record = dict[str, Any]
 
-SHOWN_METRICS = ("AP", "APr", "APc", "APf", "AP50-base", "AP50-novel", "AP50-novel-unseen")
+SHOWN_METRICS = ("AP", "APr", "APc", "APf", "AP50", "AP50-base", "AP50-novel", "AP50-novel-unseen")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> None:
     with one_clear_error():
         run = Path(args.output_dir)
         cfg = _config_of(run)
-        print(summary(run, cfg.DATASETS.TEST[0]))
+        print(summary(run, cfg.DATASETS.TEST))
         print("\npictures:", *draw_pictures(cfg, run, args), sep="\n  ")
 
 
@@ -86,14 +86,18 @@ def choose_images(records: Sequence[Record], novel: set[int], count: int, seed: 
     return chosen
 
 
-def summary(run: Path, dataset: str) -> str:
-    """A table of one line: the scores of the last evaluation, the iterations and minutes of training."""
-    metrics, history = _metrics_of(run, dataset), _history_of(run)
-    row = {name: f"{metrics[name]:.1f}" for name in SHOWN_METRICS if name in metrics}
-    if history:
-        row |= {"iterations": str(iterations_done(history)), "minutes": f"{training_minutes(history):.1f}"}
-    table = tabulate([row], headers="keys", disable_numparse=True, stralign="right")
-    if metrics:
+def summary(run: Path, datasets: Sequence[str]) -> str:
+    """A table of one line for a data set: the scores of the last evaluation, the iterations and minutes of training."""
+    history, metrics = _history_of(run), {name: _metrics_of(run, name) for name in datasets}
+    trained = {"iterations": str(iterations_done(history)), "minutes": f"{training_minutes(history):.1f}"}
+    rows = [
+        ({"data set": dataset} if len(datasets) > 1 else {})
+        | {name: f"{found[name]:.1f}" for name in SHOWN_METRICS if name in found}
+        | (trained if history else {})
+        for dataset, found in metrics.items()
+    ]
+    table = tabulate(rows, headers="keys", disable_numparse=True, stralign="right")
+    if any(metrics.values()):
         return table
     command = f"tools/train_net.py --config-file {run / 'config.yaml'} --eval-only --resume"
     return f"{run} was not evaluated yet; to do so: {command}\n{table}"

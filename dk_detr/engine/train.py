@@ -28,6 +28,8 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
 
 
 def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
+    if not cfg.DATASETS.TEST:
+        raise ValueError("--eval-only needs a data set: DATASETS.TEST is empty.")
     model = build_model(without_distillation(cfg)).eval()
     checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):

@@ -113,7 +113,7 @@ class Trainer(DefaultTrainer):
             made.append(_KeepNewest(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=keep))
         made.append(_EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
         if comm.is_main_process():
-            made.append(hooks.PeriodicWriter(self.build_writers(), period=20))
+            made.append(_Writer(self.build_writers(), cfg.TEST.EVAL_PERIOD))
         return made
 
     def build_writers(self) -> list[Any]:
@@ -181,6 +181,22 @@ class _EvalHook(hooks.EvalHook):
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:
             super().after_train()
+
+
+class _Writer(hooks.PeriodicWriter):
+    """Also writes what an evaluation found while it is new: the next one replaces it, and a line with a lower iteration
+    than the one above it would pass for a restart."""
+
+    def __init__(self, writers: list[Any], eval_period: int) -> None:
+        super().__init__(writers, period=20)
+        self.eval_period = eval_period
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if self.eval_period > 0 and done % self.eval_period == 0 and done % 20 and done < self.trainer.max_iter:
+            for writer in self._writers:
+                writer.write()
+        super().after_step()
 
 
 class _KeepNewest(hooks.PeriodicCheckpointer):

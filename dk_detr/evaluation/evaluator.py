@@ -6,20 +6,21 @@ import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from detectron2.utils import comm
 
-from dk_detr.evaluation.detections import Detections
-from dk_detr.evaluation.ground_truth import read_ground_truth
+from dk_detr.evaluation.ground_truth import GroundTruth, index_of, read_ground_truth
+from dk_detr.evaluation.instances import detections_of, masks_of, proposals_of
 from dk_detr.evaluation.protocols import choose_protocol
 from dk_detr.evaluation.results import ImageDetections, gather, write_results
-from dk_detr.evaluation.scoring import base_and_novel, match_names, recall, score
-from dk_detr.evaluation.tables import category_rows, summary, write_category_tables
+from dk_detr.evaluation.score import categories_file, score_and_tell
+from dk_detr.evaluation.scoring import base_and_novel, match_names, recall
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ class OpenVocabularyEvaluator(DatasetEvaluator):
         names: the categories in the order in which `pred_classes` counts; the same set as in the annotation file.
         novel: the names that training never saw; all others are base.
         groups: further named sets of names; each adds `AP-<group>`, `AP50-<group>`, `AR@100-<group>`.
-        output_dir: where `<kind>_results.json`, `<kind>_categories.csv` and `.md` go; empty writes nothing.
+        output_dir: where `<kind>_results.json`, `<kind>_categories.csv` and `.md` (of masks `…_categories_masks`) go;
+            empty writes nothing.
         max_detections: of an image over all categories, for LVIS; other benchmarks have limits of their own.
 
     Raises: ValueError if names and annotation file disagree, a group holds an unknown name, or the file is not one for
@@ -73,8 +75,7 @@ class OpenVocabularyEvaluator(DatasetEvaluator):
         max_detections: int = 300,
     ) -> None:
         self._kind, self._protocol = kind, choose_protocol(kind, max_detections)
-        self._ground_truth = read_ground_truth(annotation_file)
-        self._protocol.check(self._ground_truth)
+        self._ground_truth = self._protocol.accept(read_ground_truth(annotation_file))
         self._category_of_class = np.array(match_names(names, self._ground_truth), dtype=np.int64)
         self._groups = base_and_novel(self._ground_truth, novel, groups)
         self._output_dir = output_dir
@@ -89,20 +90,27 @@ class OpenVocabularyEvaluator(DatasetEvaluator):
         """Take one batch: `inputs` carry "image_id", `outputs` carry "instances" in the frame of the original image,
         and, where the recall of the first stage is wanted, "proposals" (proposal_boxes, objectness_logits).
 
-        Raises: ValueError for an unknown image id, a class without a name, a box or score that is not finite.
+        Masks, if there are any: pred_masks, bool (N, height, width) or N run-length encodings. They are scored where
+        the annotation file has masks of all objects.
+
+        Raises: ValueError for an unknown image id, a class without a name, a box or score that is not finite, masks of
+            another size than the image.
         """
         for image, output in zip(inputs, outputs):
-            detections = _detections(int(image["image_id"]), output["instances"])
+            detections = detections_of(int(image["image_id"]), output["instances"])
             self._check(detections)
-            self._predictions.append(detections)
+            self._predictions.append(self._with_masks(detections, output["instances"]))
             if PROPOSALS in output:
-                self._proposals.append(_proposals(int(image["image_id"]), output[PROPOSALS]))
+                proposals = proposals_of(detections.image_id, output[PROPOSALS])
+                self._check(proposals)
+                self._proposals.append(proposals)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
         """Gather the predictions of all processes and score them on the main one.
 
-        Returns: {"bbox": {metric: points}}, nan for groups without ground truth, and the recall of the first stage
-            under "proposals" where there are any; None on all but the main process.
+        Returns: {"bbox": {metric: points}}, nan for groups without ground truth, the same under "segm" where there are
+            masks, and the recall of the first stage under "proposals" where there are any; None on all but the main
+            process.
         """
         comm.synchronize()
         gathered = comm.gather((self._predictions, self._proposals), dst=0)
@@ -110,32 +118,50 @@ class OpenVocabularyEvaluator(DatasetEvaluator):
             return None
         predictions = self._one_per_image(itertools.chain(*(found for found, _ in gathered)))
         proposals = list(_first_of_each(itertools.chain(*(found for _, found in gathered))).values())
-        found = gather(self._ground_truth, predictions, self._category_of_class)
-        result = OrderedDict(bbox=self._score(predictions, found))
+        if self._output_dir:  # before scoring, so that no failure there costs the detections
+            ids = self._ground_truth.category_ids[self._category_of_class].tolist()
+            write_results(Path(self._output_dir) / results_file(self._kind), predictions, ids)
+        result = OrderedDict(bbox=self._score(self._ground_truth, predictions, "bbox"))
+        if any(image.masks is not None for image in predictions):
+            result["segm"] = self._score(self._ground_truth_of_masks, predictions, "segm")
         if proposals:
             boxes = gather(self._ground_truth, proposals, self._category_of_class)
             result[PROPOSALS] = recall(self._protocol, self._ground_truth, boxes, self._groups)
             logger.info("Class-agnostic recall of the first stage: %s", _in_line(result[PROPOSALS]))
         return result
 
-    def _score(self, predictions: list[ImageDetections], found: Detections) -> dict[str, float]:
-        truth, folder = self._ground_truth, Path(self._output_dir)
-        if self._output_dir:  # before scoring, so that no failure there costs the detections
-            ids = truth.category_ids[self._category_of_class].tolist()
-            write_results(folder / results_file(self._kind), predictions, ids)
-        scored = score(self._protocol, truth, found, self._groups)
-        if self._output_dir:
-            rows = category_rows(self._protocol, truth, found, scored, set(self._groups["novel"]))
-            write_category_tables(rows, folder / f"{self._kind}_categories.csv")
-        logger.info("%s", summary(self._protocol, truth, scored, self._groups, "bbox"))
-        return scored.metrics
+    def _score(self, truth: GroundTruth, predictions: list[ImageDetections], iou_type: str) -> dict[str, float]:
+        found = gather(truth, predictions, self._category_of_class, iou_type)
+        table = categories_file(self._output_dir, self._kind, iou_type)
+        return score_and_tell(self._protocol, truth, found, self._groups, iou_type, table)
+
+    @cached_property
+    def _ground_truth_of_masks(self) -> GroundTruth:
+        """Read when masks are seen first: most detectors have none, and polygons are most of the file."""
+        return self._protocol.accept(read_ground_truth(self._ground_truth.file, "segm"))
+
+    def _with_masks(self, detections: ImageDetections, instances: Instances) -> ImageDetections:
+        if not instances.has("pred_masks"):
+            return detections
+        if not self._ground_truth.has_masks:
+            if not self._predictions:
+                logger.warning("%s lacks masks of objects: only boxes are scored.", self._ground_truth.file)
+            return detections
+        # On the main process a broken polygon is found now, not after the last image.
+        truth = self._ground_truth_of_masks if comm.is_main_process() else self._ground_truth
+        height, width = truth.sizes[index_of(truth.image_ids, np.array([detections.image_id]))[0]].tolist()
+        try:
+            return detections._replace(masks=masks_of(instances, height, width))
+        except ValueError as error:
+            raise ValueError(f"Image {detections.image_id} has {error}.") from error
 
     def _check(self, detections: ImageDetections) -> None:
         where, num_names = f"Image {detections.image_id}", len(self._category_of_class)
         if detections.image_id not in self._ground_truth.images:
             raise ValueError(f"{where} was predicted, but {self._ground_truth.file} has no such image id.")
-        if len(detections.classes) and detections.classes.max() >= num_names:
-            raise ValueError(f"{where}: pred_classes has {detections.classes.max()}, but there are {num_names} names.")
+        strange = detections.classes[(detections.classes < 0) | (detections.classes >= num_names)]
+        if len(strange):
+            raise ValueError(f"{where}: pred_classes has {strange[0]}, but there are {num_names} names.")
         if not (np.isfinite(detections.boxes_xyxy_abs).all() and np.isfinite(detections.scores).all()):
             raise ValueError(f"{where}: a predicted box or score is not finite; the weights are probably broken.")
 
@@ -157,25 +183,6 @@ def _first_of_each(predictions: Iterable[ImageDetections]) -> dict[int, ImageDet
     for image in predictions:
         first.setdefault(image.image_id, image)
     return first
-
-
-def _detections(image_id: int, instances: Instances) -> ImageDetections:
-    boxes, scores, classes = instances.pred_boxes, instances.scores, instances.pred_classes
-    return ImageDetections(image_id, _boxes(boxes), _array(scores.float()), _array(classes))
-
-
-def _proposals(image_id: int, instances: Instances) -> ImageDetections:
-    """Boxes without a class are detections of the first one: recall does not ask."""
-    scores = _array(instances.objectness_logits.float())
-    return ImageDetections(image_id, _boxes(instances.proposal_boxes), scores, np.zeros(len(scores), dtype=np.int64))
-
-
-def _boxes(boxes: Boxes) -> np.ndarray:
-    return _array(boxes.tensor.float())
-
-
-def _array(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy()
 
 
 def _in_line(metrics: dict[str, float]) -> str:

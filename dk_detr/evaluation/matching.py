@@ -47,7 +47,7 @@ def pairs_that_overlap(
     parts = [Pairs(*(np.empty(0, dtype=kind) for kind in (np.int64, np.int64, np.float64)))]
     for rows in _portions(np.flatnonzero(count), count):
         detection, thing = np.repeat(rows, count[rows]), _ranges(first[rows], count[rows])
-        iou = regions.overlaps(found[detection], objects[thing], crowd[thing])
+        iou = regions.overlaps(found, objects, crowd, detection, thing)
         enough = iou >= least_iou
         parts.append(Pairs(detection[enough], thing[enough], iou[enough]))
     pairs = Pairs(*(np.concatenate(column) for column in zip(*parts)))

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,8 +63,9 @@ class COCO:
     group_ious: Mapping[str, float | None] = {"AP": None, "AP50": 0.5}
     max_of_category = 100
 
-    def check(self, ground_truth: GroundTruth) -> None:
-        """Raises ValueError if the annotation file is not one for this protocol."""
+    def accept(self, ground_truth: GroundTruth) -> GroundTruth:
+        """The annotation file as it counts. Raises ValueError if it is not one for this protocol."""
+        return ground_truth
 
     def novel(self, ground_truth: GroundTruth) -> list[str]:
         """The names that are novel where nobody says."""
@@ -134,7 +135,7 @@ class OpenVocabularyCOCO(COCO):
     title = "OV-COCO"
     num_categories = 65  # 48 base, 17 novel
 
-    def check(self, ground_truth: GroundTruth) -> None:
+    def accept(self, ground_truth: GroundTruth) -> GroundTruth:
         """See `COCO`: objects of COCO's other 15 categories would count as base."""
         present = len(np.unique(ground_truth.objects.category))
         if present > self.num_categories:
@@ -142,6 +143,7 @@ class OpenVocabularyCOCO(COCO):
                 f"{ground_truth.file} has objects of {present} categories; OV-COCO scores {self.num_categories} of "
                 "COCO's. Make its file with tools/prepare_dataset.py ov-coco."
             )
+        return ground_truth
 
 
 class Objects365(COCO):
@@ -155,7 +157,8 @@ class LVIS(COCO):
     """LVIS v1, federated: 300 detections of an image over all categories; of a category that an image was not searched
     for nothing counts; a mistake in one that was not annotated exhaustively costs nothing.
 
-    Crowds are unknown to it; annotations with "ignore" need not be found.
+    Crowds are unknown to it; annotations with "ignore" need not be found. What has no area, such as an empty mask,
+    takes one of the 300 places and counts for nothing.
 
     Args:
         max_detections: of an image; 300 in every published number.
@@ -166,13 +169,14 @@ class LVIS(COCO):
     def __init__(self, max_detections: int = 300) -> None:
         self.max_detections = max_detections
 
-    def check(self, ground_truth: GroundTruth) -> None:
-        """See `COCO`: frequencies and lists of categories must be there."""
+    def accept(self, ground_truth: GroundTruth) -> GroundTruth:
+        """See `COCO`: frequencies and lists of categories must be there; objects without area are not."""
         if ground_truth.lacking:
             raise ValueError(
                 f"{ground_truth.file}: {ground_truth.lacking}. LVIS scoring needs it: use an annotation file in LVIS "
                 'v1 format, or the protocol "coco".'
             )
+        return replace(ground_truth, objects=ground_truth.objects.take(ground_truth.objects.area > 0))
 
     def novel(self, ground_truth: GroundTruth) -> list[str]:
         return [name for name, f in zip(ground_truth.names, ground_truth.frequencies) if f == "r"]
@@ -190,7 +194,7 @@ class LVIS(COCO):
         objects = ground_truth.objects
         present = ground_truth.group(objects.image, objects.category)
         group = ground_truth.group(found.image, found.category)
-        known = np.isin(group, np.union1d(present, ground_truth.negative))
+        known = np.isin(group, np.union1d(present, ground_truth.negative)) & (found.area > 0)
         return found.take(known), np.isin(group[known], ground_truth.not_exhaustive)
 
     def metrics(self, ground_truth: GroundTruth, scores: Scores) -> dict[str, float]:

@@ -39,7 +39,7 @@ def class_agnostic_recall(
     """
     order = np.argsort(objects.image, kind="stable")
     image, category, ignored, crowd = (a[order] for a in (objects.image, objects.category, ignored, crowd))
-    boxes = best_boxes(detections, max(BUDGETS))
+    boxes = best_regions(detections, max(BUDGETS))
     pairs = pairs_that_overlap(boxes.regions, boxes.image, objects.regions[order], image, crowd, thresholds.min())
     matches = match_greedily(pairs, boxes.image, ignored[:, None], crowd, thresholds)
     rank = np.arange(len(boxes)) - np.searchsorted(boxes.image, boxes.image)
@@ -52,20 +52,27 @@ def class_agnostic_recall(
     }
 
 
-def best_boxes(detections: Detections, count: int) -> Detections:
-    """The best different boxes of each image, at most `count`; by image, the best first."""
+def best_regions(detections: Detections, count: int) -> Detections:
+    """The best different boxes, or masks, of each image, at most `count`; by image, the best first."""
     order = np.lexsort((detections.category, -detections.score, detections.image))  # of equal scores as COCO's
     found = detections.take(order)
-    if found.regions.dtype != object and len(found):
-        columns = np.column_stack([found.image.astype(np.float64), found.regions]).view(np.uint64)
-        # One number for a box: to compare five columns of a million rows would take longer than all the rest.
-        code = np.zeros(len(found), dtype=np.uint64)
-        for column in columns.T:
-            code = (code ^ column) * MULTIPLIER
-            code ^= code >> np.uint64(29)
-        found = found.take(np.sort(np.unique(code, return_index=True)[1]))
+    found = found.take(np.sort(np.unique(_codes(found), return_index=True)[1]))
     rank = np.arange(len(found)) - np.searchsorted(found.image, found.image)
     return found.take(rank < count)
+
+
+def _codes(found: Detections) -> np.ndarray:
+    """One number for an image and a region: to compare five columns of a million rows would take longer than all the
+    rest."""
+    code = found.image.astype(np.uint64)
+    if found.regions.dtype == object:
+        columns = np.array([[hash(mask["counts"])] for mask in found.regions], dtype=np.int64).reshape(-1, 1)
+    else:
+        columns = found.regions
+    for column in np.ascontiguousarray(columns.T).view(np.uint64):
+        code = (code ^ column) * MULTIPLIER
+        code ^= code >> np.uint64(29)
+    return code
 
 
 def _finders(matches: Matches, rank: np.ndarray, num_objects: int) -> np.ndarray:

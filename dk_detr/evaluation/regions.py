@@ -1,18 +1,19 @@
 """Regions: boxes or masks, their areas and their overlaps, in the arithmetic of `pycocotools`.
 
 A set of regions is one array: boxes (N, 4) float64, xywh in pixels; or masks (N,) of run-length encodings, the dicts
-of `pycocotools`.
+of `pycocotools` with "counts" in bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as masks
 
-AT_ONCE = 255  # masks; with NumPy 2, pycocotools 2.0.11 fails on more
+AT_ONCE = 255  # masks; with NumPy 2, the area of more fails in pycocotools 2.0.11
 
 
 def boxes(rows: Iterable[Any]) -> np.ndarray:
@@ -23,18 +24,46 @@ def boxes(rows: Iterable[Any]) -> np.ndarray:
 def encode_mask(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     """A run-length encoding from what COCO's files hold: polygons, or runs, compressed or not.
 
-    Raises: ValueError for anything else.
+    Raises: ValueError, an ending for "… has", for anything else.
     """
+    if not (height and width):
+        raise ValueError("a mask in an image of which the file does not tell height and width")
+    if isinstance(segmentation, list):
+        return _merged([_numbers(polygon, "a polygon that is") for polygon in segmentation], height, width)
     try:
-        if isinstance(segmentation, list):
-            return masks.merge(masks.frPyObjects(segmentation, height, width))
-        if isinstance(segmentation["counts"], list):
-            return masks.frPyObjects(segmentation, height, width)
-        if tuple(segmentation["size"]) != (height, width):
-            raise ValueError(f"a mask of {segmentation['size']} in an image of {[height, width]}")
-        return {"size": [height, width], "counts": segmentation["counts"]}
-    except (KeyError, TypeError, IndexError) as error:
+        given, counts = list(segmentation["size"]), segmentation["counts"]
+    except (KeyError, TypeError) as error:
         raise ValueError("a segmentation that is neither polygons nor run-length encoded") from error
+    size = [height, width]
+    if given != size:
+        raise ValueError(f"a mask of {given} (height, width) in an image of {size}")
+    if isinstance(counts, list) and min(_numbers(counts, "runs that are")) >= 0:
+        return masks.frPyObjects({"size": size, "counts": counts}, height, width)
+    return {"size": size, "counts": counts if isinstance(counts, bytes) else str(counts).encode()}
+
+
+def _numbers(values: Any, what: str) -> list[float]:
+    if isinstance(values, list) and values and all(isinstance(n, int | float) and isfinite(n) for n in values):
+        return values
+    raise ValueError(f"{what} no list of numbers")
+
+
+def _merged(polygons: list[list[float]], height: int, width: int) -> dict[str, Any]:
+    if len(polygons[0]) < 6:  # of the others `pycocotools` takes any
+        raise ValueError(f"a polygon of {len(polygons[0])} numbers; three points have 6")
+    return masks.merge(masks.frPyObjects(polygons, height, width))
+
+
+def encode_predicted(predicted: Any, height: int, width: int) -> np.ndarray:
+    """Masks from (N, H, W) bool, or from N run-length encodings. Raises ValueError, an ending for "… has"."""
+    if isinstance(predicted, np.ndarray):
+        if predicted.dtype != bool or predicted.ndim != 3:
+            raise ValueError(f"pred_masks of {predicted.dtype} {predicted.shape}; wanted bool (N, height, width)")
+        predicted = [masks.encode(np.asfortranarray(bitmap).view(np.uint8)) for bitmap in predicted]
+    found = collect(encode_mask(one, height, width) for one in predicted)
+    if torn(found).any():
+        raise ValueError("a mask whose runs do not fill the image")
+    return found
 
 
 def collect(encodings: Iterable[dict[str, Any]]) -> np.ndarray:
@@ -43,6 +72,32 @@ def collect(encodings: Iterable[dict[str, Any]]) -> np.ndarray:
     regions = np.empty(len(found), dtype=object)
     regions[:] = found
     return regions
+
+
+def torn(encodings: np.ndarray) -> np.ndarray:
+    """(N,) bool: masks whose runs do not fill the image. `pycocotools` never returns from the overlap of such a one."""
+    portions = [_torn(encodings[i : i + AT_ONCE]) for i in range(0, len(encodings), AT_ONCE)]
+    return np.concatenate([np.empty(0, dtype=bool), *portions])
+
+
+def _torn(encodings: np.ndarray) -> np.ndarray:
+    counts = [mask["counts"] for mask in encodings]
+    letters = np.frombuffer(b"".join(counts), dtype=np.uint8).astype(np.int64) - 48  # five bits, and "more follow"
+    ends = np.cumsum([len(text) for text in counts])
+    wrong = np.array([not text or bool((text[-1] - 48) & 32) for text in counts])
+    wrong[np.searchsorted(ends, np.flatnonzero((letters < 0) | (letters > 63)), side="right")] = True
+    if wrong.any():
+        return wrong
+    last = np.flatnonzero(letters & 32 == 0)  # letter of each number; the lowest bits come first
+    first = np.append(0, last[:-1] + 1)
+    shift = 5 * (np.arange(len(letters)) - np.repeat(first, last - first + 1))
+    numbers = np.add.reduceat((letters & 31) << shift, first)
+    numbers -= (letters[last] & 16) << (shift[last] + 1)  # the highest bit is a sign
+    # From the fourth on, a number is the difference to the run before the last: every second run after it has it too.
+    owner = np.searchsorted(ends, last, side="right")
+    rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
+    times = np.where(rank == 0, 1, (np.bincount(owner)[owner] + 1 - rank) // 2)
+    return np.bincount(owner, numbers * times) != [height * width for height, width in (m["size"] for m in encodings)]
 
 
 def areas(regions: np.ndarray) -> np.ndarray:
@@ -54,28 +109,39 @@ def areas(regions: np.ndarray) -> np.ndarray:
     return np.concatenate([np.empty(0), *portions])
 
 
-def overlaps(found: np.ndarray, objects: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+def overlaps(
+    found: np.ndarray, objects: np.ndarray, crowd: np.ndarray, detection: np.ndarray, thing: np.ndarray
+) -> np.ndarray:
     """IoU of P pairs; with a crowd, the share of the detection that lies in it.
 
     Args:
-        found, objects: P regions each, pairs in order; those of one detection stand together. crowd: (P,) bool.
+        found, objects: N and G regions. crowd: (G,) bool. detection, thing: (P,) rows; neighbouring detections either
+            meet the same things or share none.
     """
-    return _mask_overlaps(found, objects, crowd) if found.dtype == object else _box_overlaps(found, objects, crowd)
+    of_masks = found.dtype == object
+    return (_mask_overlaps if of_masks else _box_overlaps)(found, objects, crowd, detection, thing)
 
 
-def _box_overlaps(found: np.ndarray, objects: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    (x, y, w, h), (X, Y, W, H) = found.T, objects.T
+def _box_overlaps(
+    found: np.ndarray, objects: np.ndarray, crowd: np.ndarray, detection: np.ndarray, thing: np.ndarray
+) -> np.ndarray:
+    (x, y, w, h), (X, Y, W, H) = found[detection].T, objects[thing].T
     width, height = np.minimum(w + x, W + X) - np.maximum(x, X), np.minimum(h + y, H + Y) - np.maximum(y, Y)
     both, own = width * height, w * h
-    union = np.where(crowd, own, own + W * H - both)
+    union = np.where(crowd[thing], own, own + W * H - both)
     meet = (width > 0) & (height > 0)
     return np.divide(both, union, out=np.zeros_like(both), where=meet)
 
 
-def _mask_overlaps(found: np.ndarray, objects: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    answer = np.zeros(len(found))
-    same = np.fromiter((a is b for a, b in zip(found[1:], found)), bool, max(len(found) - 1, 0))
-    for run in np.split(np.arange(len(found)), np.flatnonzero(~same) + 1):
-        if len(run):
-            answer[run] = masks.iou([found[run[0]]], list(objects[run]), crowd[run].astype(np.uint8))[0]
-    return answer
+def _mask_overlaps(
+    found: np.ndarray, objects: np.ndarray, crowd: np.ndarray, detection: np.ndarray, thing: np.ndarray
+) -> np.ndarray:
+    """All detections that meet the same things at once: to decode a mask takes longer than to compare it."""
+    starts = np.flatnonzero(np.diff(detection, prepend=-1))
+    blocks = starts[np.flatnonzero(np.diff(thing[starts], prepend=-1))]
+    answers = [np.empty(0)]
+    for pairs in np.split(np.arange(len(thing)), blocks[1:]):
+        rows, things = np.unique(detection[pairs]), np.unique(thing[pairs])
+        iou = masks.iou(list(found[rows]), list(objects[things]), crowd[things].astype(np.uint8))
+        answers.append(np.asarray(iou).reshape(-1))
+    return np.concatenate(answers)

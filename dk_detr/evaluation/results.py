@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dk_detr.evaluation.detections import Detections
-from dk_detr.evaluation.ground_truth import GroundTruth, Row, index_of, read_json, read_regions
+from dk_detr.evaluation.ground_truth import GroundTruth, Row, index_of, read_json, read_regions, whole_numbers
 from dk_detr.structures import whole_file
 
 RESULT_KEYS = ("image_id", "category_id", "score")
@@ -23,6 +23,7 @@ class ImageDetections(NamedTuple):
     boxes_xyxy_abs: np.ndarray  # (N, 4)
     scores: np.ndarray  # (N,)
     classes: np.ndarray  # (N,), index into the evaluator's names
+    masks: np.ndarray | None = None  # (N,) run-length encodings, see `regions.py`
 
 
 def read_results(path: str, ground_truth: GroundTruth, iou_type: str = "bbox") -> Detections:
@@ -36,21 +37,24 @@ def read_results(path: str, ground_truth: GroundTruth, iou_type: str = "bbox") -
         kind = type(rows).__name__
         raise ValueError(f"{path} holds a {kind}; results are a list of detections.")  # noqa: TRY004  a user's mistake
     _check_keys(rows, path)
-    image = index_of(ground_truth.image_ids, [row["image_id"] for row in rows])
-    category = index_of(ground_truth.category_ids, [row["category_id"] for row in rows])
-    for kind, index in (("image", image), ("category", category)):
-        if (index < 0).any():
-            number = int(np.argmin(index))
-            raise ValueError(
-                f"{path}, result {number}: {ground_truth.file} has no {kind} {rows[number][f'{kind}_id']}. "
-                "Were they predicted for another annotation file?"
-            )
-    numbers = {id(row): number for number, row in enumerate(rows)}
-    found = read_regions(rows, image, ground_truth.sizes, iou_type, lambda row: f"{path}, result {numbers[id(row)]}")
+    image = _places("image", ground_truth.image_ids, rows, path, ground_truth.file)
+    category = _places("category", ground_truth.category_ids, rows, path, ground_truth.file)
+    found = read_regions(rows, image, ground_truth.sizes, iou_type, lambda number: f"{path}, result {number}")
     score = np.array([row["score"] for row in rows], dtype=np.float64)
     if not np.isfinite(score).all():
         raise ValueError(f"{path}, result {int(np.argmin(np.isfinite(score)))}: its score is not finite.")
     return Detections(image, category, score, found)
+
+
+def _places(kind: str, ids: np.ndarray, rows: Sequence[Row], path: str, annotation_file: str) -> np.ndarray:
+    index = index_of(ids, whole_numbers([row[f"{kind}_id"] for row in rows], f'{path}, "{kind}_id"'))
+    if (index < 0).any():
+        number = int(np.argmin(index))
+        raise ValueError(
+            f"{path}, result {number}: {annotation_file} has no {kind} {rows[number][f'{kind}_id']}. "
+            "Were they predicted for another annotation file?"
+        )
+    return index
 
 
 def _check_keys(rows: Sequence[Any], path: str) -> None:
@@ -61,20 +65,38 @@ def _check_keys(rows: Sequence[Any], path: str) -> None:
 
 
 def gather(
-    ground_truth: GroundTruth, predictions: Sequence[ImageDetections], category_of_class: np.ndarray
+    ground_truth: GroundTruth,
+    predictions: Sequence[ImageDetections],
+    category_of_class: np.ndarray,
+    iou_type: str = "bbox",
 ) -> Detections:
     """The detections of many images as columns.
 
     Args:
         category_of_class: (K,) the category index of each class.
+
+    Raises: ValueError where masks are wanted ("segm") and an image has detections without.
     """
+    image_ids = np.array([image.image_id for image in predictions], dtype=np.int64)
     counts = [len(image.scores) for image in predictions]
-    image = np.repeat(index_of(ground_truth.image_ids, [image.image_id for image in predictions]), counts)
+    image = np.repeat(index_of(ground_truth.image_ids, image_ids), counts)
     classes = np.concatenate([np.empty(0, np.int64), *(image.classes for image in predictions)])
     scores = np.concatenate([np.empty(0), *(image.scores for image in predictions)])
+    found = (_boxes if iou_type == "bbox" else _masks)(predictions)
+    return Detections(image, category_of_class[classes], scores, found)
+
+
+def _boxes(predictions: Sequence[ImageDetections]) -> np.ndarray:
     boxes_xywh_abs = np.concatenate([np.empty((0, 4)), *(image.boxes_xyxy_abs for image in predictions)])
     boxes_xywh_abs[:, 2:] -= boxes_xywh_abs[:, :2]
-    return Detections(image, category_of_class[classes], scores, boxes_xywh_abs)
+    return boxes_xywh_abs
+
+
+def _masks(predictions: Sequence[ImageDetections]) -> np.ndarray:
+    for image in predictions:
+        if image.masks is None and len(image.scores):
+            raise ValueError(f"Image {image.image_id} has detections without pred_masks; others have them.")
+    return np.concatenate([np.empty(0, dtype=object), *(i.masks for i in predictions if i.masks is not None)])
 
 
 def write_results(path: Path, predictions: Iterable[ImageDetections], category_ids: Sequence[int]) -> None:
@@ -93,8 +115,10 @@ def write_results(path: Path, predictions: Iterable[ImageDetections], category_i
 
 
 def _rows(image: ImageDetections, category_ids: Sequence[int]) -> Iterable[Row]:
-    boxes_xywh_abs = image.boxes_xyxy_abs.astype(np.float64)
-    boxes_xywh_abs[:, 2:] -= boxes_xywh_abs[:, :2]
-    columns = zip(image.classes.tolist(), boxes_xywh_abs.tolist(), image.scores.tolist())
-    for label, box, score in columns:
-        yield {"image_id": image.image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+    columns = zip(image.classes.tolist(), _boxes([image]).tolist(), image.scores.tolist())
+    for number, (label, box, score) in enumerate(columns):
+        row = {"image_id": image.image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        if image.masks is not None:
+            mask = image.masks[number]
+            row["segmentation"] = {"size": mask["size"], "counts": mask["counts"].decode()}
+        yield row

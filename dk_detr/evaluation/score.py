@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dk_detr.evaluation.ground_truth import read_ground_truth
-from dk_detr.evaluation.protocols import choose_protocol
+from dk_detr.evaluation.detections import Detections
+from dk_detr.evaluation.ground_truth import GroundTruth, read_ground_truth
+from dk_detr.evaluation.protocols import COCO, Groups, choose_protocol
 from dk_detr.evaluation.results import read_results
 from dk_detr.evaluation.scoring import base_and_novel, score
 from dk_detr.evaluation.tables import category_rows, summary, write_category_tables
@@ -36,7 +37,7 @@ def score_file(
             pixels) or "segmentation" (run-length encoding or polygons). protocol: of `PROTOCOLS`.
         novel: names that training never saw; None takes the rare ones of LVIS and none of the others.
         groups: further named sets of names. iou_type: what is compared, "bbox" or "segm".
-        output_dir: where `<protocol>_categories.csv` and `.md` go; empty writes nothing.
+        output_dir: where `<protocol>_categories.csv` and `.md` go, of masks `…_categories_masks`; empty writes nothing.
 
     Returns: {iou_type: {metric: points}}, nan where there is no ground truth.
     Raises: FileNotFoundError; ValueError naming what in which file is wrong.
@@ -44,15 +45,26 @@ def score_file(
     rules = choose_protocol(protocol)
     if iou_type not in IOU_TYPES:
         raise ValueError(f'There is no IoU type "{iou_type}"; choose one of {", ".join(IOU_TYPES)}.')
-    truth = read_ground_truth(annotations, iou_type)
-    rules.check(truth)
+    truth = rules.accept(read_ground_truth(annotations, iou_type))
     chosen = base_and_novel(truth, rules.novel(truth) if novel is None else novel, groups)
     found = read_results(results, truth, iou_type)
     if rules.beside() and len(found) and np.bincount(found.image).max() <= USUAL_LIMIT:
         logger.warning("%s has at most %d detections of an image; fixed AP asks for all.", results, USUAL_LIMIT)
-    scored = score(rules, truth, found, chosen)
-    if output_dir:
-        rows = category_rows(rules, truth, found, scored, set(chosen["novel"]))
-        write_category_tables(rows, Path(output_dir) / f"{protocol}_categories.csv")
-    logger.info("%s", summary(rules, truth, scored, chosen, iou_type))
-    return {iou_type: scored.metrics}
+    table = categories_file(output_dir, protocol, iou_type)
+    return {iou_type: score_and_tell(rules, truth, found, chosen, iou_type, table)}
+
+
+def score_and_tell(
+    protocol: COCO, ground_truth: GroundTruth, found: Detections, groups: Groups, iou_type: str, table: Path | None
+) -> dict[str, float]:
+    """All metrics; logged, and those of each category in a table as CSV and Markdown if a file is named for it."""
+    scored = score(protocol, ground_truth, found, groups)
+    if table:
+        write_category_tables(category_rows(protocol, ground_truth, found, scored, set(groups["novel"])), table)
+    logger.info("%s", summary(protocol, ground_truth, scored, groups, iou_type))
+    return scored.metrics
+
+
+def categories_file(folder: str, kind: str, iou_type: str) -> Path | None:
+    """Where the table of categories goes; nowhere without a folder."""
+    return Path(folder) / f"{kind}_categories{'' if iou_type == 'bbox' else '_masks'}.csv" if folder else None

@@ -44,12 +44,11 @@ def base_and_novel(
     ground_truth: GroundTruth, novel: Collection[str], others: Mapping[str, Collection[str]] | None = None
 ) -> dict[str, list[int]]:
     """Groups of categories: base, novel, and others. Raises ValueError for a name that is no category."""
-    base = [name for name in ground_truth.names if name not in set(novel)]
-    groups = {"base": base, "novel": novel, **(others or {})}
-    index = {name: i for i, name in enumerate(ground_truth.names)}
+    names = ground_truth.names
+    groups = {"base": set(names) - set(novel), "novel": novel, **(others or {})}
     for group, members in groups.items():
-        require_known(members, index, f'Group "{group}"', ground_truth.file)
-    return {group: [index[name] for name in sorted(members)] for group, members in groups.items()}
+        require_known(members, set(names), f'Group "{group}"', ground_truth.file)
+    return {group: [i for i, name in enumerate(names) if name in members] for group, members in groups.items()}
 
 
 def match_names(names: Sequence[str], ground_truth: GroundTruth) -> list[int]:

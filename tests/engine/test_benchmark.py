@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 
-from dk_detr.engine.benchmark import attention, detector
+from dk_detr.engine.benchmark import attention, detector, distillation
 from dk_detr.engine.benchmark.measure import Measurement, Work, peak_memory, side_by_side
 from dk_detr.engine.benchmark.report import Report
 
@@ -84,3 +85,29 @@ def test_a_backend_that_computes_something_else_is_not_measured(monkeypatch: pyt
 def test_the_two_detectors_are_the_same_network() -> None:
     pytest.importorskip("transformers", reason="the comparison is with Hugging Face's transformers")
     assert detector.difference_of_scores("cpu", size=160) < 1e-5
+
+
+@pytest.mark.parametrize("way", distillation.WAYS)
+def test_every_way_to_distil_is_a_step_that_learns(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, built = str(distillation.CONFIGS["cpu"]), []
+    monkeypatch.setattr(distillation, "build_model", lambda cfg: built.append(build_model(cfg)) or built[0])
+    run = distillation._training_step(way, config, "cpu", str(tmp_path), 2)
+    (model,) = built
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert any(name.startswith("decoder") for name in moved)
+    assert ("branch.companions.content.weight" in moved) == (way != distillation.PLAIN)
+
+
+def test_the_price_of_distillation_is_told_in_words() -> None:
+    seconds = {distillation.PLAIN: 1.0, distillation.SILENT: 1.1, distillation.ONLINE: 1.25}
+    measured = {name: Measurement((value,), None) for name, value in seconds.items()}
+    queries, teacher = distillation._in_words(measured)
+    assert "10.0%" in queries and "12.0%" in teacher
+
+
+def test_a_report_may_say_times_the_time() -> None:
+    report = Report("cpu", "two naps", compare="times the time")
+    report.add("nap", "short", {"short": Measurement((2.0,), None), "long": Measurement((5.0,), None)})
+    assert [row["times the time"] for row in report.rows] == [1.0, 2.5]

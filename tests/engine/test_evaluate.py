@@ -1,7 +1,8 @@
 """Evaluation on several data sets, each with its own words; wrong words are refused before anything starts."""
 
 import json
-import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dk_detr.data import register
+from dk_detr.data.ov_coco import BASE, NOVEL, UNUSED
+from dk_detr.engine.curves import read_metrics, series
 from dk_detr.engine.trainer import read_results
 from dk_detr.language import save_vocabulary
 from tests.run_fixtures import NAMES, World, words, write_json
@@ -17,17 +20,25 @@ OTHER = ("thing_b", "thing_a", "thing_c")  # the same boxes under other names, i
 
 
 @pytest.fixture
-def other(world: World, tmp_path: Path) -> str:
+def other(world: World, tmp_path: Path) -> Iterator[str]:
     """A data set with other names, scored by COCO's rules; the name that the vocabulary file is given for."""
     content = json.loads((world.root / "mini_lvis/annotations/mini_lvis_val.json").read_text())
     for row, name in zip(content["categories"], OTHER):
         row["name"] = name
         del row["frequency"]
-    json_file = write_json(tmp_path / "other.json", content)
-    register("other_val", json_file, str(world.root / "mini_lvis"), "coco")
-    yield "other_val"
-    DatasetCatalog.remove("other_val")
-    MetadataCatalog.remove("other_val")
+    with registered("other_val", write_json(tmp_path / "other.json", content), world, "coco"):
+        yield "other_val"
+
+
+@contextmanager
+def registered(name: str, json_file: str, world: World, kind: str) -> Iterator[None]:
+    """A data set with the images of the world, as long as the block lasts."""
+    register(name, json_file, str(world.root / "mini_lvis"), kind)
+    try:
+        yield
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 def two_sets(path: Path) -> dict[str, Any]:
@@ -85,6 +96,47 @@ def test_wrong_words_are_refused_before_training_starts(
     assert error.startswith("error: DATASETS.TEST other_val: ") and message in error
 
 
+def test_the_65_words_of_ov_coco_are_refused_for_the_80_categories_of_coco(
+    world: World, tmp_path: Path, capsys
+) -> None:
+    content = json.loads((world.root / "mini_lvis/annotations/mini_lvis_val.json").read_text())
+    everything = {**BASE, **NOVEL, **UNUSED}
+    content["categories"] = [{"id": number, "name": name} for name, number in everything.items()]
+    path = saved(tmp_path / "ov_coco.npz", *sorted({**BASE, **NOVEL}), novel=tuple(NOVEL))
+    with registered("all_of_coco", write_json(tmp_path / "coco.json", content), world, "coco"):
+        options = {"DATASETS__TEST": ("all_of_coco",), "MODEL__VOCABULARY__OF_DATASETS": [f"all_of_coco={path}"]}
+        error = error_of(world, tmp_path / "run", capsys, **options)
+    assert "DATASETS.TEST all_of_coco: The vocabulary (65 names, 17 novel" in error and "lacks 15 of 80 names" in error
+
+
+def test_wrong_words_are_refused_before_evaluation_starts(world: World, other: str, tmp_path: Path, capsys) -> None:
+    weights = world.train(tmp_path / "run", SOLVER__MAX_ITER=1, SOLVER__WARMUP_ITERS=0) / "model_final.pth"
+    for wrong, message in ((("thing_a",), "lacks 2 of 3 names"), (OTHER, "text embeddings of width 16")):
+        path = saved(tmp_path / "wrong.npz", *wrong, width=8, novel=())
+        options = {"DATASETS__TEST": ("other_val", "mini_lvis_val"), "MODEL__WEIGHTS": weights}
+        options["MODEL__VOCABULARY__OF_DATASETS"] = [f"other_val={path}"]
+        error = error_of(world, tmp_path / "again", capsys, eval_only=True, **options)
+        assert error.startswith("error: DATASETS.TEST other_val: ") and message in error
+        assert not (tmp_path / "again" / "inference").exists() and not (tmp_path / "again" / "results.json").exists()
+
+
+def test_what_cannot_be_evaluated_is_not_trained(world: World, tmp_path: Path, capsys) -> None:
+    content = json.loads((world.root / "mini_lvis/annotations/mini_lvis_val.json").read_text())
+    for image in content["images"]:
+        del image["neg_category_ids"]
+    json_file = write_json(tmp_path / "not_federated.json", content)
+    for kind, message in (("lvis", 'image 1 has no "neg_category_ids"'), ("panoptic", 'no protocol "panoptic"')):
+        with registered("mine", json_file, world, kind):
+            error = error_of(world, tmp_path / "run", capsys, DATASETS__TEST=("mine",))
+        assert error.startswith("error: DATASETS.TEST mine: ") and message in error
+    assert 'it may hold "proposals"' in error_of(world, tmp_path / "run", capsys, TEST__ALSO_RECALL_OF=["queries"])
+
+
+def test_evaluation_without_a_data_set_is_refused(world: World, tmp_path: Path, capsys) -> None:
+    error = error_of(world, tmp_path / "run", capsys, eval_only=True, DATASETS__TEST=())
+    assert error == "error: --eval-only needs a data set: DATASETS.TEST is empty.\n"
+
+
 def test_words_of_the_default_vocabulary_that_are_not_those_of_a_test_set_are_refused(
     world: World, other: str, tmp_path: Path, capsys
 ) -> None:
@@ -96,12 +148,13 @@ def test_words_of_the_default_vocabulary_that_are_not_those_of_a_test_set_are_re
     ("entry", "message"),
     [
         ("words.npz", 'holds "words.npz"; wanted "name=file"'),
+        ("mini_lvis_val=a.npz mini_lvis_val=b.npz", "names a data set twice: mini_lvis_val=a.npz, mini_lvis_val=b.npz"),
         ("coco_2017_val=words.npz", "names coco_2017_val, which is not in DATASETS.TEST (mini_lvis_val)"),
         ("mini_lvis_val=nowhere.npz", "There is no vocabulary nowhere.npz"),
     ],
 )
 def test_a_wrong_entry_of_the_list_is_named(world: World, tmp_path: Path, capsys, entry, message) -> None:
-    options = {"DATASETS__TEST": ("mini_lvis_val",), "MODEL__VOCABULARY__OF_DATASETS": [entry]}
+    options = {"DATASETS__TEST": ("mini_lvis_val",), "MODEL__VOCABULARY__OF_DATASETS": entry.split()}
     assert message in error_of(world, tmp_path / "run", capsys, **options)
 
 
@@ -118,11 +171,11 @@ def test_the_recall_of_the_first_stage_is_reported_if_asked_for(world: World, tm
 
 
 def test_evaluation_during_training_leaves_base_and_novel_for_the_curves(world: World, tmp_path: Path) -> None:
-    options = {"SOLVER__MAX_ITER": 2, "SOLVER__WARMUP_ITERS": 0, "TEST__EVAL_PERIOD": 1}
+    options = {"SOLVER__MAX_ITER": 6, "SOLVER__WARMUP_ITERS": 0, "TEST__EVAL_PERIOD": 2}
     output = world.train(tmp_path / "run", **options)
     lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
-    evaluated = [line for line in lines if "bbox/AP50-novel" in line]
-    assert len(evaluated) >= 1
-    for line in evaluated:
-        assert {"bbox/AP", "bbox/AP50-base", "bbox/APr", "bbox/AR@100-novel"} <= set(line)
-        assert not math.isnan(line["bbox/AP50-novel"])
+    assert [line["iteration"] for line in lines] == [1, 3, 5, 6]  # in order: a lower one would tell of a restart
+    history = read_metrics(output / "metrics.json")
+    for name in ("bbox/AP", "bbox/AP50-base", "bbox/AP50-novel", "bbox/APr", "bbox/AR@100-novel"):
+        assert series(history, name)[0] == [1, 3, 6]  # of the last evaluation, the iterations done
+    assert series(history, "loss_class")[0] == [1, 3, 5]

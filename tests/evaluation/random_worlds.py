@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from lvis import LVIS, LVISEval, LVISResults
+from pycocotools import mask as masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -24,11 +25,12 @@ def random_world(
     """Write annotations.json and results.json; returns their paths.
 
     Coordinates and scores are coarse, so that scores and overlaps tie, and overlaps meet thresholds. There are objects
-    of all sizes with areas that are not their boxes', some to be ignored, images without objects, images without
-    detections, categories without objects (the last) or without detections (the first), ids with gaps in any order.
+    of all sizes, also of those that part small from large, with areas that are not their boxes' or 0, some to be
+    ignored, images without objects, images without detections, categories without objects (the last) or without
+    detections (the first), boxes beyond the image and without area, ids with gaps in any order.
 
     Args:
-        crowds: some objects are crowds. most: detections of an image.
+        crowds: some objects are crowds, with runs for a mask; LVIS knows no crowds. most: detections of an image.
     """
     dice = np.random.default_rng(seed)
     ids = (dice.permutation(CATEGORIES * 3)[:CATEGORIES] + 1).tolist()
@@ -55,7 +57,7 @@ def write(path: Path, content: Any) -> str:
 
 
 def _box(dice: np.random.Generator) -> list[float]:
-    size = dice.choice([8, 20, 40, 110]) + dice.integers(0, 3, 2) * 4
+    size = dice.choice([8, 20, 32, 40, 96, 110]) + dice.integers(0, 3, 2) * 4
     corner = dice.integers(0, 10, 2) * 10
     return [float(number) for number in (*corner, *size)]
 
@@ -64,12 +66,22 @@ def _objects(dice: np.random.Generator, count: int, ids: list[int], crowds: bool
     things = []
     for _ in range(count):
         box = _box(dice)
-        area = float(np.round(box[2] * box[3] * dice.choice([1.0, 0.6]), 1))
+        area = float(np.round(box[2] * box[3] * dice.choice([1.0, 0.6, 0.0], p=[0.6, 0.35, 0.05]), 1))
         flags = {"iscrowd": int(crowds and dice.random() < 0.25)} | ({"ignore": 1} if dice.random() < 0.1 else {})
         polygon = [box[0], box[1], box[0] + box[2], box[1], box[0] + box[2], box[1] + box[3], box[0], box[1] + box[3]]
         category = int(dice.choice(ids))
-        things.append({"category_id": category, "bbox": box, "area": area, "segmentation": [polygon], **flags})
+        mask = runs(box) if flags["iscrowd"] else [polygon]
+        things.append({"category_id": category, "bbox": box, "area": area, "segmentation": mask, **flags})
     return things
+
+
+def runs(box: list[float]) -> Row:
+    """A mask as COCO writes crowds: the lengths of its runs, column by column, background first."""
+    x, y, w, h = map(int, box)
+    pixels = np.zeros((SIDE, SIDE), dtype=int)
+    pixels[y : y + h, x : x + w] = 1
+    edges = np.flatnonzero(np.diff(pixels.flatten(order="F"), prepend=0, append=2))
+    return {"size": [SIDE, SIDE], "counts": np.diff(edges, prepend=0).tolist()}
 
 
 def _detections(dice: np.random.Generator, objects: list[Row], count: int, ids: list[int]) -> list[Row]:
@@ -79,6 +91,7 @@ def _detections(dice: np.random.Generator, objects: list[Row], count: int, ids: 
         box = [n + float(s) for n, s in zip(near["bbox"], dice.integers(-1, 2, 4) * 2)] if near else _box(dice)
         right = near is not None and near["category_id"] in ids and dice.random() < 0.8
         category = near["category_id"] if right else dice.choice(ids)
+        box[2] *= float(dice.random() > 0.03)
         found.append({"category_id": int(category), "bbox": box, "score": float(dice.integers(1, 30) / 32)})
     return found
 
@@ -89,6 +102,18 @@ def _image(dice: np.random.Generator, image: int, annotations: list[Row], ids: l
     not_exhaustive = [k for k in present if dice.random() < 0.3]
     size = {"height": SIDE, "width": SIDE}
     return {"id": image, **size, "neg_category_ids": negative, "not_exhaustive_category_ids": not_exhaustive}
+
+
+def with_masks(results: list[Row]) -> list[Row]:
+    """The same results with a triangle instead of the box; theirs would take areas from boxes."""
+    return [{**{k: v for k, v in row.items() if k != "bbox"}, "segmentation": triangle(row["bbox"])} for row in results]
+
+
+def triangle(box: list[float]) -> Row:
+    """A mask as detectors write it."""
+    x, y, w, h = box
+    encoded = masks.frPyObjects([[x, y, x + w, y, x + w / 2, y + h]], SIDE, SIDE)[0]
+    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
 
 
 def lvis_says(annotations: str, results: list[Row], max_detections: int = 300, iou_type: str = "bbox") -> LVISEval:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from lvis import LVISEval
-from pycocotools import mask as masks
 from pycocotools.cocoeval import COCOeval
 
 from dk_detr.evaluation import score_file
-from tests.evaluation.random_worlds import SIDE, Row, coco_says, lvis_says, random_world, write
+from tests.evaluation.random_worlds import SIDE, Row, coco_says, lvis_says, random_world, triangle, with_masks, write
 
 AP_OF_LVIS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 AP_OF_COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 EXACT = 1e-6  # points
 
 
-def load(path: str) -> list:
+def load(path: str) -> Any:
     return json.loads(Path(path).read_text())
 
 
@@ -39,49 +40,110 @@ def assert_coco(ours: dict, theirs: COCOeval) -> None:
     assert_equal(ours, dict(zip(AP_OF_COCO, theirs.stats.tolist())))
 
 
+def score(files: tuple[str, str], protocol: str, iou_type: str = "bbox", **options: Any) -> dict:
+    """Ours, from boxes or from triangles in them."""
+    annotations, results = files
+    if iou_type == "segm":
+        results = write(Path(results).with_name("masks.json"), with_masks(load(results)))
+    return score_file(annotations, results, protocol, iou_type=iou_type, **options)[iou_type]
+
+
+def rows_of(files: tuple[str, str], iou_type: str) -> list[Row]:
+    """For theirs."""
+    return with_masks(load(files[1])) if iou_type == "segm" else load(files[1])
+
+
+def lvis_of(files: tuple[str, str], iou_type: str = "bbox", limit: int = 300) -> LVISEval:
+    return lvis_says(files[0], rows_of(files, iou_type), limit, iou_type)
+
+
+def coco_of(files: tuple[str, str], iou_type: str = "bbox", **options: Any) -> COCOeval:
+    return coco_says(files[0], rows_of(files, iou_type), iou_type, **options)
+
+
+BOTH = pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+
+
+@BOTH
 @pytest.mark.parametrize("seed", range(12))
-def test_lvis_numbers_are_those_of_lvis(tmp_path, seed):
-    annotations, results = random_world(tmp_path, seed)
-    assert_lvis(score_file(annotations, results, "lvis")["bbox"], lvis_says(annotations, load(results)))
+def test_lvis_numbers_are_those_of_lvis(tmp_path, seed, iou_type):
+    files = random_world(tmp_path, seed, crowds=seed % 2 == 1)
+    assert_lvis(score(files, "lvis", iou_type), lvis_of(files, iou_type))
 
 
-def test_lvis_limit_of_an_image_is_that_of_lvis(tmp_path):
-    annotations, results = random_world(tmp_path, 0, num_images=6, most=700)
-    rows = load(results)
-    assert max(np.unique([row["image_id"] for row in rows], return_counts=True)[1]) > 400
-    assert_lvis(score_file(annotations, results, "lvis")["bbox"], lvis_says(annotations, rows))
-    without = lvis_says(annotations, rows, max_detections=-1)
-    assert without.results["AP"] != lvis_says(annotations, rows).results["AP"]  # so the limit matters here
+@BOTH
+def test_lvis_limit_of_an_image_is_that_of_lvis(tmp_path, iou_type):
+    files = random_world(tmp_path, 0, num_images=6, most=700)
+    assert max(np.unique([row["image_id"] for row in load(files[1])], return_counts=True)[1]) > 400
+    assert_lvis(score(files, "lvis", iou_type), theirs := lvis_of(files, iou_type))
+    assert lvis_of(files, iou_type, limit=-1).results["AP"] != theirs.results["AP"]  # so the limit matters here
 
 
+@BOTH
 @pytest.mark.parametrize("seed", range(3))
-def test_fixed_ap_is_lvis_without_the_limit_of_an_image(tmp_path, seed, monkeypatch):
+def test_fixed_ap_is_lvis_without_the_limit_of_an_image(tmp_path, seed, iou_type, monkeypatch):
     monkeypatch.setattr("dk_detr.evaluation.protocols.FixedLVIS.best_of_category", 150)
-    annotations, results = random_world(tmp_path, seed, num_images=6, most=700)
-    rows, best = load(results), defaultdict(list)
+    files = random_world(tmp_path, seed, num_images=6, most=700)
+    rows, best = rows_of(files, iou_type), defaultdict(list)
     for row in sorted(rows, key=lambda row: -row["score"]):
         best[row["category_id"]].append(row)
     kept = [row for found in best.values() for row in found[:150]]
     assert len(kept) < len(rows)
-    ours = score_file(annotations, results, "lvis-fixed")["bbox"]
-    assert_lvis(ours, lvis_says(annotations, kept, max_detections=-1))
-    assert_lvis(ours, lvis_says(annotations, rows), suffix="@300")  # the usual AP beside it
+    ours = score(files, "lvis-fixed", iou_type)
+    assert_lvis(ours, lvis_says(files[0], kept, -1, iou_type))
+    assert_lvis(ours, lvis_of(files, iou_type), suffix="@300")  # the usual AP beside it
 
 
+@BOTH
 @pytest.mark.parametrize("crowds", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_coco_numbers_are_those_of_pycocotools(tmp_path, seed, crowds):
-    annotations, results = random_world(tmp_path, seed, crowds=crowds)
-    ours = score_file(annotations, results, "coco")["bbox"]
-    assert_coco(ours, coco_says(annotations, load(results)))
+def test_coco_numbers_are_those_of_pycocotools(tmp_path, seed, crowds, iou_type):
+    files = random_world(tmp_path, seed, crowds=crowds)
+    assert_coco(score(files, "coco", iou_type), coco_of(files, iou_type))
 
 
-def test_coco_limit_is_of_an_image_and_a_category_as_in_pycocotools(tmp_path):
-    annotations, results = random_world(tmp_path, 1, num_images=4, most=3000)
-    ours = score_file(annotations, results, "coco")["bbox"]
-    rows = load(results)
-    assert ours["AP"] == pytest.approx(100 * coco_says(annotations, rows).stats[0], abs=EXACT)
-    assert coco_says(annotations, rows, limit=1000).stats[0] != coco_says(annotations, rows).stats[0]
+@BOTH
+def test_coco_limit_is_of_an_image_and_a_category_as_in_pycocotools(tmp_path, iou_type):
+    annotations, results = random_world(tmp_path, 1, most=200)
+    places = {(row["image_id"], row["category_id"]) for row in load(results)}
+    false = [{"image_id": i, "category_id": k, "bbox": [150.0, 150.0, 9.0, 9.0], "score": 0.5} for i, k in places]
+    files = annotations, write(tmp_path / "many.json", [*load(results), *(85 * false)])
+    assert_coco(score(files, "coco", iou_type), theirs := coco_of(files, iou_type))
+    assert coco_of(files, iou_type, limit=1000).stats[1] > theirs.stats[1]
+
+
+@BOTH
+@pytest.mark.parametrize("protocol", ["lvis", "coco"])
+def test_numbers_are_equal_where_all_scores_are(tmp_path, protocol, iou_type):
+    annotations, results = random_world(tmp_path, 5, crowds=True, most=150)
+    files = annotations, write(tmp_path / "tied.json", [{**row, "score": 0.5} for row in load(results)])
+    ours = score(files, protocol, iou_type)
+    if protocol == "lvis":
+        assert_lvis(ours, lvis_of(files, iou_type))
+    else:
+        assert_coco(ours, coco_of(files, iou_type))
+
+
+@BOTH
+def test_without_any_object_there_is_no_number_in_theirs_and_ours(tmp_path, iou_type):
+    annotations, results = random_world(tmp_path, 2)
+    files = write(tmp_path / "empty.json", {**load(annotations), "annotations": []}), results
+    assert set(lvis_of(files, iou_type).results.values()) == {-1}
+    assert all(math.isnan(points) for points in score(files, "lvis", iou_type).values())
+    assert_lvis(score(files, "lvis", iou_type), lvis_of(files, iou_type))
+    assert_coco(score(files, "coco", iou_type), coco_of(files, iou_type))
+
+
+@pytest.mark.parametrize("protocol", ["lvis", "coco"])
+def test_without_any_detection_every_number_is_0_or_there_is_nothing_to_find(tmp_path, protocol):
+    """Theirs fail on an empty list: they get one detection in an image that has no such object."""
+    annotations, _ = random_world(tmp_path, 2)
+    content = load(annotations)
+    lost = {"image_id": content["images"][0]["id"], "category_id": content["categories"][-1]["id"], "score": 0.5}
+    theirs = (lvis_says if protocol == "lvis" else coco_says)(annotations, [{**lost, "bbox": [0.0, 0.0, 9.0, 9.0]}])
+    ours = score_file(annotations, write(tmp_path / "none.json", []), protocol)["bbox"]
+    (assert_lvis if protocol == "lvis" else assert_coco)(ours, theirs)
+    assert ours["AP"] == ours["AR@300"] == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -96,36 +158,32 @@ def test_base_and_novel_are_means_over_their_categories(tmp_path, seed):
         assert ours[f"AP50-{group}"] == pytest.approx(100 * precision[precision > -1].mean(), abs=EXACT)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_class_agnostic_recall_is_that_of_pycocotools(tmp_path, seed):
-    annotations, results = random_world(tmp_path, seed, crowds=True, most=200)
-    different = {(row["image_id"], *row["bbox"]): row for row in reversed(load(results))}  # no box twice
-    rows = list(different.values())
-    ours = score_file(annotations, write(tmp_path / "different.json", rows), "coco")["bbox"]
-    for budget in (100, 300):
-        theirs = coco_says(annotations, rows, use_cats=0, limit=budget)
-        assert ours[f"AR@{budget}"] == pytest.approx(100 * theirs.eval["recall"][:, 0, 0, -1].mean(), abs=EXACT)
-
-
-@pytest.mark.parametrize("seed", range(3))
+@BOTH
 @pytest.mark.parametrize("protocol", ["lvis", "coco"])
-def test_masks_are_scored_as_lvis_and_pycocotools_score_them(tmp_path, seed, protocol):
-    annotations, results = random_world(tmp_path, seed, crowds=protocol == "coco")
-    encoded = [triangle(row) for row in load(results)]
-    ours = score_file(annotations, write(tmp_path / "masks.json", encoded), protocol, iou_type="segm")["segm"]
+def test_each_row_of_the_table_is_their_ap_of_that_category(tmp_path, protocol, iou_type):
+    files = random_world(tmp_path, 4)
+    score(files, protocol, iou_type, output_dir=str(tmp_path))
     if protocol == "lvis":
-        assert_lvis(ours, lvis_says(annotations, encoded, iou_type="segm"))
+        precision = lvis_of(files, iou_type).eval["precision"][:, :, :, 0]
     else:
-        assert_coco(ours, coco_says(annotations, encoded, "segm"))
+        precision = coco_of(files, iou_type).eval["precision"][:, :, :, 0, -1]
+    theirs = np.where(precision.max(axis=(0, 1)) < 0, math.nan, 100 * precision.mean(axis=(0, 1)))
+    of_masks = "_masks" if iou_type == "segm" else ""
+    with open(tmp_path / f"{protocol}_categories{of_masks}.csv") as file:
+        ours = [float(row["AP"]) for row in csv.DictReader(file)]
+    assert ours == pytest.approx(theirs.tolist(), abs=5.1e-4, nan_ok=True) and 0 < np.nanmax(theirs) < 100
 
 
-def triangle(row: Row) -> Row:
-    """The same result, with a mask instead of the box."""
-    x, y, w, h = row["bbox"]
-    encoded = masks.frPyObjects([[x, y, x + w, y, x + w / 2, y + h]], SIDE, SIDE)[0]
-    found = {**row, "segmentation": {"size": encoded["size"], "counts": encoded["counts"].decode()}}
-    del found["bbox"]  # theirs would take areas from it
-    return found
+@BOTH
+@pytest.mark.parametrize(("seed", "most"), [(0, 200), (1, 200), (2, 900), (3, 200), (4, 200), (5, 900)])
+def test_class_agnostic_recall_is_that_of_pycocotools(tmp_path, seed, most, iou_type):
+    annotations, results = random_world(tmp_path, seed, num_images=8, crowds=True, most=most)
+    different = {(row["image_id"], str(triangle(row["bbox"]))): row for row in reversed(load(results))}
+    files = annotations, write(tmp_path / "different.json", list(different.values()))
+    ours = score(files, "coco", iou_type)
+    for budget in (100, 300):
+        theirs = coco_of(files, iou_type, use_cats=0, limit=budget)
+        assert ours[f"AR@{budget}"] == pytest.approx(100 * theirs.eval["recall"][:, 0, 0, -1].mean(), abs=EXACT)
 
 
 # ---- where they go wrong ----
@@ -147,7 +205,7 @@ def test_an_annotation_whose_id_is_0_can_be_found(tmp_path):
 def test_masks_have_their_own_area_also_where_a_box_is_given(tmp_path):
     annotations, results = random_world(tmp_path, 3)
     rows = load(results)
-    alone = [triangle(row) for row in rows]
+    alone = with_masks(rows)
     both = [{**row, "bbox": box["bbox"]} for row, box in zip(alone, rows)]
     ours = [
         score_file(annotations, write(tmp_path / name, found), "lvis", iou_type="segm")["segm"]

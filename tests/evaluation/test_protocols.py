@@ -82,6 +82,13 @@ def test_in_voc_a_second_detection_of_an_object_is_false_even_if_another_object_
     assert score_file(*files, "coco")["bbox"]["AP50"] == pytest.approx(100)  # COCO gives it the other
 
 
+def test_in_voc_a_detection_between_two_objects_means_the_first_of_the_file(tmp_path):
+    objects = [(1, 1, [10, 10, 40, 40], {}), (1, 1, [18, 10, 40, 40], {"difficult": 1})]
+    middle = [(1, 1, [14, 10, 40, 40], 0.9)]  # IoU .818 with both
+    assert score_file(*world(tmp_path, objects, middle), "voc")["bbox"]["AP50"] == pytest.approx(100)
+    assert score_file(*world(tmp_path, objects[::-1], middle), "voc")["bbox"]["AP50"] == 0  # means the difficult one
+
+
 def test_an_overlap_of_exactly_one_half_finds_and_three_of_ten_reach_recall_three_tenths(tmp_path):
     objects = [(image, 1, BOX, {}) for image in range(1, 11)]
     found = [(image, 1, [10, 10, 40, 20], 1 - image / 100) for image in range(1, 4)]
@@ -165,11 +172,11 @@ def test_a_box_that_is_detected_as_many_things_takes_one_place_of_the_hundred(tm
     assert score_file(*files, "coco")["bbox"]["AR@100"] == pytest.approx(100)
 
 
-def test_the_budget_of_recall_is_of_different_boxes(tmp_path):
-    noise = [(1, 1, [100, 100, 40, 40 + i], 0.9) for i in range(150)]
-    files = world(tmp_path, [(1, 1, BOX, {})], [*noise, (1, 2, BOX, 0.1)])
-    result = score_file(*files, "coco")["bbox"]
-    assert result["AR@100"] == 0 and result["AR@300"] == pytest.approx(100)
+@pytest.mark.parametrize(("better", "at_100", "at_300"), [(99, 100, 100), (100, 0, 100), (299, 0, 100), (300, 0, 0)])
+def test_the_budget_of_recall_is_of_different_boxes(tmp_path, better, at_100, at_300):
+    noise = [(1, 1, [100, 100, 40, 40 + i], 0.9) for i in range(better)]
+    result = score_file(*world(tmp_path, [(1, 1, BOX, {})], [*noise, (1, 2, BOX, 0.1)]), "coco")["bbox"]
+    assert (result["AR@100"], result["AR@300"]) == pytest.approx((at_100, at_300))
 
 
 def test_crowds_and_what_nobody_wants_found_are_not_recalled(tmp_path):

@@ -36,6 +36,9 @@ def load(path: str) -> list:
         ({"bbox": None}, 'result 2 has no "bbox", which scoring by "bbox" needs'),
         ({"bbox": [1, 2, 3]}, r"result 2 has the box \[1, 2, 3\]; wanted \[x, y, width, height\]"),
         ({"bbox": [1, 2, "a", 3]}, r"result 2 has the box \[1, 2, 'a', 3\]"),
+        ({"bbox": [1, 2, float("nan"), 3]}, r"result 2 has the box \[1, 2, nan, 3\]"),
+        ({"image_id": 1.5}, '"image_id": 1.5 is no whole number'),
+        ({"category_id": "1"}, 'result 2 has no number "category_id"'),
     ],
 )
 def test_a_wrong_result_is_named(files, tmp_path, change, message):
@@ -63,7 +66,7 @@ def test_what_is_no_list_of_results_is_refused(files, tmp_path, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", 'wrong.json has no "images": it is no annotation file'),
+        ("[]", 'wrong.json has no list of "images": it is no annotation file'),
         ('{"images": [], "annotations": [], "categories": []}', "wrong.json lists no categories"),
         ('{"images": [', "annotation file .*wrong.json is no whole JSON file"),
     ],
@@ -72,6 +75,44 @@ def test_what_is_no_annotation_file_is_refused(files, tmp_path, text, message):
     (tmp_path / "wrong.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         score_file(str(tmp_path / "wrong.json"), files[1], "coco")
+
+
+@pytest.mark.parametrize(
+    ("key", "row", "message"),
+    [
+        ("images", {"id": "one"}, "\"images\", id: 'one' is no whole number"),
+        ("images", {"id": None}, 'number 1 of "images" has no "id"'),
+        ("images", {"height": "tall"}, "height: 'tall' is no whole number"),
+        ("images", {"neg_category_ids": ["x"]}, "neg_category_ids: 'x' is no whole number"),
+        ("categories", {"name": None}, 'number 1 of "categories" has no "name"'),
+        ("annotations", {"category_id": None}, 'number 1 of "annotations" has no "category_id"'),
+        ("annotations", {"bbox": [1, 2, 3]}, r"annotation 2 has the box \[1, 2, 3\]"),
+        ("annotations", {"area": "large"}, "an area is no number"),
+    ],
+)
+def test_a_wrong_row_of_the_annotation_file_is_named(files, tmp_path, key, row, message):
+    content = load(files[0])
+    content[key][1] |= row
+    with pytest.raises(ValueError, match=f"wrong.json.*{message}"):
+        score_file(write(tmp_path / "wrong.json", content), files[1], "coco")
+
+
+@pytest.mark.parametrize("key", ["images", "categories"])
+def test_ids_that_stand_twice_are_refused(files, tmp_path, key):
+    content = load(files[0])
+    content[key].append(content[key][2])
+    with pytest.raises(ValueError, match=f'"{key}" has the id {content[key][2]["id"]} more than once'):
+        score_file(write(tmp_path / "wrong.json", content), files[1], "coco")
+
+
+def test_categories_of_the_same_name_count_one_by_one(files, tmp_path):
+    content = load(files[0])
+    named = {row["id"]: row["name"] for row in content["categories"]}
+    first, second = sorted(named)[1:3]  # ascending, as in the table
+    for row in content["categories"]:
+        row["name"] = "twin" if row["id"] in (first, second) else row["name"]
+    ours = score_file(write(tmp_path / "twins.json", content), files[1], "coco", novel=["twin"])["bbox"]
+    assert ours == pytest.approx(score_file(*files, "coco", novel=[named[first], named[second]])["bbox"], nan_ok=True)
 
 
 @pytest.mark.parametrize(("key", "message"), [("image_id", "is of image 4711"), ("category_id", "is of category 4711")])
@@ -99,13 +140,29 @@ def test_masks_must_be_there_whole_and_of_the_size_of_their_image(files, tmp_pat
     rows = load(files[1])
     with pytest.raises(ValueError, match='result 0 has no "segmentation", which scoring by "segm" needs'):
         score_file(*files, "coco", iou_type="segm")
-    small, torn = {"size": [3, 3], "counts": "abc"}, {"size": 3}
-    for wrong, message in ((small, r"a mask of \[3, 3\]"), (torn, "neither polygons")):
+    for wrong, message in (
+        ({"size": [3, 3], "counts": "abc"}, r"a mask of \[3, 3\] \(height, width\) in an image of \[200, 200\]"),
+        ({"size": 3}, "neither polygons"),
+        ([1, 2, 3, 4, 5, 6], "a polygon that is no list of numbers"),
+        ([[1, 2, 3, 4]], "a polygon of 4 numbers; three points have 6"),
+        ({"size": [200, 200], "counts": [3, "a"]}, "runs that are no list of numbers"),
+        ({"size": [200, 200], "counts": [3, 4]}, "a mask whose runs do not fill its image"),
+        ({"size": [200, 200], "counts": [-3, 40003]}, "a mask whose runs do not fill its image"),
+        ({"size": [200, 200], "counts": "abc"}, "a mask whose runs do not fill its image"),
+    ):
         rows[0]["segmentation"] = wrong
         for row in rows[1:]:
             row["segmentation"] = [[0, 0, 10, 0, 10, 10]]
         with pytest.raises(ValueError, match=f"result 0 has .*{message}"):
             score_file(files[0], write(tmp_path / "wrong.json", rows), "coco", iou_type="segm")
+
+
+def test_masks_need_the_size_of_their_image(files, tmp_path):
+    content = load(files[0])
+    for row in content["images"]:
+        del row["height"]
+    with pytest.raises(ValueError, match="a mask in an image of which the file does not tell height and width"):
+        score_file(write(tmp_path / "sizeless.json", content), files[1], "coco", iou_type="segm")
 
 
 def test_rare_is_novel_in_lvis_and_nothing_is_elsewhere_unless_it_is_said(files):

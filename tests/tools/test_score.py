@@ -51,6 +51,13 @@ def test_novel_is_what_the_command_line_says(files, tmp_path, run_tool):
     assert metrics["AP-novel"] == metrics["AP"] > 0 and metrics["AP-base"] != metrics["AP-base"]
 
 
+def test_no_name_is_novel_if_that_is_said(tmp_path, run_tool):
+    options = ["--protocol", "ov-coco", "--novel", "", "--json", tmp_path / "scores.json"]
+    assert run_tool("score.py", *ov_coco(tmp_path), *options) == 0
+    metrics = json.loads((tmp_path / "scores.json").read_text())["bbox"]
+    assert metrics["AP50-base"] == metrics["AP50"] and metrics["AP50-novel"] != metrics["AP50-novel"]
+
+
 def test_masks_stand_under_segm(files, tmp_path, run_tool):
     rows = json.loads(Path(files[3]).read_text())
     for row in rows:
@@ -60,6 +67,9 @@ def test_masks_stand_under_segm(files, tmp_path, run_tool):
     options = ["--protocol", "coco", "--iou-type", "segm", "--json", tmp_path / "scores.json"]
     assert run_tool("score.py", *files, *options) == 0
     assert list(json.loads((tmp_path / "scores.json").read_text())) == ["segm"]
+    assert run_tool("score.py", *files, *options[:-2], "--tables", tmp_path / "out") == 0
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names == {"coco_categories_masks.csv", "coco_categories_masks.md"}
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,14 @@ def test_a_finished_run_is_shown_without_its_weights(show, tiny_run, capsys):
         assert Image.open(tiny_run / "pictures" / name).width > 500
 
 
+def test_each_of_several_data_sets_has_its_line(tiny_run):
+    several = {"one_val": {"bbox": METRICS}, "other_val": {"bbox": {"AP50": 77.0, "AP75": 5.0}}}
+    (tiny_run / "results.json").write_text(json.dumps({"iteration": 40, "results": several}))
+    header, _, first, second = show_run.summary(tiny_run, tuple(several)).splitlines()
+    assert header.split()[:4] == ["data", "set", "AP", "APr"]
+    assert first.split()[:3] == ["one_val", "31.2", "20.0"] and second.split() == ["other_val", "77.0"]
+
+
 def test_saved_detections_are_those_that_are_drawn(show, tiny_run):
     save_results(tiny_run)
     show(tiny_run, "--images", 2)
