@@ -3,9 +3,10 @@
 import argparse
 import json
 import os
+from contextlib import suppress
 
 from dk_detr.engine.setup import one_clear_error
-from dk_detr.language import build_vocabulary, load_clip, load_vocabulary, save_vocabulary
+from dk_detr.language import WORD_LISTS, build_vocabulary, load_clip, load_vocabulary, novel_mask, save_vocabulary
 from dk_detr.structures import Vocabulary
 
 
@@ -28,9 +29,19 @@ def write_once(args: argparse.Namespace, names: list[str], novel: list[str]) -> 
 
 def _build(args: argparse.Namespace, names: list[str], novel: list[str]) -> Vocabulary:
     if args.embeddings:
-        return load_vocabulary(args.embeddings, names, novel)
+        return _shipped(args.embeddings, names, novel)
     clip = load_clip(args.library, args.architecture, args.weights)
     return build_vocabulary(names, clip, args.prompt, novel)
+
+
+def _shipped(path: str, names: list[str], novel: list[str]) -> Vocabulary:
+    """Embeddings that others ship: a row for each name, or those of a whole benchmark (COCO, LVIS) that has them all."""
+    for known, _ in WORD_LISTS.values():
+        if len(names) < len(known) and set(names) <= set(known):
+            with suppress(ValueError):  # another number of rows: then they are of these names, or an error says so
+                chosen = load_vocabulary(path, known).select(names)
+                return Vocabulary(chosen.names, chosen.embeddings, novel_mask(names, novel), chosen.provenance)
+    return load_vocabulary(path, names, novel)
 
 
 def _words(args: argparse.Namespace) -> tuple[list[str], list[str]]:

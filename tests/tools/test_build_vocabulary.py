@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dk_detr.language import load_clip, load_vocabulary, prompt_texts
+from dk_detr.language import COCO_NAMES, load_clip, load_vocabulary, prompt_texts
 from tests.run_fixtures import CLIP, FREQUENCIES, NAMES, REPOSITORY, WIDTH, annotations_of, write_json
 
 TOOL = str(REPOSITORY / "tools" / "build_vocabulary.py")
@@ -102,6 +102,14 @@ def test_embeddings_of_others_with_the_names_of_an_annotation_file(
     unit = rows.astype(np.float32) / np.linalg.norm(rows.astype(np.float32), axis=1, keepdims=True)
     assert np.allclose(vocabulary.embeddings.numpy(), unit, atol=1e-6)
     assert (vocabulary.names, vocabulary.novel_names) == (NAMES, NAMES[2:])
+
+
+def test_of_a_whole_benchmarks_embeddings_those_of_the_names_are_taken(tool: Tool, tmp_path: Path) -> None:
+    np.save(tmp_path / "coco.npy", np.eye(80, dtype=np.float32))
+    tool("--names", "dog,person", "--novel", "dog", "--embeddings", tmp_path / "coco.npy")
+    vocabulary = load_vocabulary(str(tool.output))
+    assert vocabulary.embeddings.argmax(1).tolist() == [COCO_NAMES.index("dog"), COCO_NAMES.index("person")]
+    assert vocabulary.novel_names == ("dog",)
 
 
 # ---- built once ----
