@@ -35,7 +35,7 @@ def _build(args: argparse.Namespace, names: list[str], novel: list[str]) -> Voca
 
 
 def _shipped(path: str, names: list[str], novel: list[str]) -> Vocabulary:
-    """Embeddings that others ship: a row for each name, or those of a whole benchmark (COCO, LVIS) that has them all."""
+    """Embeddings that others ship: a row for each name, or those of a whole benchmark, COCO or LVIS, that has them."""
     for known, _ in WORD_LISTS.values():
         if len(names) < len(known) and set(names) <= set(known):
             with suppress(ValueError):  # another number of rows: then they are of these names, or an error says so
