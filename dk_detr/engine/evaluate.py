@@ -114,7 +114,6 @@ def build_evaluator(cfg: CfgNode, name: str, words: Vocabulary) -> OpenVocabular
         novel=_novel(name, words),
         groups={"novel-unseen": unseen} if unseen else {},
         output_dir=f"{cfg.OUTPUT_DIR}/inference/{name}",
-        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
     )
 
 
@@ -122,6 +121,6 @@ def _novel(name: str, words: Vocabulary) -> set[str]:
     said = set(words.novel_names)
     benchmark = set(MetadataCatalog.get(name).get("novel_names", ())) & set(words.names)
     if said and benchmark and said != benchmark:
-        logger.warning("%s: the benchmark has %d novel names, the vocabulary %d others or fewer; the benchmark counts.",
-                       name, len(benchmark), len(said))  # fmt: skip
+        counts = f"the {len(benchmark)} of the benchmark, not the {len(said)} of the vocabulary"
+        logger.warning(f"{name}: novel are {counts}.")
     return benchmark or said

@@ -3,6 +3,7 @@
 `lvis` and `pycocotools` define the first ones; all numbers equal theirs (to rounding) except where they go wrong:
 
 * An annotation with the id 0 can be found. (Both keep the id of what was found, and read 0 as nothing.)
+* Annotations that share an id are different objects. (Both look them up by id and take the last for all.)
 * The area of a mask is the mask's own, see `regions.areas`.
 """
 

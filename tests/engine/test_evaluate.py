@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dk_detr.data import register
@@ -31,9 +32,9 @@ def other(world: World, tmp_path: Path) -> Iterator[str]:
 
 
 @contextmanager
-def registered(name: str, json_file: str, world: World, kind: str) -> Iterator[None]:
+def registered(name: str, json_file: str, world: World, kind: str, **metadata: Any) -> Iterator[None]:
     """A data set with the images of the world, as long as the block lasts."""
-    register(name, json_file, str(world.root / "mini_lvis"), kind)
+    register(name, json_file, str(world.root / "mini_lvis"), kind, **metadata)
     try:
         yield
     finally:
@@ -78,6 +79,33 @@ def test_each_test_set_has_its_own_words_rules_and_files(world: World, other: st
         assert [row.split(",")[0] for row in rows] == list(NAMES if kind == "lvis" else OTHER)
     curves = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
     assert any("other_val/bbox/AP50-novel" in line for line in curves)
+
+
+def test_the_detector_is_asked_for_the_words_of_each_test_set_and_keeps_its_own(
+    world: World, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def inference(model: Any, loader: Any, evaluator: Any) -> dict[str, Any]:
+        asked.append(model.vocabulary)
+        assert torch.equal(model.text, model.vocabulary.embeddings)
+        return {}
+
+    monkeypatch.setattr("dk_detr.engine.evaluate.inference_on_dataset", inference)
+    path = saved(tmp_path / "other.npz", "never_asked_for", *sorted(OTHER), novel=())
+    world.train(tmp_path / "run", **two_sets(path) | {"SOLVER__MAX_ITER": 2, "TEST__EVAL_PERIOD": 1})
+    assert [words.names for words in asked] == [NAMES, OTHER] * 2
+    assert all(words.provenance["file"] == str(path) for words in asked[1::2])
+
+
+def test_novel_is_what_the_benchmark_says_where_it_says_so(world: World, tmp_path: Path) -> None:
+    json_file = str(world.root / "mini_lvis/annotations/mini_lvis_val.json")
+    options = {"DATASETS__TEST": ("mine",), "SOLVER__MAX_ITER": 1, "SOLVER__WARMUP_ITERS": 0}
+    with registered("mine", json_file, world, "coco", novel_names=("green_box", "of_another_split")):
+        output = world.train(tmp_path / "run", **options)  # with words of which "blue_box" is novel
+    rows = (output / "inference/mine/coco_categories.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows if row.split(",")[2] == "1"] == ["green_box"]
+    assert "mine: novel are the 1 of the benchmark, not the 1 of the vocabulary" in (output / "log.txt").read_text()
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,19 @@ def test_an_annotation_whose_id_is_0_can_be_found(tmp_path):
     assert coco_says(annotations, rows).stats[0] == 0
 
 
+def test_objects_that_share_an_id_are_two(tmp_path):
+    image = {"id": 1, "height": SIDE, "width": SIDE, "neg_category_ids": [], "not_exhaustive_category_ids": []}
+    boxes = [10.0, 10.0, 40.0, 40.0], [100.0, 100.0, 40.0, 40.0]
+    things = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": box, "area": 1600, "iscrowd": 0} for box in boxes]
+    categories = [{"id": 1, "name": "thing", "frequency": "f"}]
+    annotations = write(tmp_path / "a.json", {"images": [image], "annotations": things, "categories": categories})
+    rows = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9} for box in boxes]
+    for protocol in ("lvis", "coco"):
+        assert score_file(annotations, write(tmp_path / "r.json", rows), protocol)["bbox"]["AP"] == pytest.approx(100)
+    assert lvis_says(annotations, rows).results["AP"] < 0.6  # the second is there twice, the first not at all
+    assert coco_says(annotations, rows).stats[0] < 0.6
+
+
 def test_masks_have_their_own_area_also_where_a_box_is_given(tmp_path):
     annotations, results = random_world(tmp_path, 3)
     rows = load(results)

@@ -250,6 +250,7 @@ def test_unknown_names_in_a_group_are_refused_by_name(tmp_path):
     [
         (7, (0, BOX, 0.9), "no such image id"),
         (1, (3, BOX, 0.9), "pred_classes has 3, but there are 3 names"),
+        (1, (-1, BOX, 0.9), "pred_classes has -1, but there are 3 names"),
         (1, (0, BOX, float("nan")), "not finite"),
         (1, (0, (0.0, 0.0, float("inf"), 1.0), 0.9), "not finite"),
     ],
@@ -258,6 +259,24 @@ def test_predictions_that_cannot_be_scored_are_refused_at_once(tmp_path, image_i
     evaluator = build_evaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX)]), NAMES)
     with pytest.raises(ValueError, match=f"Image {image_id}.*{message}"):
         evaluator.process([{"image_id": image_id}], [{"instances": instances([detection])}])
+
+
+def test_proposals_that_cannot_be_scored_are_refused_too(tmp_path):
+    evaluator = build_evaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX)]), NAMES)
+    boxes = Boxes(torch.tensor([[0.0, 0.0, float("nan"), 1.0]]))
+    proposals = Instances((200, 200), proposal_boxes=boxes, objectness_logits=torch.zeros(1))
+    with pytest.raises(ValueError, match="Image 1: a predicted box or score is not finite"):
+        evaluator.process([{"image_id": 1}], [{"instances": instances([]), "proposals": proposals}])
+
+
+def test_proposals_recall_what_detections_miss(tmp_path):
+    evaluator = build_evaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX), (1, 3, ELSEWHERE)]), NAMES, ("cat",))
+    proposals = Instances((200, 200), proposal_boxes=Boxes(torch.tensor([ELSEWHERE])))
+    proposals.objectness_logits = torch.tensor([-3.0])
+    evaluator.process([{"image_id": 1}], [{"instances": instances([]), "proposals": proposals}])
+    result = evaluator.evaluate()
+    assert result["bbox"]["AR@100"] == 0
+    assert [result["proposals"][f"AR@100{group}"] for group in ("", "-base", "-novel")] == pytest.approx([50, 0, 100])
 
 
 @pytest.mark.parametrize("key", ["frequency", "neg_category_ids"])

@@ -174,8 +174,7 @@ def _theirs(annotation_file: str) -> Work:
         rows = [row for image_id, instances in given for row in _rows(image_id, instances)]
         evaluation = LVISEval(truth, LVISResults(truth, rows, max_dets=DETECTIONS), "bbox")
         evaluation.run()
-        values = {name: float(evaluation.results[name]) for name in METRICS}
-        return {name: 100.0 * value if value >= 0 else float("nan") for name, value in values.items()}
+        return {name: _points(evaluation.results[name]) for name in METRICS}
 
     return run
 
@@ -191,9 +190,14 @@ def _compiled(annotation_file: str) -> Work:
         evaluation = COCOeval_faster(truth, truth.loadRes(rows), "bbox", lvis_style=True)
         evaluation.params.maxDets = [DETECTIONS]
         evaluation.run()
-        return {name: 100.0 * float(evaluation.stats_as_dict[theirs]) for name, theirs in zip(METRICS, COMPILED_NAMES)}
+        return {name: _points(evaluation.stats_as_dict[theirs]) for name, theirs in zip(METRICS, COMPILED_NAMES)}
 
     return run
+
+
+def _points(share: float) -> float:
+    """Theirs is -1 where there is nothing to find."""
+    return 100.0 * float(share) if share >= 0 else float("nan")
 
 
 def _rows(image_id: int, instances: Instances) -> Iterator[dict[str, Any]]:
