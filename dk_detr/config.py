@@ -45,12 +45,23 @@ def _add_detr(cfg: CN) -> None:
 
     classifier = detr.CLASSIFIER = CN()
     # "CosineText", similarity with text embeddings, takes any words; "Linear", a logit for each word of training, is
-    # closed, and MODEL.VOCABULARY.TEST only names its words.
+    # closed, and MODEL.VOCABULARY.TEST only names its words. Those of ViLD take any words, too: "CosineTextBackground",
+    # a softmax with a learned background; "CosineTextObjectness", which learns no labels, and asks the first stage what
+    # is an object; "CosineTextEnsemble", the former with projections of their own for what the teacher says.
     classifier.NAME = "CosineText"
-    classifier.TEMPERATURE = 0.05  # of the cosine with the text, in "CosineText"; fixed
+    classifier.TEMPERATURE = 0.05  # of the cosine with the text, in all but "Linear"; fixed; 0.01 in ViLD
     classifier.LOGIT_BIAS = None  # a fixed number added to all logits, in "CosineText"; None in the paper
 
+    # In "CosineTextEnsemble": weight, in a geometric mean, of the projection that is at home: that which learns labels
+    # for base words, the other for novel ones. In [0, 1].
+    classifier.HOME_WEIGHT = 2 / 3
+
     loss = detr.LOSS = CN()  # weights of the terms, on every decoder layer and on the first stage
+    # Of the decoder layers; a first stage knows only objects, and learns them by "Focal". "Focal" is for a sigmoid:
+    # "CosineText" and "Linear". "CrossEntropy" (DETR) is for a softmax: "CosineTextBackground" and
+    # "CosineTextEnsemble". "BoxesOnly" learns and matches no labels: for "CosineTextObjectness".
+    loss.CLASS = "Focal"
+    loss.NO_OBJECT_WEIGHT = 0.1  # in "CrossEntropy", of queries that match nothing, beside 1 of those that do
     loss.CLASS_WEIGHT = 2.0
     loss.L1_WEIGHT = 5.0
     loss.GIOU_WEIGHT = 2.0

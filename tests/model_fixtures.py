@@ -14,7 +14,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dk_detr.criterion import HungarianMatcher, SetCriterion
+from dk_detr.criterion import CLASS_LOSSES, HungarianMatcher, SetCriterion
 from dk_detr.distillation import (
     AllCompanions,
     ChosenCompanions,
@@ -178,7 +178,8 @@ def tiny_detector(
             queries=first_stage,
             decoder=tiny_decoder(2, refinement, num_heads, first_stage.reference_width),
             classifier=CLASSIFIERS[classifier](CHANNELS, words.width, num_heads),
-            criterion=SetCriterion(HungarianMatcher(), {"class": 2.0, "l1": 5.0, "giou": 2.0}),
+            criterion=tiny_criterion(classifier),
+            proposal_criterion=tiny_criterion(),
             branch=branch,
             train_vocabulary=words.base(),
             vocabulary=words,
@@ -187,6 +188,12 @@ def tiny_detector(
             num_detections=20,
         )
     return stir(detector).eval()
+
+
+def tiny_criterion(classifier: str = "CosineText") -> SetCriterion:
+    """With the class loss that fits the classifier."""
+    (loss,) = (loss for loss in CLASS_LOSSES.values() if loss.activation == CLASSIFIERS[classifier].activation)
+    return SetCriterion(HungarianMatcher(class_loss=loss()), {"class": 2.0, "l1": 5.0, "giou": 2.0})
 
 
 def stir(module: nn.Module) -> Any:
@@ -208,6 +215,11 @@ def tiny_input(size: tuple[int, int] = (40, 48), num_objects: int = 2, seed: int
     instances.gt_classes = torch.randint(3, (num_objects,), generator=generator)
     image = torch.randint(256, (3, h, w), generator=generator).float()
     return {"image": image, "height": h, "width": w, "file_name": f"{seed}.jpg", "instances": instances}
+
+
+def teaching_branch(classifier: str) -> DistillationBranch | None:
+    """What a detector with this classifier needs in training: a teacher, or none."""
+    return tiny_branch() if CLASSIFIERS[classifier].learns_images else None
 
 
 def training_losses(detector: DETR, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from dk_detr.criterion.class_losses import ClassLoss, Focal
 from dk_detr.layers import generalized_iou, to_xyxy
 from dk_detr.structures import Assignment, Predictions, Targets
 
@@ -18,14 +19,22 @@ class HungarianMatcher:
     """One prediction for each object, each at most once, for each layer and image by itself.
 
     Args:
-        class_cost, l1_cost, giou_cost: weights of the focal classification cost, the L1 distance of cxcywh in [0, 1],
-            and the negative GIoU.
+        class_cost, l1_cost, giou_cost: weights of the cost of classes, the L1 distance of cxcywh in [0, 1], and the
+            negative GIoU.
+        class_loss: says what classes cost; None for `Focal`.
 
-    Source: DETR (ECCV 2020), with the focal cost of Deformable DETR.
+    Source: DETR (ECCV 2020).
     """
 
-    def __init__(self, class_cost: float = 2.0, l1_cost: float = 5.0, giou_cost: float = 2.0) -> None:
+    def __init__(
+        self,
+        class_cost: float = 2.0,
+        l1_cost: float = 5.0,
+        giou_cost: float = 2.0,
+        class_loss: ClassLoss | None = None,
+    ) -> None:
         self.class_cost, self.l1_cost, self.giou_cost = class_cost, l1_cost, giou_cost
+        self.class_loss = class_loss or Focal()
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Targets) -> Assignment:
@@ -44,14 +53,10 @@ class HungarianMatcher:
     def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
         """(D, B, Q, M) what it would cost to match; columns beyond an image's objects mean nothing."""
         labels, boxes = targets.padded()
-        depth, _, queries, _ = predictions.logits.shape
-        p = predictions.logits.float().sigmoid()
-        p = p.gather(-1, labels[None, :, None].expand(depth, -1, queries, -1))
-        positive = 0.25 * (1 - p) ** 2 * -torch.log(p + 1e-8)
-        negative = 0.75 * p**2 * -torch.log(1 - p + 1e-8)
-        l1 = torch.cdist(predictions.boxes.float(), boxes.float().expand(depth, -1, -1, -1), p=1)
+        by_class = self.class_loss.cost(predictions.logits, labels)
+        l1 = torch.cdist(predictions.boxes.float(), boxes.float().expand(len(by_class), -1, -1, -1), p=1)
         overlap = generalized_iou(to_xyxy(predictions.boxes.float())[..., None, :], to_xyxy(boxes.float())[:, None])
-        cost = self.class_cost * (positive - negative) + self.l1_cost * l1 - self.giou_cost * overlap
+        cost = self.class_cost * by_class + self.l1_cost * l1 - self.giou_cost * overlap
         if predictions.valid is not None:
             cost = cost.masked_fill(~predictions.valid[None, :, :, None], _NEVER)
         # A broken prediction must reach the loss, where it is reported with its images, not stop the assignment.

@@ -1,25 +1,12 @@
-"""Loss terms, all with one signature: predictions, targets, their assignment -> a sum for each layer.
+"""Loss terms of boxes, all with one signature: predictions, targets, their assignment -> a sum for each layer.
 
-D layers, B images, Q queries, K classes, N matched pairs.
+D layers, N matched pairs.
 """
 
-import torch
 from torch import Tensor
 
-from dk_detr.layers import generalized_iou, sigmoid_focal_loss, to_xyxy
+from dk_detr.layers import generalized_iou, to_xyxy
 from dk_detr.structures import Assignment, Predictions, Targets
-
-
-def class_loss(predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
-    """(D,) sigmoid focal loss over all valid queries and classes; a matched query is its object's class."""
-    logits = predictions.logits.float()
-    wanted = torch.zeros_like(logits)
-    labels = targets.padded()[0][assignment.image, assignment.target]
-    wanted[assignment.layer, assignment.image, assignment.query, labels] = 1
-    loss = sigmoid_focal_loss(logits, wanted)
-    if predictions.valid is not None:
-        loss = loss * predictions.valid[None, :, :, None]
-    return loss.flatten(1).sum(1)
 
 
 def l1_loss(predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:

@@ -79,7 +79,7 @@ class DistillationBranch(nn.Module):
         regions = knowledge.regions
         record("kd_regions", len(regions))
         taught = range(last + 1) if self.layers == "all" else (last,)
-        rows = [classifier.project(hidden[layer, regions.image, regions.query], layer) for layer in taught]
+        rows = [classifier.project_image(hidden[layer, regions.image, regions.query], layer) for layer in taught]
         return {f"loss_kd_{term.name}": torch.stack([term(x, knowledge) for x in rows]).sum() for term in self.terms}
 
 

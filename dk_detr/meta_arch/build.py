@@ -5,7 +5,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.modeling.backbone import Backbone
 
-from dk_detr.criterion import HungarianMatcher, SetCriterion
+from dk_detr.criterion import CLASS_LOSSES, ClassLoss, CrossEntropy, Focal, HungarianMatcher, SetCriterion
 from dk_detr.language import vocabularies_from_config
 from dk_detr.layers import MSDeformAttn
 from dk_detr.meta_arch.build_branch import build_branch
@@ -15,6 +15,7 @@ from dk_detr.modeling import (
     REFINEMENTS,
     ChannelMapper,
     CosineText,
+    CosineTextObjectness,
     Decoder,
     DecoderLayer,
     Encoder,
@@ -34,6 +35,7 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     train_vocabulary, vocabulary = vocabularies_from_config(cfg)
     neck = ChannelMapper(backbone.output_shape(), detr.IN_FEATURES, detr.CHANNELS, detr.NUM_EXTRA_LEVELS)
     queries = build_queries(cfg)
+    _refuse_what_cannot_be_learned(detr)
     parts = {
         "backbone": backbone,
         "neck": neck,
@@ -41,7 +43,8 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
         "queries": queries,
         "decoder": build_decoder(detr, neck.num_levels, queries.reference_width),
         "classifier": build_classifier(cfg, vocabulary.width),
-        "criterion": build_criterion(detr),
+        "criterion": build_criterion(detr, build_class_loss(detr)),
+        "proposal_criterion": build_criterion(detr, Focal()),
         "branch": build_branch(cfg, vocabulary.width) if cfg.MODEL.KD.TERMS else None,
         "train_vocabulary": train_vocabulary,
         "vocabulary": vocabulary,
@@ -95,8 +98,30 @@ def _attention(detr: CfgNode, num_levels: int) -> MSDeformAttn:
     return MSDeformAttn(detr.CHANNELS, detr.NUM_HEADS, num_levels, detr.NUM_POINTS, detr.ATTENTION_BACKEND)
 
 
-def build_criterion(detr: CfgNode) -> SetCriterion:
+def build_class_loss(detr: CfgNode) -> ClassLoss:
+    """What MODEL.DETR.LOSS.CLASS names."""
+    part = choose(CLASS_LOSSES, "MODEL.DETR.LOSS.CLASS", detr.LOSS.CLASS)
+    return part(detr.LOSS.NO_OBJECT_WEIGHT) if part is CrossEntropy else part()
+
+
+def build_criterion(detr: CfgNode, class_loss: ClassLoss) -> SetCriterion:
     """Matching and detection losses of MODEL.DETR."""
     cost, loss = detr.MATCHER, detr.LOSS
-    matcher = HungarianMatcher(cost.CLASS_COST, cost.L1_COST, cost.GIOU_COST)
+    matcher = HungarianMatcher(cost.CLASS_COST, cost.L1_COST, cost.GIOU_COST, class_loss)
     return SetCriterion(matcher, {"class": loss.CLASS_WEIGHT, "l1": loss.L1_WEIGHT, "giou": loss.GIOU_WEIGHT})
+
+
+def _refuse_what_cannot_be_learned(detr: CfgNode) -> None:
+    classifier = choose(CLASSIFIERS, "MODEL.DETR.CLASSIFIER.NAME", detr.CLASSIFIER.NAME)
+    loss = choose(CLASS_LOSSES, "MODEL.DETR.LOSS.CLASS", detr.LOSS.CLASS)
+    if classifier.activation != loss.activation:
+        fitting = [name for name, other in CLASS_LOSSES.items() if other.activation == classifier.activation]
+        raise ValueError(
+            f'MODEL.DETR.LOSS.CLASS "{detr.LOSS.CLASS}" is not for MODEL.DETR.CLASSIFIER.NAME '
+            f'"{detr.CLASSIFIER.NAME}": choose the loss "{fitting[0]}", or another classifier.'
+        )
+    if classifier is CosineTextObjectness and not issubclass(QUERIES[detr.QUERIES], Proposals):
+        raise ValueError(
+            'MODEL.DETR.CLASSIFIER.NAME "CosineTextObjectness" asks the first stage what is an object, but '
+            f'MODEL.DETR.QUERIES "{detr.QUERIES}" has none. Choose "Proposals" or "Mixed".'
+        )

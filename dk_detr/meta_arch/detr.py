@@ -15,6 +15,7 @@ from dk_detr.criterion import SetCriterion
 from dk_detr.distillation import DistillationBranch
 from dk_detr.layers import to_cxcywh
 from dk_detr.meta_arch.build import parts_from_config
+from dk_detr.meta_arch.words import untrained
 from dk_detr.modeling import ChannelMapper, Classifier, Decoder, Encoder, Learned, Proposals, to_instances
 from dk_detr.structures import FeaturePyramid, Predictions, QuerySet, Targets, Vocabulary
 from dk_detr.structures.queries import DETECT
@@ -31,7 +32,8 @@ class DETR(nn.Module):
 
     Args:
         backbone, neck, encoder, queries, decoder, classifier: the parts, in the order of the data.
-        criterion: the detection losses. branch: the distillation branch; None trains without one.
+        criterion, proposal_criterion: the losses of detections, and of the first stage.
+        branch: the distillation branch; None trains without one.
         train_vocabulary: base words. vocabulary: the words to detect; `set_vocabulary` exchanges them.
         pixel_mean, pixel_std: of the input channels. num_detections: of an image, at most.
     """
@@ -47,6 +49,7 @@ class DETR(nn.Module):
         decoder: Decoder,
         classifier: Classifier,
         criterion: SetCriterion,
+        proposal_criterion: SetCriterion,
         branch: DistillationBranch | None,
         train_vocabulary: Vocabulary,
         vocabulary: Vocabulary,
@@ -60,18 +63,21 @@ class DETR(nn.Module):
         self.neck = neck.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.encoder = encoder
         self.queries, self.decoder, self.classifier = queries, decoder, classifier
-        self.criterion, self.branch, self.num_detections = criterion, branch, num_detections
+        self.criterion, self.proposal_criterion = criterion, proposal_criterion
+        self.branch, self.num_detections = branch, num_detections
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         # Words are not learnt: checkpoints are free of them, and any vocabulary of the same encoder fits.
         self.train_vocabulary = train_vocabulary
         self.register_buffer("train_text", train_vocabulary.embeddings, persistent=False)
         self.register_buffer("text", vocabulary.embeddings, persistent=False)
+        self.register_buffer("novel", vocabulary.novel, persistent=False)
         self.set_vocabulary(vocabulary)
 
     pixel_mean: Tensor
     pixel_std: Tensor
     text: Tensor
+    novel: Tensor
     train_text: Tensor
 
     @classmethod
@@ -83,10 +89,14 @@ class DETR(nn.Module):
         return self.pixel_mean.device
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Detect these words from now on. Raises ValueError if they are not for the classifier."""
+        """Detect these words from now on. Raises ValueError if they are not for the classifier.
+
+        Novel is what was not trained, whatever the vocabulary says.
+        """
         self.classifier.check(vocabulary)
         self.vocabulary = vocabulary
         self.text = vocabulary.embeddings.to(self.text.device)
+        self.novel = untrained(vocabulary, self.train_vocabulary).to(self.text.device)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """See the class."""
@@ -97,6 +107,7 @@ class DETR(nn.Module):
 
     def losses(self, images: ImageList, batched_inputs: list[dict[str, Any]], targets: Targets) -> dict[str, Tensor]:
         """The weighted losses of one training step."""
+        self._require_teacher()
         first_stage = self.queries(memory := self.encoder(self.see(images)))
         queries = QuerySet((first_stage.group,))
         if self.branch:
@@ -108,20 +119,28 @@ class DETR(nn.Module):
         predictions = Predictions(self.classifier(hidden, self.train_text), boxes, first_stage.real)
         losses, assignment = self.criterion(predictions, targets)
         if first_stage.predictions is not None:
-            losses |= self.criterion(first_stage.predictions, targets.class_agnostic(), "proposal_")[0]
+            losses |= self.proposal_criterion(first_stage.predictions, targets.class_agnostic(), "proposal_")[0]
         if self.branch:
             losses |= self.branch(lesson, trace, self.classifier, assignment)
         return losses
+
+    def _require_teacher(self) -> None:
+        """Detecting needs none, so that it is missed only here."""
+        if self.classifier.learns_images and self.branch is None:
+            raise ValueError(
+                f'MODEL.DETR.CLASSIFIER.NAME "{type(self.classifier).__name__}" learns from a teacher, but '
+                'MODEL.KD.TERMS is []: set it to ["embedding_l1"], or choose "CosineTextBackground".'
+            )
 
     @torch.no_grad()
     def detect(self, images: ImageList, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Detections in the size that each input asks for; only the last decoder layer speaks."""
         first_stage = self.queries(memory := self.encoder(self.see_one_by_one(images)))
         trace = self.decoder(QuerySet((first_stage.group,)), memory)
-        logits = self.classifier.score(self.classifier.project(trace.hidden[-1], -1), self.text)
+        scores = self.classifier.confidence(trace.hidden[-1], self.text, self.novel, first_stage.objectness)
         if first_stage.real is not None:
-            logits = logits.masked_fill(~first_stage.real[..., None], -torch.inf)
-        found = to_instances(logits, trace.boxes[-1], images.image_sizes, self.num_detections)
+            scores = scores.masked_fill(~first_stage.real[..., None], 0.0)
+        found = to_instances(scores, trace.boxes[-1], images.image_sizes, self.num_detections)
         return [
             {"instances": detector_postprocess(one, given.get("height", size[0]), given.get("width", size[1]))}
             for one, given, size in zip(found, batched_inputs, images.image_sizes)

@@ -35,7 +35,7 @@ class Predictions:
     """What is compared with the ground truth.
 
     Attributes:
-        logits: (D, B, Q, K) class logits for a sigmoid.
+        logits: (D, B, Q, K) class logits for a sigmoid; or K + 1 for a softmax, the last for no object.
         boxes: (D, B, Q, 4) cxcywh in [0, 1] of the unpadded image.
         valid: (B, Q) bool, False where a prediction does not count (padding); None where all count.
     """

@@ -174,6 +174,36 @@ def test_the_method_has_the_published_settings() -> None:
     assert {key: found[key] for key in published} == published
 
 
+@pytest.mark.parametrize(
+    ("folder", "alone"), [("", R50), ("mini", FOLDER / "mini" / "no_distillation.yaml")], ids=["R50", "mini"]
+)
+def test_a_head_of_vild_differs_from_the_detector_in_classes_and_teaching_only(folder: str, alone: Path) -> None:
+    head = {"CLASSIFIER.NAME", "CLASSIFIER.TEMPERATURE", "LOSS.CLASS"}
+    teaching = ("MODEL.KD.", "MODEL.TEACHER.CROP_SCALES", "OUTPUT_DIR")
+    suffix = "" if folder else "_R50"
+    forms = {name: FOLDER / folder / f"vild{name}{suffix}.yaml" for name in ("_text", "_image", "", "_ensemble")}
+    for path in forms.values():
+        changed = {key for key in differences(path, alone) if not key.startswith(teaching)}
+        assert changed == {f"MODEL.DETR.{key}" for key in head}
+        assert load(path).MODEL.DETR.CLASSIFIER.TEMPERATURE == 0.01
+    assert load(forms["_text"]).MODEL.KD.TERMS == []
+    assert all(key.startswith(teaching) for key in differences(forms["_text"], forms[""]))
+    assert differences(forms[""], forms["_ensemble"]) == {"MODEL.DETR.CLASSIFIER.NAME", "OUTPUT_DIR"}
+    assert differences(forms[""], forms["_image"]) == {
+        "MODEL.DETR.CLASSIFIER.NAME", "MODEL.DETR.LOSS.CLASS", "OUTPUT_DIR"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["vild_R50.yaml", "mini/vild.yaml"])
+def test_vild_teaches_all_proposals_as_published(name: str) -> None:
+    cfg = load(FOLDER / name)
+    kd = cfg.MODEL.KD
+    assert (kd.TERMS, kd.GROUP, kd.SLOT_FILTERS) == (["embedding_l1"], "detect", [])
+    assert kd.NUM_SLOTS == cfg.MODEL.DETR.NUM_QUERIES and kd.EMBEDDING_L1.WEIGHT == 0.5
+    assert cfg.MODEL.TEACHER.CROP_SCALES == [1.0, 1.5] and cfg.MODEL.DETR.CLASSIFIER.HOME_WEIGHT == 2 / 3
+    assert cfg.MODEL.DETR.LOSS.NO_OBJECT_WEIGHT == 0.1
+
+
 def test_each_deformable_detr_adds_one_idea_to_the_one_before() -> None:
     plain, refined, two_stage = DEFORMABLE
     assert differences(plain, refined) == {"MODEL.DETR.REFINEMENT", "MODEL.DETR.HEADS", "OUTPUT_DIR"}

@@ -9,10 +9,11 @@ from detectron2.config import CfgNode, get_cfg
 from torch.nn import functional as F
 
 from dk_detr import add_dk_detr_config
+from dk_detr.criterion import CLASS_LOSSES, CrossEntropy, Focal
 from dk_detr.distillation import ChosenCompanions, StoredEmbeddings
 from dk_detr.language import save_vocabulary
 from dk_detr.meta_arch import DETR, build, build_branch
-from dk_detr.modeling import Linear
+from dk_detr.modeling import CLASSIFIERS, CosineTextEnsemble, Linear
 from dk_detr.modeling.acceleration import Compiled
 from dk_detr.structures import Vocabulary
 from tests.model_fixtures import WIDTH, TwoConvolutions, random, tiny_clip, tiny_vocabulary
@@ -104,6 +105,7 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
         ("DETR", "HEADS", "Few", 'MODEL.DETR.HEADS is "Few"; choose one of PerLayer, Shared'),
         ("DETR", "NUM_HEADS", 5, "32 channels do not divide among 5 heads"),
         ("DETR", "IN_FEATURES", ["fine", "res5"], r"MODEL.DETR.IN_FEATURES names \['res5'\]"),
+        ("LOSS", "CLASS", "Hinge", 'MODEL.DETR.LOSS.CLASS is "Hinge"; choose one of Focal, CrossEntropy, BoxesOnly'),
         ("KD", "TERMS", ["semantic", "magic"], 'MODEL.KD.TERMS is "magic"'),
         ("KD", "GROUP", "noise", 'MODEL.KD.GROUP is "noise"'),
         ("KD", "READS", ["everybody"], 'MODEL.KD.READS is "everybody"'),
@@ -119,7 +121,7 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
     ids=lambda value: str(value),
 )
 def test_bad_values_are_refused_when_built(cfg: CfgNode, node: str, key: str, value: object, message: str) -> None:
-    cfg.MODEL[node][key] = value
+    (cfg.MODEL.DETR.LOSS if node == "LOSS" else cfg.MODEL[node])[key] = value
     with pytest.raises(ValueError, match=message):
         detector(cfg)
 
@@ -188,6 +190,49 @@ def test_the_text_classifier_has_its_settings_from_the_config(cfg: CfgNode) -> N
     cfg.MODEL.DETR.CLASSIFIER.TEMPERATURE, cfg.MODEL.DETR.CLASSIFIER.LOGIT_BIAS = 0.1, -2.0
     classifier = detector(cfg).classifier
     assert (classifier.width, classifier.temperature, classifier.logit_bias) == (WIDTH, 0.1, -2.0)
+
+
+def test_an_ensemble_and_its_loss_have_their_settings_from_the_config(cfg: CfgNode) -> None:
+    detr = cfg.MODEL.DETR
+    detr.CLASSIFIER.NAME, detr.LOSS.CLASS = "CosineTextEnsemble", "CrossEntropy"
+    detr.CLASSIFIER.TEMPERATURE, detr.CLASSIFIER.HOME_WEIGHT, detr.LOSS.NO_OBJECT_WEIGHT = 0.02, 0.75, 0.3
+    built = detector(cfg)
+    assert isinstance(built.classifier, CosineTextEnsemble)
+    assert (built.classifier.width, built.classifier.temperature, built.classifier.home_weight) == (WIDTH, 0.02, 0.75)
+    assert len(built.classifier.projections) == len(built.classifier.image_projections) == 2
+    assert built.criterion.matcher.class_loss == CrossEntropy(0.3)
+
+
+def test_the_first_stage_learns_objectness_by_the_focal_loss_whatever_the_classes_learn(cfg: CfgNode) -> None:
+    for name, loss in (("CosineText", "Focal"), ("CosineTextBackground", "CrossEntropy")):
+        cfg.MODEL.DETR.CLASSIFIER.NAME, cfg.MODEL.DETR.LOSS.CLASS = name, loss
+        assert detector(cfg).proposal_criterion.matcher.class_loss == Focal()
+
+
+FITTING = {
+    ("CosineText", "Focal"), ("Linear", "Focal"), ("CosineTextBackground", "CrossEntropy"),
+    ("CosineTextEnsemble", "CrossEntropy"), ("CosineTextObjectness", "BoxesOnly"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", CLASS_LOSSES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_loss_that_is_not_for_the_classifier_is_refused_by_both_keys(cfg: CfgNode, name: str, loss: str) -> None:
+    cfg.MODEL.DETR.CLASSIFIER.NAME, cfg.MODEL.DETR.LOSS.CLASS, cfg.MODEL.KD.TERMS = name, loss, []
+    if (name, loss) in FITTING:
+        detector(cfg)
+        return
+    (other,) = (fits for classifier, fits in FITTING if classifier == name)
+    message = f'LOSS.CLASS "{loss}" is not for MODEL.DETR.CLASSIFIER.NAME "{name}": choose the loss "{other}"'
+    with pytest.raises(ValueError, match=message):
+        detector(cfg)
+
+
+def test_objectness_of_a_detector_of_one_stage_is_refused_by_both_keys(cfg: CfgNode) -> None:
+    detr, cfg.MODEL.KD.TERMS = cfg.MODEL.DETR, []
+    detr.CLASSIFIER.NAME, detr.LOSS.CLASS, detr.QUERIES = "CosineTextObjectness", "BoxesOnly", "Learned"
+    with pytest.raises(ValueError, match='"CosineTextObjectness" asks the first stage.*MODEL.DETR.QUERIES "Learned"'):
+        detector(cfg)
 
 
 def test_an_unknown_classifier_is_refused_by_name(cfg: CfgNode) -> None:

@@ -11,9 +11,15 @@ from detectron2.utils.events import EventStorage
 from dk_detr.distillation import SlotSelection, TermSettings
 from dk_detr.meta_arch import DETR
 from dk_detr.modeling import CLASSIFIERS, QUERIES, REFINEMENTS
-from tests.model_fixtures import TERMS, tiny_branch, tiny_detector, tiny_input, training_losses
+from tests.model_fixtures import TERMS, teaching_branch, tiny_branch, tiny_detector, tiny_input, training_losses
 
 COMBINATIONS = [terms for count in (1, 2, 3) for terms in combinations(TERMS, count)]
+QUERIES_AND_CLASSIFIERS = [  # a teacher looks at proposals; build.py refuses queries that are none
+    (queries, name)
+    for queries in QUERIES
+    for name, part in CLASSIFIERS.items()
+    if not (part.learns_images and queries == "Learned")
+]
 DETECTION = {f"loss_{stage}{term}" for stage in ("", "proposal_") for term in ("class", "l1", "giou")}
 
 
@@ -62,15 +68,54 @@ def test_every_kind_of_proposal_trains_every_parameter_beside_distillation(queri
 
 
 @pytest.mark.parametrize("num_heads", [1, 2], ids=["shared", "per_layer"])
-@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize(("queries", "classifier"), QUERIES_AND_CLASSIFIERS)
 @pytest.mark.parametrize("refinement", REFINEMENTS)
-@pytest.mark.parametrize("queries", QUERIES)
 def test_every_detector_made_of_parts_trains_every_parameter(
     queries: str, refinement: str, classifier: str, num_heads: int
 ) -> None:
-    detector = tiny_detector(queries=queries, refinement=refinement, classifier=classifier, num_heads=num_heads)
-    losses = assert_trains(detector, [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
-    assert all(losses[name] > 0 for name in losses)
+    branch = teaching_branch(classifier)
+    parts = {"queries": queries, "refinement": refinement, "classifier": classifier, "num_heads": num_heads}
+    losses = assert_trains(tiny_detector(branch, **parts), [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
+    silent = {"loss_class"} if classifier == "CosineTextObjectness" else set()  # it learns no labels
+    assert {name for name, loss in losses.items() if loss == 0} == silent
+
+
+@pytest.mark.parametrize("companions", ["All", "Chosen", "None"])
+@pytest.mark.parametrize("classifier", [name for name, part in CLASSIFIERS.items() if part.learns_images])
+def test_a_batch_with_nothing_to_see_trains_every_projection(classifier: str, companions: str) -> None:
+    """The last layer alone is taught, and here not even that: DDP waits all the same."""
+    branch = tiny_branch(["embedding_l1"], companions, slots=SlotSelection(num_slots=5, min_side=1e6))
+    losses = assert_trains(tiny_detector(branch, classifier=classifier), [tiny_input(num_objects=0)])
+    assert losses["loss_kd_embedding_l1"] == 0
+
+
+def test_the_teacher_moves_the_image_projection_of_an_ensemble_and_labels_the_other() -> None:
+    detector = tiny_detector(tiny_branch(["embedding_l1"], "None", "all"), classifier="CosineTextEnsemble")
+    losses = training_losses(detector, [tiny_input(seed=1), tiny_input(seed=2)])
+    classifier = detector.classifier
+    for name, learns, does_not in (
+        ("loss_kd_embedding_l1", classifier.image_projections, classifier.projections),
+        ("loss_class", classifier.projections, classifier.image_projections),
+    ):
+        detector.zero_grad()
+        losses[name].backward(retain_graph=True)
+        assert all(parameter.grad.any() for parameter in learns.parameters())
+        assert not any(p.grad is not None and p.grad.any() for p in does_not.parameters())
+
+
+@pytest.mark.parametrize("classifier", [name for name, part in CLASSIFIERS.items() if part.learns_images])
+def test_a_classifier_that_learns_from_a_teacher_misses_it_in_training_and_not_in_detection(classifier: str) -> None:
+    detector = tiny_detector(classifier=classifier)
+    assert len(detector([tiny_input()])[0]["instances"])
+    with pytest.raises(ValueError, match=rf'CLASSIFIER.NAME "{classifier}" learns from a teacher, but MODEL.KD.TERMS'):
+        training_losses(detector, [tiny_input()])
+
+
+def test_all_proposals_are_taught_where_there_is_a_slot_for_each_and_no_filter() -> None:
+    slots = SlotSelection(num_slots=12, filters=(), min_side=0.0)
+    with EventStorage() as storage:
+        training_losses(tiny_detector(tiny_branch(["embedding_l1"], "None", slots=slots)), [tiny_input(), tiny_input()])
+    assert storage.latest()["kd_regions"][0] == 2 * 12
 
 
 def test_a_detector_of_one_stage_has_the_losses_of_the_decoder_alone() -> None:

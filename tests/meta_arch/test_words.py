@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dk_detr.meta_arch import DETR
 from dk_detr.modeling import CLASSIFIERS
 from dk_detr.structures import Vocabulary
 from tests.model_fixtures import (
     WIDTH,
     random,
+    teaching_branch,
     tiny_branch,
     tiny_detector,
     tiny_input,
@@ -25,6 +27,14 @@ def words(count: int, width: int = WIDTH) -> Vocabulary:
 
 
 each_classifier = pytest.mark.parametrize("classifier", CLASSIFIERS)
+of_a_sigmoid = pytest.mark.parametrize("classifier", ["CosineText", "Linear"])
+
+
+def in_doubt(classifier: str) -> DETR:
+    """A detector whose temperature lets no two scores round to 1."""
+    detector = tiny_detector(classifier=classifier)
+    detector.classifier.temperature = 0.5
+    return detector
 
 
 def detections(detector) -> list[tuple[str, float, list[float]]]:
@@ -37,7 +47,7 @@ def detections(detector) -> list[tuple[str, float, list[float]]]:
 @each_classifier
 def test_permuting_the_vocabulary_permutes_the_logits(classifier: str) -> None:
     """Same words, scores and boxes; only the numbers of the classes are others."""
-    detector = tiny_detector(classifier=classifier)
+    detector = in_doubt(classifier)
     vocabulary = detector.vocabulary
     before = detections(detector)
     detector.set_vocabulary(vocabulary.select([vocabulary.names[i] for i in (3, 0, 4, 1, 2)]))
@@ -49,7 +59,7 @@ def test_permuting_the_vocabulary_permutes_the_logits(classifier: str) -> None:
         assert box == pytest.approx(same_box, abs=1e-3)
 
 
-@each_classifier
+@of_a_sigmoid
 def test_a_word_scores_the_same_whatever_the_other_words_are(classifier: str) -> None:
     detector = tiny_detector(classifier=classifier)
     vocabulary = detector.vocabulary
@@ -91,6 +101,31 @@ def test_a_closed_detector_never_trains_its_novel_words() -> None:
         assert learnt.tolist() == [not novel for novel in tiny_vocabulary().novel.tolist()]
 
 
+def test_novel_is_what_was_not_trained_however_it_is_spelt_and_wherever_it_stands() -> None:
+    detector = tiny_detector()
+    assert detector.novel.tolist() == [False, True, False, False, True]
+    names = ("gnu", "word_3", "Word 0", "word 1")
+    detector.set_vocabulary(Vocabulary(names, words(4).embeddings, torch.tensor([False, True, False, False])))
+    assert detector.novel.tolist() == [True, False, False, True]
+
+
+def test_the_ensemble_exchanges_its_projections_for_words_that_become_novel() -> None:
+    """The last word, once trained and once under a name of its own: by the formula."""
+    detector = in_doubt("CosineTextEnsemble")
+    given: list[torch.Tensor] = []
+    detector.decoder.register_forward_hook(lambda module, _, trace: given.append(trace.hidden[-1]))
+    for last, home in (("word 3", 2 / 3), ("gnu", 1 / 3)):
+        names = ("word 0", "word 1", last)
+        detector.set_vocabulary(Vocabulary(names, words(3).embeddings, torch.zeros(3, dtype=torch.bool)))
+        found = [score for word, score, _ in detections(detector) if word == last]
+        classifier, hidden = detector.classifier, given[-1]
+        p = classifier.score(classifier.project(hidden, -1), detector.text).softmax(-1)[..., 2]
+        image = F.normalize(classifier.image_projections[-1](hidden), dim=-1)
+        q = (image @ detector.text.T / classifier.temperature).softmax(-1)[..., 2]
+        by_hand = (p**home * q ** (1 - home)).flatten().sort(descending=True).values
+        assert found and found == pytest.approx(by_hand[: len(found)].tolist(), rel=1e-4)
+
+
 def test_novel_names_never_enter_the_training_loss() -> None:
     vocabulary = tiny_vocabulary()
     other = torch.where(vocabulary.novel[:, None], F.normalize(random(5, WIDTH, seed=7), dim=1), vocabulary.embeddings)
@@ -104,10 +139,10 @@ def test_novel_names_never_enter_the_training_loss() -> None:
 
 @each_classifier
 def test_the_training_logits_have_a_column_for_each_base_word_and_no_other(classifier: str) -> None:
-    detector, columns = tiny_detector(classifier=classifier), []
+    detector, columns = tiny_detector(teaching_branch(classifier), classifier=classifier), []
     detector.classifier.register_forward_hook(lambda module, given, logits: columns.append(logits.shape[-1]))
     training_losses(detector, INPUTS)
-    assert columns == [3]
+    assert columns == [3 + (detector.classifier.activation == "softmax")]  # which has one of no object
     assert torch.equal(detector.train_text, detector.vocabulary.embeddings[[0, 2, 3]])
 
 

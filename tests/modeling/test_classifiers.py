@@ -1,4 +1,7 @@
-"""Classifiers: angles with words, over a temperature, in full precision; or a logit of its own for each word."""
+"""Classifiers: angles with words, over a temperature, in full precision; or a logit of its own for each word.
+
+ViLD's, by numbers computed by hand, are in test_vild_classifiers.py.
+"""
 
 import pytest
 import torch
@@ -45,6 +48,11 @@ def of_five_words(name: str, num_projections: int) -> tuple[Classifier, torch.Te
     return stir(CLASSIFIERS[name](4, text.shape[1], num_projections)), text
 
 
+def num_columns(classifier: Classifier) -> int:
+    """Of the logits of five words."""
+    return 6 if classifier.activation == "softmax" else 5
+
+
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_each_layer_has_its_own_projection_and_minus_one_is_the_last(name: str) -> None:
     (classifier, text), hidden = of_five_words(name, 3), random(3, 2, 5, 4)
@@ -61,15 +69,34 @@ def test_a_shared_projection_serves_all_layers(name: str) -> None:
     (classifier, text), hidden = of_five_words(name, 1), random(1, 2, 5, 4)
     assert len(classifier.projections) == 1
     logits = classifier(hidden.expand(3, -1, -1, -1), text)
-    assert logits.shape == (3, 2, 5, 5) and torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[2])
+    assert logits.shape == (3, 2, 5, num_columns(classifier))
+    assert torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[2])
     assert torch.equal(classifier.project(hidden[0], -1), classifier.project(hidden[0], 2))
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_permuting_the_vocabulary_permutes_the_logits(name: str) -> None:
     (classifier, text), hidden = of_five_words(name, 1), random(1, 2, 5, 4)
-    order = torch.tensor([3, 0, 4, 1, 2])
-    torch.testing.assert_close(classifier(hidden, text[order]), classifier(hidden, text)[..., order])
+    order = [3, 0, 4, 1, 2]
+    columns = [*order, *range(5, num_columns(classifier))]  # the background stays the last
+    torch.testing.assert_close(classifier(hidden, text[order]), classifier(hidden, text)[..., columns])
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_permuting_the_vocabulary_permutes_the_confidence(name: str) -> None:
+    (classifier, text), hidden, objectness = of_five_words(name, 1), random(2, 5, 4), random(2, 5)
+    order, novel = [3, 0, 4, 1, 2], torch.tensor([False, True, False, False, True])
+    confidence = classifier.confidence(hidden, text, novel, objectness)
+    assert confidence.shape == (2, 5, 5) and bool((confidence >= 0).all() and (confidence <= 1).all())
+    other = classifier.confidence(hidden, text[order], novel[order], objectness)
+    torch.testing.assert_close(other, confidence[..., order])
+
+
+@pytest.mark.parametrize("name", ["CosineText", "Linear"])
+def test_for_a_sigmoid_each_word_is_judged_by_itself_and_nothing_else_counts(name: str) -> None:
+    (classifier, text), hidden = of_five_words(name, 2), random(2, 5, 4)
+    wanted = classifier.score(classifier.project(hidden, 1), text).sigmoid()
+    assert torch.equal(classifier.confidence(hidden, text, torch.ones(5, dtype=torch.bool), None), wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -4,31 +4,37 @@ import torch
 
 from dk_detr.modeling import to_instances
 
-LOGITS = torch.tensor([[[0.0, 3.0, -9.0], [2.0, -9.0, 1.0]]])  # one image, two queries, three classes
+SCORES = torch.tensor([[[0.3, 0.9, 0.1], [0.8, 0.2, 0.7]]])  # one image, two queries, three classes
 BOXES = torch.tensor([[[0.5, 0.5, 0.2, 0.4], [0.1, 0.9, 0.4, 0.4]]])
 
 
 def test_the_best_pairs_come_first_and_a_query_may_be_two_things() -> None:
-    (found,) = to_instances(LOGITS, BOXES, [(100, 200)], num_detections=3)
+    (found,) = to_instances(SCORES, BOXES, [(100, 200)], num_detections=3)
     assert found.query.tolist() == [0, 1, 1] and found.pred_classes.tolist() == [1, 0, 2]
-    torch.testing.assert_close(found.scores, torch.tensor([3.0, 2.0, 1.0]).sigmoid())
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.8, 0.7]))
 
 
 def test_boxes_are_pixels_of_the_wanted_size_clipped_to_it() -> None:
-    (found,) = to_instances(LOGITS, BOXES, [(100, 200)], num_detections=2)
+    (found,) = to_instances(SCORES, BOXES, [(100, 200)], num_detections=2)
     assert found.image_size == (100, 200)
     torch.testing.assert_close(found.pred_boxes.tensor, torch.tensor([[80.0, 30, 120, 70], [0.0, 70, 60, 100]]))
 
 
 def test_there_are_never_more_detections_than_pairs() -> None:
-    (found,) = to_instances(LOGITS, BOXES, [(100, 200)], num_detections=100)
+    (found,) = to_instances(SCORES, BOXES, [(100, 200)], num_detections=100)
     assert len(found) == 6
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
 
 
 def test_images_keep_their_own_size_and_detections() -> None:
-    both = to_instances(LOGITS.repeat(2, 1, 1).mul(torch.tensor([1.0, -1.0]).view(2, 1, 1)), BOXES.repeat(2, 1, 1),
-                        [(100, 200), (10, 10)], num_detections=1)  # fmt: skip
+    both = to_instances(torch.cat([SCORES, 1 - SCORES]), BOXES.repeat(2, 1, 1), [(100, 200), (10, 10)], 1)
     assert both[0].pred_classes.tolist() == [1]
-    assert both[1].scores[0] > 0.99 and both[1].image_size == (10, 10)
+    assert both[1].pred_classes.tolist() == [2] and both[1].image_size == (10, 10)
     assert both[1].pred_boxes.tensor.max() <= 10
+
+
+def test_a_score_of_nothing_is_no_detection() -> None:
+    scores = SCORES.clone()
+    scores[0, 1] = 0
+    (found,) = to_instances(scores, BOXES, [(100, 200)], num_detections=6)
+    assert found.query.tolist() == [0, 0, 0]

@@ -10,8 +10,9 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from dk_detr.distillation import SlotSelection
-from dk_detr.language import readable, vocabularies_from_config
+from dk_detr.language import vocabularies_from_config
 from dk_detr.meta_arch.build_branch import build_teacher
+from dk_detr.meta_arch.words import untrained
 from dk_detr.structures import Vocabulary, choose
 from projects.ViLD.vild.forms import FORMS
 from projects.ViLD.vild.regions import Lessons
@@ -73,11 +74,10 @@ class ViLD(GeneralizedRCNN):
         not say so.
         """
         self.roi_heads.box_predictor.classifier.check(vocabulary)
-        trained = set(map(readable, self.train_vocabulary.names))
-        unknown = torch.tensor([readable(name) not in trained for name in vocabulary.names])
         self.vocabulary = vocabulary
         self.text = vocabulary.embeddings.to(self.text.device)
-        self.novel = (unknown | vocabulary.novel.cpu()).to(self.text.device)
+        novel = untrained(vocabulary, self.train_vocabulary) | vocabulary.novel.cpu()
+        self.novel = novel.to(self.text.device)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """See the class."""

@@ -10,11 +10,18 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from dk_detr.distillation import embedding_l1_loss
-from dk_detr.modeling import CosineText
+from dk_detr.modeling import (
+    CosineText,
+    CosineTextBackground,
+    ensemble,
+    with_background,
+    with_objectness,
+    without_background,
+)
 from dk_detr.structures import choose
 from projects.ViLD.vild.detections import best_detections
-from projects.ViLD.vild.forms import FORMS, Form, ensemble, with_background, with_objectness, without_background
-from projects.ViLD.vild.predictor import BoxPredictor, WithBackground
+from projects.ViLD.vild.forms import FORMS, Form
+from projects.ViLD.vild.predictor import BoxPredictor
 from projects.ViLD.vild.regions import Lesson
 
 Features = dict[str, Tensor]
@@ -62,14 +69,14 @@ class ViLDHeads(StandardROIHeads):
             raise ValueError("ViLD has one mask for all words: set MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK to True.")
         parts = {**super().from_config(cfg, input_shape), "num_classes": num_words}
         shape, temperature = parts["box_head"].output_shape, cfg.MODEL.VILD.TEMPERATURE
-        classifier = WithBackground if form.learns_labels else _without_background
+        classifier = CosineTextBackground if form.learns_labels else CosineText
         parts["box_predictor"] = BoxPredictor(
-            cfg, shape, classifier=classifier(shape.channels, width, temperature), num_classes=num_words
+            cfg, shape, classifier=classifier(shape.channels, width, 1, temperature), num_classes=num_words
         )
         parts["image_head"] = None
         if form.num_heads == 2:
             head = build_box_head(cfg, _pooled_shape(cfg, input_shape))
-            parts["image_head"] = ImageHead(head, _without_background(shape.channels, width, temperature))
+            parts["image_head"] = ImageHead(head, CosineText(shape.channels, width, 1, temperature))
         return {
             **parts,
             "form": form,
@@ -134,10 +141,10 @@ class ViLDHeads(StandardROIHeads):
             pooled: (N, C, h, w) of the regions. vectors: what the box head makes of them. objectness: (N,) logits.
         """
         predictor = self.box_predictor
-        if not isinstance(predictor.classifier, WithBackground):
+        if not isinstance(predictor.classifier, CosineTextBackground):
             log_image = without_background(predictor.classifier.score(predictor.embed(vectors), text))
             return with_objectness(log_image, objectness)
-        log_text = with_background(predictor.classifier.score_all(predictor.embed(vectors), text))
+        log_text = with_background(predictor.classifier.score(predictor.embed(vectors), text))
         if self.image_head is None:
             return log_text
         log_image = without_background(self.image_head.classifier.score(self.image_head(pooled), text))
@@ -145,10 +152,6 @@ class ViLDHeads(StandardROIHeads):
 
     def _pool(self, features: Features, boxes: list[Boxes]) -> Tensor:
         return self.box_pooler([features[name] for name in self.box_in_features], boxes)
-
-
-def _without_background(channels: int, width: int, temperature: float) -> CosineText:
-    return CosineText(channels, width, 1, temperature)
 
 
 def _pooled_shape(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> ShapeSpec:

@@ -138,7 +138,7 @@ def test_novel_words_have_no_column_in_training(world: World) -> None:
     detector = tiny_vild(world, "ViLD")
     assert detector.train_vocabulary.names == WORDS[:2]
     classifier = detector.roi_heads.box_predictor.classifier
-    assert classifier.score_all(torch.zeros(1, WIDTH), detector.train_text).shape == (1, 3)
+    assert classifier.score(torch.zeros(1, WIDTH), detector.train_text).shape == (1, 3)
     assert detector.roi_heads.num_classes == 2
 
 
@@ -239,7 +239,7 @@ def test_exchanging_what_is_novel_exchanges_the_heads(world: World) -> None:
     with fixed_seed(1), torch.no_grad():
         pooled = torch.randn(3, 8, 7, 7)
         vectors, objectness = heads.box_head(pooled), torch.zeros(3)
-        of_text = heads.box_predictor.classifier.score_all(heads.box_predictor.embed(vectors), detector.text)
+        of_text = heads.box_predictor.classifier.score(heads.box_predictor.embed(vectors), detector.text)
         of_image = heads.image_head.classifier.score(heads.image_head(pooled), detector.text)
         p, q = of_text.softmax(1)[:, :-1], of_image.softmax(1)
         for novel, by_hand in ((False, p ** (2 / 3) * q ** (1 / 3)), (True, p ** (1 / 3) * q ** (2 / 3))):

@@ -10,9 +10,9 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from dk_detr.modeling import CosineText
+from dk_detr.modeling import CosineText, CosineTextBackground
 from projects.ViLD.vild.forms import FORMS
-from projects.ViLD.vild.predictor import BoxPredictor, WithBackground
+from projects.ViLD.vild.predictor import BoxPredictor
 
 WORD = torch.tensor([[1.0, 0.0]])
 OBJECT, NOTHING = 0, 1  # the labels of one word and of the background
@@ -20,7 +20,7 @@ OBJECT, NOTHING = 0, 1  # the labels of one word and of the background
 
 def predictor(form: str = "ViLD", temperature: float = 0.5) -> BoxPredictor:
     """Embeds a feature as itself; the background is the second axis; boxes stay where they are."""
-    classifier = (WithBackground if FORMS[form].learns_labels else _plain)(2, 2, temperature)
+    classifier = (CosineTextBackground if FORMS[form].learns_labels else CosineText)(2, 2, 1, temperature)
     made = BoxPredictor(
         classifier=classifier,
         input_shape=ShapeSpec(channels=2),
@@ -33,13 +33,9 @@ def predictor(form: str = "ViLD", temperature: float = 0.5) -> BoxPredictor:
         projection.weight.copy_(torch.eye(2))
         projection.bias.zero_()
         made.bbox_pred.weight.zero_()
-        if isinstance(classifier, WithBackground):
+        if isinstance(classifier, CosineTextBackground):
             classifier.background.copy_(torch.tensor([0.0, 7.0]))
     return made
-
-
-def _plain(channels: int, width: int, temperature: float) -> CosineText:
-    return CosineText(channels, width, 1, temperature)
 
 
 def proposals(*labels: int) -> list[Instances]:
@@ -81,14 +77,6 @@ def test_one_box_serves_all_words() -> None:
     assert predictor().bbox_pred.out_features == 4
 
 
-def test_the_length_of_an_embedding_and_of_the_background_says_nothing() -> None:
-    one = predictor()
-    before = one.classifier.score_all(features(1), WORD)  # type: ignore[operator]
-    with torch.no_grad():
-        one.classifier.background.mul_(100)  # type: ignore[union-attr, operator]
-    torch.testing.assert_close(one.classifier.score_all(9 * features(1), WORD), before)  # type: ignore[operator]
-
-
 def test_the_background_learns_and_the_words_do_not() -> None:
     one, text = predictor(), WORD.clone().requires_grad_(False)
     optimizer = torch.optim.SGD(one.parameters(), 0.1)
@@ -98,8 +86,3 @@ def test_the_background_learns_and_the_words_do_not() -> None:
     assert not torch.equal(one.classifier.background, before)  # type: ignore[arg-type]
     assert text.grad is None and torch.equal(text, WORD)
     assert [name for name, _ in one.named_parameters() if "cls" in name] == []
-
-
-def test_a_new_background_is_small_and_not_nothing() -> None:
-    background = WithBackground(2, 4096, 0.01).background
-    assert background.std().item() == pytest.approx(0.01, rel=0.1)

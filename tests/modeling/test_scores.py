@@ -1,11 +1,11 @@
-"""How each form scores words, by numbers computed by hand."""
+"""How words compete for a region, and whom to believe about it, by numbers computed by hand."""
 
 import math
 
 import pytest
 import torch
 
-from projects.ViLD.vild.forms import ensemble, with_background, with_objectness, without_background
+from dk_detr.modeling import ensemble, with_background, with_objectness, without_background
 
 BASE, NOVEL = torch.tensor([False]), torch.tensor([True])
 

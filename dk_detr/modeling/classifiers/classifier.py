@@ -1,0 +1,61 @@
+"""What classifiers share. D layers, B images, Q queries, C channels, K classes, E text width."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from dk_detr.structures import Vocabulary
+
+
+class Classifier(nn.Module, ABC):
+    """Features are projected, and the projected are scored against words.
+
+    Args:
+        channels: C. width: E, that of the words. num_projections: D, one for each decoder layer; or 1, for all of them.
+
+    Attributes:
+        activation: what the logits are for. "sigmoid": each word by itself; "softmax": words and, in a last column,
+            no object, which exclude one another; "none": they do not tell an object from nothing, and labels do not
+            teach them.
+        learns_images: whether it keeps projections for images apart from those for words, see `project_image`.
+    """
+
+    activation: str
+    learns_images = False
+
+    def __init__(self, channels: int, width: int, num_projections: int) -> None:
+        super().__init__()
+        self.width = width
+        self.projections = nn.ModuleList(nn.Linear(channels, width) for _ in range(num_projections))
+
+    def forward(self, hidden: Tensor, text: Tensor) -> Tensor:
+        """(D, B, Q, C) features and (K, E) unit text rows -> (D, B, Q, K) logits; K + 1 for a softmax."""
+        return self.score(torch.stack([self.project(x, layer) for layer, x in enumerate(hidden)]), text)
+
+    def project(self, hidden: Tensor, layer: int) -> Tensor:
+        """(…, C) features of a layer (-1: the last) -> (…, E) in the space of the text, not normalised."""
+        return self.projections[layer % len(self.projections)](hidden)
+
+    def project_image(self, hidden: Tensor, layer: int) -> Tensor:
+        """The same in the space of image embeddings: CLIP has one space for both, and so has one projection."""
+        return self.project(hidden, layer)
+
+    @abstractmethod
+    def score(self, projected: Tensor, text: Tensor) -> Tensor:
+        """(…, E) -> (…, K) logits, or K + 1 for a softmax, in full precision."""
+
+    def confidence(self, hidden: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
+        """How sure it is of each query and word.
+
+        Args:
+            hidden: (B, Q, C) features of the last layer. text: (K, E). novel: (K,) bool, words that were not trained.
+            objectness: (B, Q) logits of the first stage; None where there is none.
+
+        Returns: (B, Q, K) in [0, 1].
+        """
+        return self.score(self.project(hidden, -1), text).float().sigmoid()
+
+    @abstractmethod
+    def check(self, vocabulary: Vocabulary) -> None:
+        """Raises ValueError if these words are not for this classifier."""

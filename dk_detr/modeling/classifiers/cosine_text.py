@@ -1,0 +1,57 @@
+"""CosineText: similarity with text embeddings, for any words. K classes, E text width."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor
+from torch.nn import functional as F
+
+from dk_detr.modeling.classifiers.classifier import Classifier
+from dk_detr.structures import Vocabulary
+
+
+class CosineText(Classifier):
+    """Cosine similarity of projected features with text embeddings, over a temperature, for a sigmoid.
+
+    Args:
+        channels, width, num_projections: see `Classifier`.
+        temperature: of the cosine, 0.05 in DK-DETR.
+        logit_bias: a fixed number added to all logits; None (the paper) for none.
+
+    Source: DK-DETR (ICCV 2023), eq. 1 and 2.
+    """
+
+    activation = "sigmoid"
+
+    @configurable
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        num_projections: int,
+        temperature: float = 0.05,
+        logit_bias: float | None = None,
+    ) -> None:
+        super().__init__(channels, width, num_projections)
+        self.temperature, self.logit_bias = temperature, logit_bias
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, width: int, num_projections: int) -> dict[str, Any]:
+        settings = cfg.MODEL.DETR.CLASSIFIER
+        sizes = {"channels": cfg.MODEL.DETR.CHANNELS, "width": width, "num_projections": num_projections}
+        return {**sizes, "temperature": settings.TEMPERATURE, "logit_bias": settings.LOGIT_BIAS}
+
+    def score(self, projected: Tensor, text: Tensor) -> Tensor:
+        """See `Classifier`. At this temperature half floats would round a logit by 0.01."""
+        with torch.autocast(projected.device.type, enabled=False):
+            logits = F.linear(F.normalize(projected.float(), dim=-1), text.float()) / self.temperature
+        return logits if self.logit_bias is None else logits + self.logit_bias
+
+    def check(self, vocabulary: Vocabulary) -> None:
+        """See `Classifier`."""
+        if vocabulary.width != self.width:
+            raise ValueError(
+                f"This detector compares with text embeddings of width {self.width}; the vocabulary "
+                f"({vocabulary.describe()}) comes from another text encoder. Rebuild it with the detector's MODEL.CLIP."
+            )

@@ -1,0 +1,51 @@
+"""Linear: a closed list of words. C channels, K classes."""
+
+import math
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dk_detr.modeling.classifiers.classifier import Classifier
+from dk_detr.structures import Vocabulary
+
+
+class Linear(Classifier):
+    """A logit of its own for each of the words of training: a closed detector.
+
+    Its words are axes, unit vectors of width K, so that a selection of words is a selection of logits.
+
+    Args:
+        channels: C. width: K. num_projections: see `Classifier`.
+
+    Source: Deformable DETR (ICLR 2021); a new classifier expects one object in a hundred queries (RetinaNet).
+    """
+
+    activation = "sigmoid"
+
+    @configurable
+    def __init__(self, channels: int, width: int, num_projections: int) -> None:
+        super().__init__(channels, width, num_projections)
+        for projection in self.projections:
+            nn.init.constant_(projection.bias, -math.log(99))  # type: ignore[arg-type]
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, width: int, num_projections: int) -> dict[str, Any]:
+        return {"channels": cfg.MODEL.DETR.CHANNELS, "width": width, "num_projections": num_projections}
+
+    def score(self, projected: Tensor, text: Tensor) -> Tensor:
+        """See `Classifier`."""
+        return projected.float().index_select(-1, text.argmax(1))
+
+    def check(self, vocabulary: Vocabulary) -> None:
+        """See `Classifier`."""
+        rows = vocabulary.embeddings
+        axes = F.one_hot(rows.argmax(1), rows.shape[1]).to(rows.dtype)
+        if vocabulary.width != self.width or not torch.equal(rows, axes):
+            raise ValueError(
+                f'This detector knows the {self.width} words of its training (MODEL.DETR.CLASSIFIER.NAME "Linear") and '
+                f"no others; the vocabulary ({vocabulary.describe()}) is not of them. Select among its own words, or "
+                'train with "CosineText".'
+            )
