@@ -35,11 +35,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images-per-shard", type=int, default=100, metavar="N", help="default: 100")
     parser.add_argument("--shards", metavar="FIRST:LAST", help="only these, counted from 0, without the last")
     parser.add_argument("--estimate", action="store_true", help="say what it would take, and write nothing")
-    own_data.add_arguments(parser)
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config")
-    args = parser.parse_args()
-    args.opts = own_data.as_options(args) + args.opts
-    return args
+    return own_data.parse(parser)
 
 
 if __name__ == "__main__":

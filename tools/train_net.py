@@ -22,11 +22,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-gpus", type=int, default=1, help="processes; on a machine without GPU, CPU processes")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS on DATASETS.TEST")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
-    own_data.add_arguments(parser)
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config")
-    args = parser.parse_args()
-    args.opts = own_data.as_options(args) + args.opts
-    return args
+    return own_data.parse(parser)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 B images, Q queries, S slots of an image, C channels, N regions.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Lesson:
     knowledge: Callable[[Assignment], RegionKnowledge]
 
 
-class Companions(nn.Module):
+class Companions(nn.Module, ABC):
     """Makes the lesson of a step.
 
     Args:
@@ -45,13 +46,13 @@ class Companions(nn.Module):
         super().__init__()
         self.teacher, self.slots = teacher, slots
 
+    @abstractmethod
     def forward(self, scene: Scene, first_stage: FirstStage, targets: Targets, position_of: PositionOf) -> Lesson:
         """Before decoding.
 
         Args:
             position_of: (B, S, 4) boxes cxcywh in [0, 1], dtype -> (B, S, C) where a query of the detector looks.
         """
-        raise NotImplementedError
 
 
 class NoCompanions(Companions):

@@ -14,7 +14,6 @@ from torch import nn
 from dk_detr.data import categories_of, test_mapper
 from dk_detr.engine.proposals import WithProposals
 from dk_detr.evaluation import OpenVocabularyEvaluator
-from dk_detr.evaluation import build_evaluator as evaluator_of
 from dk_detr.language.from_config import read_vocabulary
 from dk_detr.structures import Vocabulary
 
@@ -107,7 +106,7 @@ def build_evaluator(cfg: CfgNode, name: str, words: Vocabulary) -> OpenVocabular
     """The evaluator of a data set. Novel is what its benchmark says, else what the vocabulary says."""
     data_set = MetadataCatalog.get(name)
     unseen = [category["name"] for category in categories_of(name) if category.get("unseen_concept")]
-    return evaluator_of(
+    return OpenVocabularyEvaluator(
         data_set.get("evaluator_type", "none"),
         data_set.json_file,
         words.names,

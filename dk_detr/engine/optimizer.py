@@ -12,8 +12,8 @@ from dk_detr.structures import require
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
-class ClippedAdamW(torch.optim.AdamW):
-    """AdamW that first scales the gradient of all parameters together to a norm of at most `max_norm` (0: as it is)."""
+class _Clipped(torch.optim.Optimizer):
+    """First scales the gradient of all parameters together to a norm of at most `max_norm` (0: as it is)."""
 
     def __init__(self, groups: list[dict[str, Any]], max_norm: float, **kwargs: Any) -> None:
         super().__init__(groups, **kwargs)
@@ -21,32 +21,22 @@ class ClippedAdamW(torch.optim.AdamW):
 
     def step(self, closure: Any = None) -> Any:
         """Clip, then step."""
-        _clip(self, self.max_norm)
+        if self.max_norm > 0:
+            parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+            norm = get_total_norm([p.grad for p in parameters])
+            # Under mixed precision a fused optimizer is given gradients that still carry the scale: a tensor, and
+            # asking for its value would let the host wait for the device.
+            scale = getattr(self, "grad_scale", None)
+            clip_grads_with_norm_(parameters, self.max_norm, norm if scale is None else norm / scale)
         return super().step(closure)
 
 
-class ClippedSGD(torch.optim.SGD):
-    """SGD, clipped in the same way."""
-
-    def __init__(self, groups: list[dict[str, Any]], max_norm: float, **kwargs: Any) -> None:
-        super().__init__(groups, **kwargs)
-        self.max_norm = max_norm
-
-    def step(self, closure: Any = None) -> Any:
-        """Clip, then step."""
-        _clip(self, self.max_norm)
-        return super().step(closure)
+class ClippedAdamW(_Clipped, torch.optim.AdamW):
+    """AdamW, clipped."""
 
 
-def _clip(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-    if max_norm <= 0:
-        return
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = get_total_norm([p.grad for p in parameters])
-    # Under mixed precision a fused optimizer is given gradients that still carry the scale: a tensor, and asking for
-    # its value would let the host wait for the device.
-    scale = getattr(optimizer, "grad_scale", None)
-    clip_grads_with_norm_(parameters, max_norm, norm if scale is None else norm / scale)
+class ClippedSGD(_Clipped, torch.optim.SGD):
+    """SGD, clipped."""
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> ClippedAdamW | ClippedSGD:

@@ -17,14 +17,18 @@ _OPTIONS = {
 }  # key of DATASETS.OWN: option, what follows it, what for
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command line, for the keys of DATASETS.OWN."""
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments of the command line, with options for the keys of DATASETS.OWN; `opts` has all KEY VALUE pairs."""
     group = parser.add_argument_group("your own data (DATASETS.OWN; see configs/own_data/README.md)")
     for option, metavar, help_text in _OPTIONS.values():
         group.add_argument(option, metavar=metavar, help=help_text)
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config")
+    args = parser.parse_args()
+    args.opts = _as_options(args) + args.opts
+    return args
 
 
-def as_options(args: argparse.Namespace) -> list[str]:
+def _as_options(args: argparse.Namespace) -> list[str]:
     """KEY VALUE pairs for the options that were given."""
     given = {key: getattr(args, option[2:].replace("-", "_")) for key, (option, *_) in _OPTIONS.items()}
     # In quotes: a category may be called "7", and yacs would take that for a number.

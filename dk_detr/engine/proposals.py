@@ -5,23 +5,27 @@ from typing import Any
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from dk_detr.layers import to_xyxy
+from dk_detr.layers import to_pixels
 from dk_detr.modeling import Proposals
 from dk_detr.modeling.queries.first_stage import FirstStage
+
+
+def proposes(detector: nn.Module) -> bool:
+    """Whether a detector proposes boxes before it names them: by its queries, or, in a project, by a method
+    `propose(batched_inputs) -> list[Instances]`."""
+    return hasattr(detector, "propose") or isinstance(getattr(detector, "queries", None), Proposals)
 
 
 class WithProposals(nn.Module):
     """A detector whose outputs carry "proposals" beside "instances": Instances with proposal_boxes (xyxy in pixels of
     the output, clipped) and objectness_logits, the best first.
 
-    A detector of a project says what it proposes by a method `propose(batched_inputs) -> list[Instances]`.
-
     Raises: ValueError for a detector whose queries are no proposals.
     """
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
-        if not (hasattr(detector, "propose") or isinstance(getattr(detector, "queries", None), Proposals)):
+        if not proposes(detector):
             raise ValueError(
                 'TEST.ALSO_RECALL_OF "proposals" needs MODEL.DETR.QUERIES "Proposals" or "Mixed": others propose none.'
             )
@@ -48,11 +52,9 @@ class WithProposals(nn.Module):
 
 
 def _proposals(first_stage: FirstStage, number: int, size: tuple[int, int]) -> Instances:
-    height, width = size
     references = first_stage.group.reference
     assert references is not None and first_stage.objectness is not None
-    boxes_norm = to_xyxy(references[number].float())
-    boxes = Boxes(boxes_norm * boxes_norm.new_tensor([width, height, width, height]))
+    boxes = Boxes(to_pixels(references[number].float(), size))
     boxes.clip(size)
     objectness = first_stage.objectness[number]
     return Instances(size, proposal_boxes=boxes, objectness_logits=objectness)[objectness.isfinite()]

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from dk_detr.engine.setup import one_clear_error
 from dk_detr.language import WORD_LISTS, build_vocabulary, load_clip, load_vocabulary, novel_mask, save_vocabulary
-from dk_detr.structures import Vocabulary
+from dk_detr.structures import Vocabulary, read_json
 
 
 def main(args: argparse.Namespace) -> None:
@@ -70,13 +70,7 @@ def split_names(text: str) -> list[str]:
 
 def read_categories(path: str) -> list[dict[str, str]]:
     """Categories of an annotation file, or of a file that is a list of categories, by ascending id."""
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no annotation file {path}.")
-    try:
-        with open(path) as file:
-            content = json.load(file)
-    except ValueError as error:
-        raise ValueError(f"{path} is no whole JSON file: {error}.") from error
+    content = read_json(path, "annotation file")
     categories = content if isinstance(content, list) else content.get("categories", [])
     if not categories or not all({"id", "name"} <= category.keys() for category in categories):
         raise ValueError(f"{path} lists no categories with id and name.")

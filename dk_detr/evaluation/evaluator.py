@@ -32,19 +32,6 @@ def results_file(kind: str) -> str:
     return f"{kind}_results.json"
 
 
-def build_evaluator(
-    kind: str,
-    annotation_file: str,
-    names: Sequence[str],
-    novel: Collection[str] = (),
-    groups: Mapping[str, Collection[str]] | None = None,
-    output_dir: str = "",
-    max_detections: int = 300,
-) -> OpenVocabularyEvaluator:
-    """The evaluator of a data set whose `evaluator_type` is `kind`, one of `PROTOCOLS`; see the class."""
-    return OpenVocabularyEvaluator(kind, annotation_file, names, novel, groups, output_dir, max_detections)
-
-
 class OpenVocabularyEvaluator(DatasetEvaluator):
     """The metrics of a benchmark for a vocabulary with base and novel names; see `protocols.py` for the rules.
 

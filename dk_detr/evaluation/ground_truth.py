@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dk_detr.evaluation import regions
+from dk_detr.structures import read_json
 
 Row = dict[str, Any]
 FREQUENCIES = ("r", "c", "f")
@@ -109,17 +108,6 @@ def read_ground_truth(annotation_file: str, iou_type: str = "bbox") -> GroundTru
         _first_lacking(categories, images),
         all(row.get("segmentation") for row in content["annotations"]),
     )
-
-
-def read_json(path: str, what: str) -> Any:
-    """What a JSON file holds. Raises FileNotFoundError; ValueError where it is cut short."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no {what} {path}.")
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except ValueError as error:
-        raise ValueError(f"The {what} {path} is no whole JSON file: {error}.") from error
 
 
 def whole_numbers(values: Sequence[Any], what: str) -> np.ndarray:

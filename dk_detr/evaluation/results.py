@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dk_detr.evaluation.detections import Detections
-from dk_detr.evaluation.ground_truth import GroundTruth, Row, index_of, read_json, read_regions, whole_numbers
-from dk_detr.structures import whole_file
+from dk_detr.evaluation.ground_truth import GroundTruth, Row, index_of, read_regions, whole_numbers
+from dk_detr.structures import read_json, whole_file
 
 RESULT_KEYS = ("image_id", "category_id", "score")
 

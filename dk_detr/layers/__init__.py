@@ -1,7 +1,7 @@
 """Layers: tensors in, tensors out. Nothing here knows of images, classes or training."""
 
 from dk_detr.layers.attention import MSDeformAttn
-from dk_detr.layers.boxes import generalized_iou, inverse_sigmoid, iou, to_cxcywh, to_xyxy
+from dk_detr.layers.boxes import generalized_iou, inverse_sigmoid, iou, to_cxcywh, to_pixels, to_shares, to_xyxy
 from dk_detr.layers.dropout import Dropout
 from dk_detr.layers.focal import sigmoid_focal_loss
 from dk_detr.layers.grid import Grid, grid_of_cells
@@ -10,5 +10,6 @@ from dk_detr.layers.position import sine_position_of_boxes, sine_position_of_cel
 
 __all__ = [
     "MLP", "Dropout", "Grid", "MSDeformAttn", "box_head", "generalized_iou", "grid_of_cells", "inverse_sigmoid", "iou",
-    "sigmoid_focal_loss", "sine_position_of_boxes", "sine_position_of_cells", "to_cxcywh", "to_xyxy",
+    "sigmoid_focal_loss", "sine_position_of_boxes", "sine_position_of_cells", "to_cxcywh",
+    "to_pixels", "to_shares", "to_xyxy",
 ]  # fmt: skip

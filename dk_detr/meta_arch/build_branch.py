@@ -48,12 +48,17 @@ def build_teacher(cfg: CfgNode, width: int) -> Teacher:
         dtype=teacher_dtype(cfg),
         compiled=TEACHER in cfg.MODEL.DETR.COMPILED,
     )
-    if teacher.width != width:
+    require_one_space(cfg, teacher.width, width)
+    return teacher
+
+
+def require_one_space(cfg: CfgNode, teacher_width: int, width: int) -> None:
+    """Raises ValueError for a CLIP that is not that of the words: it could not teach this config's detector."""
+    if teacher_width != width:
         raise ValueError(
-            f"The teacher {cfg.MODEL.CLIP.ARCHITECTURE} (MODEL.CLIP) gives embeddings of width {teacher.width}, but "
+            f"The teacher {cfg.MODEL.CLIP.ARCHITECTURE} (MODEL.CLIP) gives embeddings of width {teacher_width}, but "
             f"MODEL.VOCABULARY.TEST has width {width}: both must come from the same CLIP."
         )
-    return teacher
 
 
 def teacher_dtype(cfg: CfgNode) -> torch.dtype:
@@ -63,10 +68,15 @@ def teacher_dtype(cfg: CfgNode) -> torch.dtype:
     return choose(dtypes, "MODEL.TEACHER.DTYPE", cfg.MODEL.TEACHER.DTYPE)
 
 
+def build_slots(kd: CfgNode) -> SlotSelection:
+    """How slots are chosen, of MODEL.KD."""
+    return SlotSelection(kd.NUM_SLOTS, tuple(kd.SLOT_FILTERS), kd.BASE_OVERLAP_IOU, kd.DUPLICATES_IOU, kd.MIN_SIDE)
+
+
 def build_companions(cfg: CfgNode, teacher: Teacher) -> Companions:
     """The queries that are taught, and how slots are chosen, of MODEL.KD."""
     kd, detr = cfg.MODEL.KD, cfg.MODEL.DETR
-    slots = SlotSelection(kd.NUM_SLOTS, tuple(kd.SLOT_FILTERS), kd.BASE_OVERLAP_IOU, kd.DUPLICATES_IOU, kd.MIN_SIDE)
+    slots = build_slots(kd)
     require("MODEL.KD.GROUP", kd.GROUP, (DETECT, DISTIL))
     require("MODEL.KD.COMPANIONS", kd.COMPANIONS, ("All", "Chosen"))
     require("MODEL.KD.REFERENCE", kd.REFERENCE, ("follow", "stay"))

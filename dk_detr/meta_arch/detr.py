@@ -9,20 +9,20 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList
-from torch import Tensor, nn
+from torch import Tensor
 
 from dk_detr.criterion import SetCriterion
 from dk_detr.distillation import DistillationBranch
-from dk_detr.layers import to_cxcywh
+from dk_detr.layers import to_shares
 from dk_detr.meta_arch.build import parts_from_config
-from dk_detr.meta_arch.words import untrained
+from dk_detr.meta_arch.words import OfWords
 from dk_detr.modeling import ChannelMapper, Classifier, Decoder, Encoder, Learned, Proposals, to_instances
 from dk_detr.structures import FeaturePyramid, Predictions, QuerySet, Targets, Vocabulary
 from dk_detr.structures.queries import DETECT
 
 
 @META_ARCH_REGISTRY.register()
-class DETR(nn.Module):
+class DETR(OfWords):
     """A DETR: with one stage or two, for any words or a closed list of them, as its parts say.
 
     Training: list of dicts with "image" (3, h, w) in INPUT.FORMAT, "instances" (gt_boxes xyxy in pixels, gt_classes
@@ -67,18 +67,10 @@ class DETR(nn.Module):
         self.branch, self.num_detections = branch, num_detections
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
-        # Words are not learnt: checkpoints are free of them, and any vocabulary of the same encoder fits.
-        self.train_vocabulary = train_vocabulary
-        self.register_buffer("train_text", train_vocabulary.embeddings, persistent=False)
-        self.register_buffer("text", vocabulary.embeddings, persistent=False)
-        self.register_buffer("novel", vocabulary.novel, persistent=False)
-        self.set_vocabulary(vocabulary)
+        self.register_words(train_vocabulary, vocabulary)
 
     pixel_mean: Tensor
     pixel_std: Tensor
-    text: Tensor
-    novel: Tensor
-    train_text: Tensor
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -87,16 +79,6 @@ class DETR(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.pixel_mean.device
-
-    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Detect these words from now on. Raises ValueError if they are not for the classifier.
-
-        Novel is what was not trained, whatever the vocabulary says.
-        """
-        self.classifier.check(vocabulary)
-        self.vocabulary = vocabulary
-        self.text = vocabulary.embeddings.to(self.text.device)
-        self.novel = untrained(vocabulary, self.train_vocabulary).to(self.text.device)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """See the class."""
@@ -169,8 +151,7 @@ class DETR(nn.Module):
         labels, boxes = [], []
         for given in batched_inputs:
             instances = given["instances"].to(self.device)
-            h, w = instances.image_size
-            boxes.append(to_cxcywh(instances.gt_boxes.tensor / instances.gt_boxes.tensor.new_tensor([w, h, w, h])))
+            boxes.append(to_shares(instances.gt_boxes.tensor, instances.image_size))
             labels.append(instances.gt_classes)
             unknown = labels[-1][(labels[-1] < 0) | (labels[-1] >= len(self.train_vocabulary))].tolist()
             if unknown:

@@ -1,9 +1,12 @@
-"""Files that appear whole or not at all: a run that is killed leaves the old one or the new one, never a part."""
+"""Files that appear whole or not at all, so that a run that is killed leaves the old one or the new one, never a part;
+and reading them."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -23,3 +26,14 @@ def write_whole(path: str | os.PathLike[str], contents: str | bytes) -> None:
     """Write text (UTF-8) or bytes."""
     with whole_file(path) as part:
         part.write_bytes(contents.encode() if isinstance(contents, str) else contents)
+
+
+def read_json(path: str, what: str) -> Any:
+    """What a JSON file holds. Raises FileNotFoundError; ValueError where it is cut short."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no {what} {path}.")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except ValueError as error:
+        raise ValueError(f"The {what} {path} is no whole JSON file: {error}.") from error

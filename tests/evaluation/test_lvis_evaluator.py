@@ -16,7 +16,7 @@ from lvis import LVIS, LVISEval, LVISResults
 from torch import distributed
 from torch.multiprocessing import start_processes
 
-from dk_detr.evaluation import build_evaluator
+from dk_detr.evaluation import OpenVocabularyEvaluator
 
 NAMES = ["apple", "boat", "cat"]
 BOX = (10.0, 10.0, 50.0, 50.0)  # xyxy; area 1600: medium
@@ -58,7 +58,7 @@ def instances(detections) -> Instances:
 
 def evaluate(path: str, detections, names=NAMES, **options) -> dict[str, float]:
     """Score {image id: detections}."""
-    evaluator = build_evaluator("lvis", path, names, **options)
+    evaluator = OpenVocabularyEvaluator("lvis", path, names, **options)
     for image_id, found in detections.items():
         evaluator.process([{"image_id": image_id}], [{"instances": instances(found)}])
     return evaluator.evaluate()["bbox"]
@@ -177,7 +177,7 @@ def test_images_never_predicted_count_as_missed_and_are_counted_in_a_warning(tmp
 
 
 def test_an_image_predicted_twice_counts_once(tmp_path):
-    evaluator = build_evaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX)]), NAMES)
+    evaluator = OpenVocabularyEvaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX)]), NAMES)
     for box in (BOX, ELSEWHERE):
         evaluator.process([{"image_id": 1}], [{"instances": instances([(0, box, 0.9)])}])
     assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
@@ -187,7 +187,7 @@ def evaluate_one_image_per_process(rank: int, path: str, folder: str) -> None:
     """Runs in its own process: this rank has seen the image of its number only."""
     torch.set_num_threads(1)  # a forked process must not enter the thread pool of its parent
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    evaluator = build_evaluator("lvis", path, NAMES)
+    evaluator = OpenVocabularyEvaluator("lvis", path, NAMES)
     evaluator.process([{"image_id": rank + 1}], [{"instances": instances([(0, BOX, 0.9)])}])
     result = evaluator.evaluate()
     Path(folder, f"rank_{rank}.json").write_text(json.dumps(result))
@@ -204,7 +204,7 @@ def test_two_processes_score_as_one_and_the_main_one_answers(tmp_path):
 
 
 def test_reset_forgets_the_predictions(tmp_path):
-    evaluator = build_evaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX)]), NAMES)
+    evaluator = OpenVocabularyEvaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX)]), NAMES)
     evaluator.process([{"image_id": 1}], [{"instances": instances([(0, BOX, 0.9)])}])
     assert evaluator.evaluate()["bbox"]["AP"] == evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
     evaluator.reset()
@@ -234,15 +234,15 @@ def test_the_category_table_has_a_row_per_category(tmp_path):
 )
 def test_names_that_do_not_match_the_annotation_file_are_refused_by_name(tmp_path, names, message):
     with pytest.raises(ValueError, match=message):
-        build_evaluator("lvis", annotation_file(tmp_path, []), names)
+        OpenVocabularyEvaluator("lvis", annotation_file(tmp_path, []), names)
 
 
 def test_unknown_names_in_a_group_are_refused_by_name(tmp_path):
     path = annotation_file(tmp_path, [])
     with pytest.raises(ValueError, match='Group "novel".*"dog"'):
-        build_evaluator("lvis", path, NAMES, novel={"dog"})
+        OpenVocabularyEvaluator("lvis", path, NAMES, novel={"dog"})
     with pytest.raises(ValueError, match='Group "animals".*"dog"'):
-        build_evaluator("lvis", path, NAMES, groups={"animals": ["cat", "dog"]})
+        OpenVocabularyEvaluator("lvis", path, NAMES, groups={"animals": ["cat", "dog"]})
 
 
 @pytest.mark.parametrize(
@@ -256,13 +256,13 @@ def test_unknown_names_in_a_group_are_refused_by_name(tmp_path):
     ],
 )
 def test_predictions_that_cannot_be_scored_are_refused_at_once(tmp_path, image_id, detection, message):
-    evaluator = build_evaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX)]), NAMES)
+    evaluator = OpenVocabularyEvaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX)]), NAMES)
     with pytest.raises(ValueError, match=f"Image {image_id}.*{message}"):
         evaluator.process([{"image_id": image_id}], [{"instances": instances([detection])}])
 
 
 def test_proposals_that_cannot_be_scored_are_refused_too(tmp_path):
-    evaluator = build_evaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX)]), NAMES)
+    evaluator = OpenVocabularyEvaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX)]), NAMES)
     boxes = Boxes(torch.tensor([[0.0, 0.0, float("nan"), 1.0]]))
     proposals = Instances((200, 200), proposal_boxes=boxes, objectness_logits=torch.zeros(1))
     with pytest.raises(ValueError, match="Image 1: a predicted box or score is not finite"):
@@ -270,7 +270,8 @@ def test_proposals_that_cannot_be_scored_are_refused_too(tmp_path):
 
 
 def test_proposals_recall_what_detections_miss(tmp_path):
-    evaluator = build_evaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX), (1, 3, ELSEWHERE)]), NAMES, ("cat",))
+    annotations = annotation_file(tmp_path, [(1, 1, BOX), (1, 3, ELSEWHERE)])
+    evaluator = OpenVocabularyEvaluator("lvis", annotations, NAMES, ("cat",))
     proposals = Instances((200, 200), proposal_boxes=Boxes(torch.tensor([ELSEWHERE])))
     proposals.objectness_logits = torch.tensor([-3.0])
     evaluator.process([{"image_id": 1}], [{"instances": instances([]), "proposals": proposals}])
@@ -287,11 +288,11 @@ def test_an_annotation_file_without_the_lvis_fields_is_refused(tmp_path, key):
         row.pop(key, None)
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=f'has no "{key}"'):
-        build_evaluator("lvis", str(path), NAMES)
+        OpenVocabularyEvaluator("lvis", str(path), NAMES)
 
 
 def test_half_precision_predictions_are_scored(tmp_path):
-    evaluator = build_evaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX)]), NAMES)
+    evaluator = OpenVocabularyEvaluator("lvis", annotation_file(tmp_path, [(1, 1, BOX)]), NAMES)
     found = instances([(0, BOX, 0.5)])
     found.scores, found.pred_boxes = found.scores.bfloat16(), Boxes(found.pred_boxes.tensor.bfloat16())
     evaluator.process([{"image_id": 1}], [{"instances": found}])

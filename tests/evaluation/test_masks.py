@@ -15,7 +15,7 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 from pycocotools import mask as masks
 
-from dk_detr.evaluation import build_evaluator, results_file, score_file
+from dk_detr.evaluation import OpenVocabularyEvaluator, results_file, score_file
 from dk_detr.evaluation.regions import collect, torn
 from tests.evaluation.random_worlds import lvis_says, random_world, triangle, with_masks, write
 
@@ -56,7 +56,7 @@ def instances(labels, pred_masks: Any) -> Instances:
 
 
 def evaluate(path: str, *images: Instances, kind: str = "coco", **options: Any) -> dict[str, dict[str, float]]:
-    evaluator = build_evaluator(kind, path, NAMES, novel=("cat",), **options)
+    evaluator = OpenVocabularyEvaluator(kind, path, NAMES, novel=("cat",), **options)
     for number, found in enumerate(images, start=1):
         evaluator.process([{"image_id": number}], [{"instances": found}])
     return evaluator.evaluate()
@@ -123,7 +123,7 @@ def test_masks_from_memory_have_the_numbers_of_lvis(tmp_path):
     annotations, results = random_world(tmp_path, 7)
     truth, rows = json.loads(Path(annotations).read_text()), json.loads(Path(results).read_text())
     ids = {row["id"]: row["name"] for row in truth["categories"]}
-    evaluator = build_evaluator("lvis", annotations, list(ids.values()))
+    evaluator = OpenVocabularyEvaluator("lvis", annotations, list(ids.values()))
     for image in truth["images"]:
         found = [row for row in rows if row["image_id"] == image["id"]]
         boxes = torch.tensor([row["bbox"] for row in found]).reshape(-1, 4)
@@ -182,7 +182,7 @@ def test_masks_that_cannot_be_scored_are_refused_at_once(tmp_path, pred_masks, m
 
 
 def test_a_broken_polygon_of_the_annotation_file_is_found_with_the_first_mask(tmp_path):
-    evaluator = build_evaluator("coco", annotation_file(tmp_path, [(1, 1, [[1, 2, 3, 4]])]), NAMES)
+    evaluator = OpenVocabularyEvaluator("coco", annotation_file(tmp_path, [(1, 1, [[1, 2, 3, 4]])]), NAMES)
     with pytest.raises(ValueError, match=r"a.json: annotation 1 has a polygon of 4 numbers"):
         evaluator.process([{"image_id": 1}], [{"instances": instances([0], rectangle(*SQUARE)[None])}])
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from dk_detr.evaluation import build_evaluator, results_file, score_file
+from dk_detr.evaluation import OpenVocabularyEvaluator, results_file, score_file
 from dk_detr.evaluation.matching import pairs_that_overlap
 from tests.evaluation.random_worlds import random_world, write
 
@@ -182,7 +182,8 @@ def test_from_memory_and_from_a_file_the_numbers_are_the_same(files, tmp_path, p
     truth, rows = load(files[0]), load(files[1])
     names = {row["id"]: row["name"] for row in truth["categories"]}
     order = list(names)  # not ascending
-    evaluator = build_evaluator(protocol, files[0], list(names.values()), [names[order[0]]], output_dir=str(tmp_path))
+    words, novel = list(names.values()), [names[order[0]]]
+    evaluator = OpenVocabularyEvaluator(protocol, files[0], words, novel, output_dir=str(tmp_path))
     for image in truth["images"]:
         found = [row for row in rows if row["image_id"] == image["id"]]
         boxes = torch.tensor([row["bbox"] for row in found]).reshape(-1, 4)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from dk_detr.layers import to_cxcywh
+from dk_detr.layers import to_shares
 from dk_detr.modeling import FirstStage
 from dk_detr.structures import Candidates, Regions, Scene
 
@@ -56,20 +56,20 @@ def _stored(scene: Scene) -> Candidates:
 
 
 def stored_candidates(batched_inputs: Sequence[dict[str, Any]], device: torch.device) -> Candidates | None:
-    """What samples have under "regions" (Instances: proposal_boxes, objectness_logits, embeddings), or None."""
+    """What samples have under "regions" (see `candidates_of`, with embeddings), or None."""
     if "regions" not in batched_inputs[0]:
         return None
-    regions: list[Instances] = [given["regions"].to(device) for given in batched_inputs]
-    boxes = [to_cxcywh(one.proposal_boxes.tensor / _size(one)) for one in regions]
-    objectness = [one.objectness_logits.float() for one in regions]
-    embeddings = [one.embeddings for one in regions]
+    return candidates_of([given["regions"].to(device) for given in batched_inputs])
+
+
+def candidates_of(proposals: Sequence[Instances]) -> Candidates:
+    """The proposals of each image, the best first: Instances with proposal_boxes, objectness_logits, and maybe
+    embeddings."""
+    boxes = [to_shares(one.proposal_boxes.tensor, one.image_size) for one in proposals]
+    objectness = [one.objectness_logits.float() for one in proposals]
+    embeddings = [one.embeddings for one in proposals if one.has("embeddings")]
     return Candidates(
         pad_sequence(boxes, batch_first=True),
         pad_sequence(objectness, batch_first=True, padding_value=-torch.inf),
-        pad_sequence(embeddings, batch_first=True),
+        pad_sequence(embeddings, batch_first=True) if embeddings else None,
     )
-
-
-def _size(instances: Instances) -> Tensor:
-    height, width = instances.image_size
-    return instances.proposal_boxes.tensor.new_tensor([width, height, width, height])

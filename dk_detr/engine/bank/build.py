@@ -36,13 +36,13 @@ from dk_detr.engine.bank.images import KEYS, samples_of
 from dk_detr.engine.bank.plan import Plan, human_bytes, refuse_without_space
 from dk_detr.engine.bank.process import Process, chosen_shards, same_bits
 from dk_detr.engine.bank.proposal_file import ProposalFile
-from dk_detr.engine.bank.refusals import refuse_a_vocabulary_of_many, refuse_another_space, refuse_arguments
+from dk_detr.engine.bank.refusals import refuse_a_vocabulary_of_many, refuse_arguments
 from dk_detr.engine.bank.settings import Selection, clip_settings, crop_settings, data_settings
 from dk_detr.engine.bank.sources import FirstStageBoxes, Source
 from dk_detr.engine.own_words import prepare_own_data
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.language import clip_from_config, vocabularies_from_config
-from dk_detr.meta_arch.build_branch import teacher_dtype
+from dk_detr.meta_arch.build_branch import require_one_space, teacher_dtype
 from dk_detr.structures import Vocabulary
 
 TIMED = 5  # images that --estimate looks at, after one to warm up
@@ -92,7 +92,8 @@ class Builder:
         source: Source = ProposalFile(args.proposals, records) if args.proposals else FirstStageBoxes(cfg)
         clip = clip_from_config(cfg)
         vocabulary = _words(cfg)
-        refuse_another_space(cfg, clip, vocabulary)
+        if vocabulary is not None:
+            require_one_space(cfg, clip.width, vocabulary.width)
         dtype = teacher_dtype(cfg)
         encoder = RegionEncoder(clip, cfg.INPUT.FORMAT == "BGR", args.crop_scales, cfg.MODEL.DEVICE, dtype)
         settings = {

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dk_detr.distillation import CLIPCrops
 from dk_detr.language import Clip
-from dk_detr.layers import to_cxcywh
+from dk_detr.layers import to_shares
 from dk_detr.structures import Regions
 
 
@@ -31,9 +30,8 @@ class RegionEncoder:
     @torch.no_grad()
     def __call__(self, pixels: Tensor, boxes_xyxy_abs: Tensor) -> Tensor:
         """(3, h, w) uint8, (N, 4) -> (N, E) float16 unit rows on the CPU."""
-        height, width = pixels.shape[-2:]
-        boxes = boxes_xyxy_abs.to(self.device) / boxes_xyxy_abs.new_tensor([width, height] * 2).to(self.device)
-        number = torch.arange(len(boxes), device=self.device)
-        regions = Regions(torch.zeros_like(number), number, to_cxcywh(boxes))
-        rows = self.teacher(pixels[None].to(self.device).float(), [(height, width)], regions)
-        return F.normalize(rows.float(), dim=-1).half().cpu()
+        size = (pixels.shape[-2], pixels.shape[-1])
+        number = torch.arange(len(boxes_xyxy_abs), device=self.device)
+        regions = Regions(torch.zeros_like(number), number, to_shares(boxes_xyxy_abs.to(self.device), size))
+        rows: Tensor = self.teacher(pixels[None].to(self.device).float(), [size], regions)
+        return rows.half().cpu()

@@ -6,8 +6,6 @@ import os
 from detectron2.config import CfgNode
 
 from dk_detr.engine.bank.process import Process
-from dk_detr.language import Clip
-from dk_detr.structures import Vocabulary
 
 
 def refuse_arguments(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -29,13 +27,4 @@ def refuse_a_vocabulary_of_many(cfg: CfgNode, process: Process) -> None:
         raise ValueError(
             f"There is no {cfg.MODEL.VOCABULARY.TEST} yet, and several processes would write it. Run this command once "
             "without torchrun and with --estimate."
-        )
-
-
-def refuse_another_space(cfg: CfgNode, clip: Clip, vocabulary: Vocabulary | None) -> None:
-    """Raises ValueError for a CLIP that is not that of the words: the bank could not teach this config's detector."""
-    if vocabulary is not None and vocabulary.width != clip.width:
-        raise ValueError(
-            f"{cfg.MODEL.CLIP.ARCHITECTURE} (MODEL.CLIP) gives embeddings of width {clip.width}, but "
-            f"MODEL.VOCABULARY.TEST has width {vocabulary.width}: both must come from the same CLIP."
         )

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dk_detr.data.bank import identity_of
 from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.proposals import proposes
 from dk_detr.engine.setup import without_distillation
-from dk_detr.layers import to_xyxy
-from dk_detr.modeling import Proposals
+from dk_detr.layers import to_pixels
 
 Boxes = tuple[Tensor, Tensor]  # (N, 4) xyxy in pixels of the image, (N,) finite scores
 
@@ -46,8 +46,7 @@ class FirstStageBoxes:
                 "config, or --proposals FILE."
             )
         self.detector: Any = build_model(without_distillation(cfg)).eval()
-        self.proposes = hasattr(self.detector, "propose")  # detectors of projects say themselves what they propose
-        if not self.proposes and not isinstance(getattr(self.detector, "queries", None), Proposals):
+        if not proposes(self.detector):
             raise ValueError(
                 f'{cfg.MODEL.META_ARCHITECTURE} with MODEL.DETR.QUERIES "{cfg.MODEL.DETR.QUERIES}" proposes nothing; '
                 'use a "DETR" with "Proposals" or "Mixed", or --proposals FILE.'
@@ -63,12 +62,11 @@ class FirstStageBoxes:
     def __call__(self, sample: dict[str, Any]) -> Boxes:
         """See `Source`."""
         detector = self.detector
-        if self.proposes:
+        if hasattr(detector, "propose"):
             (found,) = detector.propose([sample])
             return found.proposal_boxes.tensor, found.objectness_logits
         images = detector.preprocess([sample])
         predictions = detector.queries(detector.encoder(detector.see(images))).predictions
         logits, boxes = predictions.logits[0, 0, :, 0], predictions.boxes[0, 0]
         real = logits.isfinite() if predictions.valid is None else predictions.valid[0] & logits.isfinite()
-        height, width = sample["height"], sample["width"]
-        return to_xyxy(boxes[real].float()) * boxes.new_tensor([width, height, width, height]), logits[real]
+        return to_pixels(boxes[real].float(), (sample["height"], sample["width"])), logits[real]

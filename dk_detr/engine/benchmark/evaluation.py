@@ -9,7 +9,7 @@ import logging
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from lvis import LVIS, LVISEval, LVISResults
 
 from dk_detr.engine.benchmark.measure import Measurement, Way, Work, peak_memory
 from dk_detr.engine.benchmark.report import Report
-from dk_detr.evaluation import build_evaluator
+from dk_detr.evaluation import OpenVocabularyEvaluator
 
 OURS, THEIRS, COMPILED = "dk_detr", "lvis", "faster_coco_eval"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
@@ -156,7 +156,7 @@ def _ours(annotation_file: str) -> Work:
     names, rare = [c["name"] for c in categories], [c["name"] for c in categories if c["frequency"] == "r"]
 
     def run() -> dict[str, float]:
-        evaluator = build_evaluator("lvis", annotation_file, names, novel=rare, max_detections=DETECTIONS)
+        evaluator = OpenVocabularyEvaluator("lvis", annotation_file, names, novel=rare, max_detections=DETECTIONS)
         for image_id, instances in given:
             evaluator.process([{"image_id": image_id}], [{"instances": instances}])
         metrics = evaluator.evaluate()
@@ -167,32 +167,31 @@ def _ours(annotation_file: str) -> Work:
 
 
 def _theirs(annotation_file: str) -> Work:
-    given = predictions(annotation_file)
-
-    def run() -> dict[str, float]:
+    def score(rows: list[dict[str, Any]]) -> dict[str, float]:
         truth = LVIS(annotation_file)
-        rows = [row for image_id, instances in given for row in _rows(image_id, instances)]
         evaluation = LVISEval(truth, LVISResults(truth, rows, max_dets=DETECTIONS), "bbox")
         evaluation.run()
         return {name: _points(evaluation.results[name]) for name in METRICS}
 
-    return run
+    return _of_rows(annotation_file, score)
 
 
 def _compiled(annotation_file: str) -> Work:
     from faster_coco_eval import COCO, COCOeval_faster
 
-    given = predictions(annotation_file)
-
-    def run() -> dict[str, float]:
+    def score(rows: list[dict[str, Any]]) -> dict[str, float]:
         truth = COCO(annotation_file)
-        rows = [row for image_id, instances in given for row in _rows(image_id, instances)]
         evaluation = COCOeval_faster(truth, truth.loadRes(rows), "bbox", lvis_style=True)
         evaluation.params.maxDets = [DETECTIONS]
         evaluation.run()
         return {name: _points(evaluation.stats_as_dict[theirs]) for name, theirs in zip(METRICS, COMPILED_NAMES)}
 
-    return run
+    return _of_rows(annotation_file, score)
+
+
+def _of_rows(annotation_file: str, score: Callable[[list[dict[str, Any]]], dict[str, float]]) -> Work:
+    given = predictions(annotation_file)
+    return lambda: score([row for image_id, instances in given for row in _rows(image_id, instances)])
 
 
 def _points(share: float) -> float:

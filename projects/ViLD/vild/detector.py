@@ -9,10 +9,9 @@ from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Instances
 from torch import Tensor
 
-from dk_detr.distillation import SlotSelection
 from dk_detr.language import vocabularies_from_config
-from dk_detr.meta_arch.build_branch import build_teacher
-from dk_detr.meta_arch.words import untrained
+from dk_detr.meta_arch.build_branch import build_slots, build_teacher
+from dk_detr.meta_arch.words import OfWords
 from dk_detr.structures import Vocabulary, choose
 from projects.ViLD.vild.forms import FORMS
 from projects.ViLD.vild.regions import Lessons
@@ -20,7 +19,7 @@ from projects.ViLD.vild.roi_heads import ViLDHeads
 
 
 @META_ARCH_REGISTRY.register()
-class ViLD(GeneralizedRCNN):
+class ViLD(OfWords, GeneralizedRCNN):
     """Mask R-CNN whose classes are words, taught by CLIP.
 
     Training: list of dicts with "image" (3, h, w) in INPUT.FORMAT, "instances" (gt_boxes, gt_classes indexing
@@ -39,16 +38,8 @@ class ViLD(GeneralizedRCNN):
         self, *, lessons: Lessons | None, train_vocabulary: Vocabulary, vocabulary: Vocabulary, **parts: Any
     ) -> None:
         super().__init__(**parts)
-        self.lessons, self.train_vocabulary = lessons, train_vocabulary
-        # Words are not learnt: checkpoints are free of them, and any vocabulary of the same encoder fits.
-        self.register_buffer("train_text", train_vocabulary.embeddings, persistent=False)
-        self.register_buffer("text", vocabulary.embeddings, persistent=False)
-        self.register_buffer("novel", vocabulary.novel, persistent=False)
-        self.set_vocabulary(vocabulary)
-
-    train_text: Tensor
-    text: Tensor
-    novel: Tensor
+        self.lessons = lessons
+        self.register_words(train_vocabulary, vocabulary)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -67,17 +58,15 @@ class ViLD(GeneralizedRCNN):
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
-    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Detect these words from now on: known or new ones, in any order. Raises ValueError for another width.
+    @property
+    def words_classifier(self) -> Any:
+        """See `OfWords`."""
+        return self.roi_heads.box_predictor.classifier
 
-        Base is what was trained, however it is spelt; words of one's own are novel even where their vocabulary does
-        not say so.
-        """
-        self.roi_heads.box_predictor.classifier.check(vocabulary)
-        self.vocabulary = vocabulary
-        self.text = vocabulary.embeddings.to(self.text.device)
-        novel = untrained(vocabulary, self.train_vocabulary) | vocabulary.novel.cpu()
-        self.novel = novel.to(self.text.device)
+    def is_novel(self, vocabulary: Vocabulary) -> Tensor:
+        """Base is what was trained, however it is spelt; words of one's own are novel even where their vocabulary does
+        not say so."""
+        return super().is_novel(vocabulary) | vocabulary.novel.cpu()
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """See the class."""
@@ -178,5 +167,4 @@ def _lessons_from_config(cfg: CfgNode, width: int) -> Lessons | None:
         raise ValueError(
             'ViLD teaches regions whether they match an object or not: take "unmatched" out of MODEL.KD.SLOT_FILTERS.'
         )
-    choice = SlotSelection(kd.NUM_SLOTS, tuple(kd.SLOT_FILTERS), kd.BASE_OVERLAP_IOU, kd.DUPLICATES_IOU, kd.MIN_SIDE)
-    return Lessons(build_teacher(cfg, width), choice)
+    return Lessons(build_teacher(cfg, width), build_slots(kd))
