@@ -20,20 +20,53 @@ def _add_detr(cfg: CN) -> None:
     detr.IN_FEATURES = ["res3", "res4", "res5"]  # backbone maps, the finest first
     detr.NUM_EXTRA_LEVELS = 1  # coarser maps beyond the backbone's, each half the size of the one before
     detr.CHANNELS = 256  # C, a multiple of 32 and of NUM_HEADS
+    detr.NECK_NORM = "GN"  # after the convolutions that bring maps to C; or "none" (DETR)
+
     # What detection queries start as: "Proposals", position and content from the boxes of the first stage (the paper);
-    # "Mixed", position from the boxes, content learned (DINO; better in the mini world); or "Learned", content,
-    # position and reference point the same for every image (one-stage Deformable DETR).
+    # "Mixed", place from the boxes, content learned (DINO; better in the mini world); "Learned", content, position and,
+    # unless attention is dense, a point, the same for every image (DETR, Conditional, one-stage Deformable DETR);
+    # "Anchors", content and box, the same for every image (DAB-DETR).
     detr.QUERIES = "Proposals"
     detr.NUM_QUERIES = 300  # Q, also the number of proposals
-    # Where a decoder layer starts from: "Iterative", the boxes of the layer before; "FromReference", always the same.
+    # Of "Learned" and "Anchors": a vector for each query ("Learned"), one for all ("Common", DN-DETR), "Zero" (DETR).
+    detr.CONTENT = "Learned"
+    # What tokens say in "Proposals" and "Mixed": "Objects", or nothing; all learn (the paper). "Words" of training, the
+    # chosen learn (DINO): for closed detectors, as it would propose nothing else.
+    detr.FIRST_STAGE = "Objects"
+    # What a layer is told about the places of queries: "Given", what "Learned", "Proposals" and "Mixed" bring; or from
+    # their boxes, "SineAnchors" (DINO), "ScaledSineAnchors" by their content (DAB-Deformable-DETR). For "Conditional"
+    # attention "ConditionalSine" (Conditional DETR) or "ModulatedSineAnchors" (DAB-DETR).
+    detr.POSITION = "Given"
+    # Where a decoder layer's boxes start from: "Iterative", those of the layer before; "LookForwardTwice", with their
+    # gradient (DINO, DAB-DETR); "FromReference", always the same; "Direct", nothing (DETR).
     detr.REFINEMENT = "Iterative"
     detr.HEADS = "PerLayer"  # box heads and class projections: "PerLayer", each its own, or "Shared", one for all
+
+    # Query groups that training adds: ["Denoising"] (DN-DETR), ["ContrastiveDenoising"] (DINO).
+    detr.COMPANIONS = []
+    detr.DENOISING = CN({"GROUPS": 5, "LABEL_NOISE": 0.2, "BOX_NOISE": 0.4})  # see modeling/companions/denoising.py
+    detr.CONTRASTIVE_DENOISING = CN({"QUERIES": 100, "LABEL_NOISE": 0.25, "BOX_NOISE": 1.0})
+
+    _add_transformer(detr)
+    _add_classes(detr)
+
+
+def _add_transformer(detr: CN) -> None:
+    # "Deformable", over all levels; or, over one level, "Dense" (DETR), and "Conditional" in the decoder.
+    detr.ENCODER_ATTENTION = "Deformable"
+    detr.DECODER_ATTENTION = "Deformable"
     detr.NUM_HEADS = 8
     detr.NUM_POINTS = 4  # sampled by each head on each level
     detr.ENCODER_LAYERS = 6
     detr.DECODER_LAYERS = 6
     detr.FFN_CHANNELS = 1024
     detr.DROPOUT = 0.1
+    detr.ACTIVATION = "relu"  # of feed-forward layers; or "prelu" (DAB-DETR)
+    detr.DECODER_NORM = "none"  # of what each layer says, before the heads; or "LN" (DETR, Conditional, DAB, DN, DINO)
+    # Sine codes of the cells of feature maps: temperature (20 in DAB, DN, DINO), and the place of the first cell, in
+    # cells: 0.5, its centre (Deformable DETR), or 1.0 (all others).
+    detr.SINE = CN({"TEMPERATURE": 10000.0, "FIRST_CELL": 0.5})
+    detr.ENCODER_POSITION = "Sine"  # these codes; or "ScaledSine" by what tokens know (DAB-DETR)
     detr.ANCHOR_SIZE = 0.05  # side of first-stage anchors on the finest level, share of the image; doubles by level
     detr.ATTENTION_BACKEND = "auto"  # or a name that tools/doctor.py lists
     # Parts of "backbone", "encoder", "decoder" whose layers are computed again in backward: less memory, more time.
@@ -43,9 +76,12 @@ def _add_detr(cfg: CN) -> None:
     # kernels, and dropout is slower.
     detr.COMPILED = []
 
+
+def _add_classes(detr: CN) -> None:
     classifier = detr.CLASSIFIER = CN()
     # "CosineText", similarity with text embeddings, takes any words; "Linear", a logit for each word of training, is
-    # closed, and MODEL.VOCABULARY.TEST only names its words. Those of ViLD take any words, too: "CosineTextBackground",
+    # closed, and MODEL.VOCABULARY.TEST only names its words; so is "LinearBackground", a softmax with no object (DETR).
+    # Those of ViLD take any words, too: "CosineTextBackground",
     # a softmax with a learned background; "CosineTextObjectness", which learns no labels, and asks the first stage what
     # is an object; "CosineTextEnsemble", the former with projections of their own for what the teacher says.
     classifier.NAME = "CosineText"
@@ -58,7 +94,7 @@ def _add_detr(cfg: CN) -> None:
 
     loss = detr.LOSS = CN()  # weights of the terms, on every decoder layer and on the first stage
     # Of the decoder layers; a first stage knows only objects, and learns them by "Focal". "Focal" is for a sigmoid:
-    # "CosineText" and "Linear". "CrossEntropy" (DETR) is for a softmax: "CosineTextBackground" and
+    # "CosineText" and "Linear". "CrossEntropy" (DETR) is for a softmax: "LinearBackground", "CosineTextBackground" and
     # "CosineTextEnsemble". "BoxesOnly" learns and matches no labels: for "CosineTextObjectness".
     loss.CLASS = "Focal"
     loss.NO_OBJECT_WEIGHT = 0.1  # in "CrossEntropy", of queries that match nothing, beside 1 of those that do
@@ -128,7 +164,8 @@ def _add_data(cfg: CN) -> None:
 
 
 def _add_training(cfg: CN) -> None:
-    cfg.INPUT.AUGMENTATION = "LargeScaleJitter"  # or "ShortestEdge", Detectron2's resize and flip
+    # Or "ShortestEdge", Detectron2's resize and flip; or "CropOrNot", the same after a crop of every other image (DETR).
+    cfg.INPUT.AUGMENTATION = "LargeScaleJitter"
     cfg.INPUT.JITTER_SIZE = 1024  # pixels, side of the square that images are cropped to
     cfg.INPUT.JITTER_SCALE = [0.1, 2.0]  # images are first resized to fit JITTER_SIZE times a number drawn from here
 

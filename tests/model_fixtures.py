@@ -27,17 +27,21 @@ from dk_detr.distillation import (
     TermSettings,
     build_terms,
 )
-from dk_detr.language import Clip
-from dk_detr.layers import MSDeformAttn
+from dk_detr.language import CLOSED, Clip
 from dk_detr.meta_arch import DETR
 from dk_detr.modeling import (
     CLASSIFIERS,
+    POSITIONS,
     REFINEMENTS,
     ChannelMapper,
     Decoder,
     DecoderLayer,
+    DeformableCross,
+    DeformableTokens,
+    DenseSelf,
     Encoder,
     EncoderLayer,
+    FeedForward,
     box_heads,
 )
 from dk_detr.modeling import QUERIES as QUERY_PARTS
@@ -110,25 +114,36 @@ def closed_vocabulary(novel: Sequence[bool] = (False, True, False, False, True))
     return Vocabulary(tiny_vocabulary(novel).names, torch.eye(len(novel)), torch.tensor(novel))
 
 
-def tiny_attention() -> MSDeformAttn:
-    return MSDeformAttn(CHANNELS, HEADS, LEVELS, POINTS)
+def tiny_feed_forward() -> FeedForward:
+    return FeedForward(CHANNELS, 48, dropout=0.0)
 
 
 def tiny_encoder(num_layers: int = 1) -> Encoder:
     with fixed_seed():
-        layers = [EncoderLayer(tiny_attention(), CHANNELS, 48, dropout=0.0) for _ in range(num_layers)]
+        layers = [
+            EncoderLayer(DeformableTokens(CHANNELS, HEADS, LEVELS, POINTS), tiny_feed_forward(), CHANNELS, dropout=0.0)
+            for _ in range(num_layers)
+        ]
         return Encoder(layers, LEVELS, CHANNELS)
 
 
 def tiny_decoder(
-    num_layers: int = 2, refinement: str = "Iterative", num_heads: int | None = None, reference_width: int = 4
+    num_layers: int = 2,
+    refinement: str = "Iterative",
+    num_heads: int | None = None,
+    reference_width: int = 4,
+    positions: str = "Given",
 ) -> Decoder:
     """Queries that start from points (2) or boxes (4); `num_heads` box heads, by default one for each layer."""
     refine = REFINEMENTS[refinement]()
     with fixed_seed():
-        layers = [DecoderLayer(tiny_attention(), CHANNELS, HEADS, 48, dropout=0.0) for _ in range(num_layers)]
+        layers = []
+        for _ in range(num_layers):
+            cross = DeformableCross(CHANNELS, HEADS, LEVELS, POINTS)
+            itself = DenseSelf(CHANNELS, HEADS, dropout=0.0)
+            layers.append(DecoderLayer(itself, cross, tiny_feed_forward(), CHANNELS, dropout=0.0))
         heads = box_heads(CHANNELS, num_heads or num_layers, refine.widths(reference_width, num_layers))
-        return Decoder(layers, heads, refine)
+        return Decoder(layers, heads, POSITIONS[positions](CHANNELS), refine)
 
 
 def tiny_teacher(crop_scales: Sequence[float] = (1.0,), clip: Clip | None = None, **settings: Any) -> CLIPCrops:
@@ -166,17 +181,23 @@ def tiny_detector(
     num_heads: int = 2,
 ) -> DETR:
     """An untrained detector in evaluation mode, all of its parameters stirred (see `stir`)."""
-    words = vocabulary or (closed_vocabulary() if classifier == "Linear" else tiny_vocabulary())
+    words = vocabulary or (closed_vocabulary() if classifier in CLOSED else tiny_vocabulary())
     with fixed_seed(4):
         backbone = TwoConvolutions()
-        anchors = {} if queries == "Learned" else {"anchor_size": 0.2}
+        anchors = {"anchor_size": 0.2} if queries in ("Proposals", "Mixed") else {}
         first_stage = QUERY_PARTS[queries](CHANNELS, QUERIES, **anchors)
         detector = DETR(
             backbone=backbone,
             neck=ChannelMapper(backbone.output_shape(), ("fine", "coarse"), CHANNELS, num_extra_levels=0),
             encoder=tiny_encoder(),
             queries=first_stage,
-            decoder=tiny_decoder(2, refinement, num_heads, first_stage.reference_width),
+            decoder=tiny_decoder(
+                2,
+                refinement,
+                num_heads,
+                first_stage.reference_width,
+                "Given" if first_stage.gives_position else "SineAnchors",
+            ),
             classifier=CLASSIFIERS[classifier](CHANNELS, words.width, num_heads),
             criterion=tiny_criterion(classifier),
             proposal_criterion=tiny_criterion(),

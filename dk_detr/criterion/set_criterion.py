@@ -36,7 +36,13 @@ class SetCriterion:
         objects in the whole batch of all workers (see `ClassLoss.divisor`); and the assignment they rest on."""
         with timed(f"matching_{stage}".rstrip("_")):
             assignment = self.matcher(predictions, targets)
-        count = number_of_objects(targets, predictions.logits.device)
+        return self.losses(predictions, targets, assignment, stage), assignment
+
+    def losses(
+        self, predictions: Predictions, targets: Targets, assignment: Assignment, stage: str = "", answers: int = 1
+    ) -> dict[str, Tensor]:
+        """The same for an assignment that is known; `answers`: how many predictions answer for each object."""
+        count = number_of_objects(targets, predictions.logits.device) * answers
         divisors = {"class": self.matcher.class_loss.divisor(predictions, count)}
         by_layer = {
             name: self.terms[name](predictions, targets, assignment) * weight / divisors.get(name, count)
@@ -45,5 +51,5 @@ class SetCriterion:
         if by_layer and len(predictions.logits) > 1:
             last = torch.stack([losses[-1].detach() for losses in by_layer.values()]).tolist()  # one wait for all
             for name, value in zip(by_layer, last):
-                record(f"last_layer/{name}", value)
-        return {f"loss_{stage}{name}": losses.sum() for name, losses in by_layer.items()}, assignment
+                record(f"last_layer/{stage}{name}", value)
+        return {f"loss_{stage}{name}": losses.sum() for name, losses in by_layer.items()}

@@ -11,21 +11,34 @@ from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data import detection_utils as utils
 
 from dk_detr.data.bank import EmbeddingBank, follow
+from dk_detr.structures import choose
 
 
 def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """The augmentation of INPUT.AUGMENTATION."""
-    if cfg.INPUT.AUGMENTATION == "ShortestEdge":
-        return utils.build_augmentation(cfg, is_train=True)
-    if cfg.INPUT.AUGMENTATION == "LargeScaleJitter":
-        size, (low, high) = cfg.INPUT.JITTER_SIZE, cfg.INPUT.JITTER_SCALE
-        return [
-            T.ResizeScale(low, high, size, size),
-            # Not padded here: the detector pads, and then knows what is padding.
-            _Crop((size, size), pad=False),
-            T.RandomFlip(),
-        ]
-    raise ValueError(f'INPUT.AUGMENTATION is "{cfg.INPUT.AUGMENTATION}"; choose LargeScaleJitter or ShortestEdge.')
+    size, (low, high) = cfg.INPUT.JITTER_SIZE, cfg.INPUT.JITTER_SCALE
+    shortest_edge = utils.build_augmentation(cfg, is_train=True)
+    kinds: dict[str, list[T.Augmentation]] = {
+        # Not padded here: the detector pads, and then knows what is padding.
+        "LargeScaleJitter": [T.ResizeScale(low, high, size, size), _Crop((size, size), pad=False), T.RandomFlip()],
+        "ShortestEdge": shortest_edge,
+        "CropOrNot": [_crop_or_not(), *shortest_edge],
+    }
+    return choose(kinds, "INPUT.AUGMENTATION", cfg.INPUT.AUGMENTATION)
+
+
+def _crop_or_not() -> T.Augmentation:
+    """Half of the images, the shorter side brought to 400, 500 or 600 pixels, are cut to 384 to 600 each way (DETR)."""
+    resize = T.ResizeShortestEdge([400, 500, 600], sample_style="choice")
+    return T.RandomApply(T.AugmentationList([resize, _RandomCrop("absolute_range", (384, 600))]), 0.5)
+
+
+class _RandomCrop(T.RandomCrop):
+    """Detectron2's, with outlines of objects that are moved and not cut."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        crop = super().get_transform(image)
+        return _MoveOutlines(crop.x0, crop.y0, crop.w, crop.h, crop.orig_w, crop.orig_h)
 
 
 class _Crop(T.FixedSizeCrop):

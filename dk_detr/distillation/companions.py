@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from dk_detr.distillation.slots import SlotSelection
 from dk_detr.distillation.teachers import Teacher
 from dk_detr.modeling import FirstStage
-from dk_detr.structures import Assignment, QueryGroup, QuerySet, RegionKnowledge, Regions, Scene, Targets, hide, timed
+from dk_detr.structures import Assignment, QueryGroup, RegionKnowledge, Regions, Scene, Targets, hide, timed
 from dk_detr.structures.queries import DETECT
 
 DISTIL = "distil"
-PositionOf = Callable[[Tensor, torch.dtype], Tensor]
+PositionOf = Callable[[Tensor, torch.dtype], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Lesson:
     """What a training step of the branch knows before decoding.
 
     Attributes:
-        queries: what is decoded. group: the name of those that are taught.
+        added: groups that are decoded beside the detection queries. group: the name of those that are taught.
         knowledge: called after matching, with the detections' assignment in the last layer: regions, `query` counting
             within the group, and what the teacher sees in them.
     """
 
-    queries: QuerySet
+    added: tuple[QueryGroup, ...]
     group: str
     knowledge: Callable[[Assignment], RegionKnowledge]
 
@@ -51,7 +51,8 @@ class Companions(nn.Module, ABC):
         """Before decoding.
 
         Args:
-            position_of: (B, S, 4) boxes cxcywh in [0, 1], dtype -> (B, S, C) where a query of the detector looks.
+            position_of: (B, S, 4) boxes cxcywh in [0, 1], dtype -> (B, S, C) where a query of the detector looks, or
+                None where the decoder derives that.
         """
 
 
@@ -70,11 +71,11 @@ class NoCompanions(Companions):
             with timed("teacher"):
                 return RegionKnowledge(regions, self.teacher.ask(scene, regions)())
 
-        return Lesson(self.queries(first_stage.group), self.group, knowledge)
+        return Lesson(self.beside(first_stage.group), self.group, knowledge)
 
-    def queries(self, detect: QueryGroup) -> QuerySet:
-        """What is decoded."""
-        return QuerySet((detect,))
+    def beside(self, detect: QueryGroup) -> tuple[QueryGroup, ...]:
+        """What is decoded beside the detection queries."""
+        return ()
 
 
 class AllCompanions(NoCompanions):
@@ -101,17 +102,11 @@ class AllCompanions(NoCompanions):
         self.content, self.reads = _contents(num_queries, channels), tuple(reads)
         self.steered_by = DETECT if reference == "follow" else None
 
-    def queries(self, detect: QueryGroup) -> QuerySet:
+    def beside(self, detect: QueryGroup) -> tuple[QueryGroup, ...]:
         """Same positions and boxes, learned content."""
         content = _of_each_image(self.content.weight[: len(detect)], detect)
-        return QuerySet(
-            (
-                detect,
-                QueryGroup(
-                    DISTIL, content, detect.position, detect.reference, self.reads, self.steered_by, detect.blocked
-                ),
-            )
-        )
+        place = (detect.position, detect.reference)
+        return (QueryGroup(DISTIL, content, *place, self.reads, self.steered_by, detect.blocked),)
 
 
 class ChosenCompanions(Companions):
@@ -141,7 +136,7 @@ class ChosenCompanions(Companions):
         content = _of_each_image(self.content.weight, detect)
         blocked = None if len(regions) == taken.numel() else hide(taken)
         own = QueryGroup(DISTIL, content, position_of(boxes, detect.content.dtype), boxes, self.reads, None, blocked)
-        return Lesson(QuerySet((detect, own)), DISTIL, knowledge)
+        return Lesson((own,), DISTIL, knowledge)
 
 
 def _contents(number: int, channels: int) -> nn.Embedding:

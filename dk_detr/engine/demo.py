@@ -21,7 +21,7 @@ from dk_detr.engine.pictures import confident_boxes, draw_boxes, save_picture, w
 from dk_detr.engine.predictor import Predictor, UnreadableImage, read_image
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.engine.vocabulary import split_names
-from dk_detr.language import WORD_LISTS, build_vocabulary, clip_from_config, readable
+from dk_detr.language import WORD_LISTS, build_vocabulary, clip_from_config, is_closed, readable
 from dk_detr.structures import Vocabulary, write_whole
 
 DETECTIONS_FILE = "detections.json"
@@ -98,7 +98,7 @@ def choose_vocabulary(cfg: CfgNode, choice: str | None, custom: str | None, own:
     if choice is None:
         return own
     names, novel = (custom_names(custom or ""), ()) if choice == "custom" else WORD_LISTS[choice]
-    closed = cfg.MODEL.DETR.CLASSIFIER.NAME == "Linear"
+    closed = is_closed(cfg)
     if closed or (choice != "custom" and set(names) <= set(own.names)):
         return own.select(names)
     print(f"Encoding {len(names)} names with CLIP {cfg.MODEL.CLIP.ARCHITECTURE} {cfg.MODEL.CLIP.WEIGHTS}")

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from dk_detr.data import load_coco_format, read_annotations, register
 from dk_detr.engine.own_data import TRAIN, VAL, spelt
 from dk_detr.engine.vocabulary import is_novel, split_names, write_once
-from dk_detr.language import novel_mask, save_vocabulary
+from dk_detr.language import is_closed, novel_mask, save_vocabulary
 from dk_detr.structures import Vocabulary
 
 LOOKED_AT = 100  # images whose files must be there before training starts
@@ -156,7 +156,7 @@ def _refuse_other_categories(train: OwnFile, val: OwnFile, novel: Sequence[str])
 
 def _write_vocabulary(cfg: CfgNode, names: list[str], novel: list[str]) -> str:
     path, clip = cfg.MODEL.VOCABULARY.TEST, cfg.MODEL.CLIP
-    if cfg.MODEL.DETR.CLASSIFIER.NAME == "Linear":  # reads the names alone; no CLIP is loaded for them
+    if is_closed(cfg):  # reads the names alone; no CLIP is loaded for them
         closed = Vocabulary(tuple(names), torch.eye(len(names)), novel_mask(names, novel), {"encoder": "none"})
         save_vocabulary(closed, path)
         return f"{path}: {closed.describe()}"

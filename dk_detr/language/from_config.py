@@ -14,6 +14,7 @@ from dk_detr.structures import Vocabulary
 LVIS_NAMES = tuple(c["name"] for c in sorted(LVIS_CATEGORIES, key=lambda c: c["id"]))
 LVIS_NOVEL = tuple(c["name"] for c in LVIS_CATEGORIES if c["frequency"] == "r")
 COCO_NAMES = tuple(c["name"] for c in COCO_CATEGORIES if c["isthing"])
+CLOSED = ("Linear", "LinearBackground")  # values of MODEL.DETR.CLASSIFIER.NAME
 WORD_LISTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # names, and the novel among them
     "lvis": (LVIS_NAMES, LVIS_NOVEL),
     "coco": (COCO_NAMES, ()),
@@ -25,9 +26,14 @@ def clip_from_config(cfg: CfgNode) -> Clip:
     return load_clip(cfg.MODEL.CLIP.LIBRARY, cfg.MODEL.CLIP.ARCHITECTURE, cfg.MODEL.CLIP.WEIGHTS)
 
 
+def is_closed(cfg: CfgNode) -> bool:
+    """Whether the detector of a config knows a fixed list of words, by their names alone."""
+    return cfg.MODEL.DETR.CLASSIFIER.NAME in CLOSED
+
+
 def vocabularies_from_config(cfg: CfgNode) -> tuple[Vocabulary, Vocabulary]:
     """The words to train with (base only) and the words to detect."""
-    if cfg.MODEL.DETR.CLASSIFIER.NAME == "Linear":
+    if is_closed(cfg):
         return _closed_vocabularies(cfg.MODEL.VOCABULARY)
     test = read_vocabulary(cfg.MODEL.VOCABULARY.TEST)
     train = read_vocabulary(cfg.MODEL.VOCABULARY.TRAIN) if cfg.MODEL.VOCABULARY.TRAIN else test

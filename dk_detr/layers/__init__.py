@@ -6,10 +6,10 @@ from dk_detr.layers.dropout import Dropout
 from dk_detr.layers.focal import sigmoid_focal_loss
 from dk_detr.layers.grid import Grid, grid_of_cells
 from dk_detr.layers.mlp import MLP, box_head
-from dk_detr.layers.position import sine_position_of_boxes, sine_position_of_cells
+from dk_detr.layers.position import sine_code, sine_position_of_boxes, sine_position_of_cells
 
 __all__ = [
     "MLP", "Dropout", "Grid", "MSDeformAttn", "box_head", "generalized_iou", "grid_of_cells", "inverse_sigmoid", "iou",
-    "sigmoid_focal_loss", "sine_position_of_boxes", "sine_position_of_cells", "to_cxcywh",
-    "to_pixels", "to_shares", "to_xyxy",
+    "sigmoid_focal_loss", "sine_code", "sine_position_of_boxes", "sine_position_of_cells", "to_cxcywh", "to_pixels",
+    "to_shares", "to_xyxy",
 ]  # fmt: skip

@@ -15,20 +15,21 @@ def sine_code(x: Tensor, width: int, temperature: float = 10000.0) -> Tensor:
 
 
 def sine_position_of_cells(
-    shape: tuple[int, int], valid: Tensor | None, offset: Tensor, temperature: float = 10000.0
+    shape: tuple[int, int], valid: Tensor | None, offset: Tensor, temperature: float = 10000.0, first: float = 0.5
 ) -> Tensor:
-    """Position code of each cell of a map, relative to the valid part, cell centres at half indices.
+    """Position code of each cell of a map, relative to the valid part.
 
     Args:
         shape: (h, w) of the map. valid: (B, 2) cells (x, y) of the image; None for all.
         offset: (C,) added to all codes, such as the embedding of the level; the first half of C codes y, the second x.
+        first: place of the first cell in cells: 0.5, its centre (Deformable DETR), or 1.0, its end (DETR).
 
-    Returns: (B, h·w, C), or (1, h·w, C) where `valid` is None. Source: Deformable DETR.
+    Returns: (B, h·w, C), or (1, h·w, C) where `valid` is None. Source: DETR.
     """
     h, w = shape
     extent = torch.tensor([[w, h]], device=offset.device) if valid is None else valid
-    x = (torch.arange(w, device=extent.device) + 0.5) / extent[:, :1]
-    y = (torch.arange(h, device=extent.device) + 0.5) / extent[:, 1:]
+    x = (torch.arange(w, device=extent.device) + first) / extent[:, :1]
+    y = (torch.arange(h, device=extent.device) + first) / extent[:, 1:]
     offset_y, offset_x = offset.chunk(2)
     # Rows and columns are coded, and shifted, before they are spread over the map: h + w codes instead of h·w.
     code_x = (sine_code(x, len(offset_x), temperature) + offset_x)[:, None].expand(-1, h, -1, -1)

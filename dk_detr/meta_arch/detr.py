@@ -9,15 +9,26 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList
-from torch import Tensor
+from torch import Tensor, nn
 
 from dk_detr.criterion import SetCriterion
 from dk_detr.distillation import DistillationBranch
 from dk_detr.layers import to_shares
 from dk_detr.meta_arch.build import parts_from_config
 from dk_detr.meta_arch.words import OfWords
-from dk_detr.modeling import ChannelMapper, Classifier, Decoder, Encoder, Learned, Proposals, to_instances
-from dk_detr.structures import FeaturePyramid, Predictions, QuerySet, Targets, Vocabulary
+from dk_detr.modeling import (
+    Anchors,
+    ChannelMapper,
+    Classifier,
+    Decoder,
+    Denoising,
+    Encoder,
+    Learned,
+    Noisy,
+    Proposals,
+    to_instances,
+)
+from dk_detr.structures import FeaturePyramid, Predictions, QuerySet, Targets, Trace, Vocabulary
 from dk_detr.structures.queries import DETECT
 
 
@@ -33,7 +44,7 @@ class DETR(OfWords):
     Args:
         backbone, neck, encoder, queries, decoder, classifier: the parts, in the order of the data.
         criterion, proposal_criterion: the losses of detections, and of the first stage.
-        branch: the distillation branch; None trains without one.
+        companions: groups of queries that training adds. branch: the distillation branch; None trains without one.
         train_vocabulary: base words. vocabulary: the words to detect; `set_vocabulary` exchanges them.
         pixel_mean, pixel_std: of the input channels. num_detections: of an image, at most.
     """
@@ -45,11 +56,12 @@ class DETR(OfWords):
         backbone: Backbone,
         neck: ChannelMapper,
         encoder: Encoder,
-        queries: Proposals | Learned,
+        queries: Proposals | Learned | Anchors,
         decoder: Decoder,
         classifier: Classifier,
         criterion: SetCriterion,
         proposal_criterion: SetCriterion,
+        companions: Sequence[Denoising] = (),
         branch: DistillationBranch | None,
         train_vocabulary: Vocabulary,
         vocabulary: Vocabulary,
@@ -64,6 +76,7 @@ class DETR(OfWords):
         self.encoder = encoder
         self.queries, self.decoder, self.classifier = queries, decoder, classifier
         self.criterion, self.proposal_criterion = criterion, proposal_criterion
+        self.companions = nn.ModuleList(companions)
         self.branch, self.num_detections = branch, num_detections
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
@@ -91,20 +104,33 @@ class DETR(OfWords):
         """The weighted losses of one training step."""
         self._require_teacher()
         first_stage = self.queries(memory := self.encoder(self.see(images)))
-        queries = QuerySet((first_stage.group,))
-        if self.branch:
-            position_of: Any = self.queries.position_of  # of proposals; build_branch.py lets no other queries pass
-            lesson = self.branch.prepare(images, batched_inputs, first_stage, targets, position_of)
-            queries = lesson.queries
-        trace = self.decoder(queries, memory)
+        position_of: Any = getattr(self.queries, "position_of", None)  # who needs it, combinations.py lets pass
+        noisy = [companion(targets, memory.tokens, position_of) for companion in self.companions]
+        lesson = self.branch and self.branch.prepare(images, batched_inputs, first_stage, targets, position_of)
+        added = [each.group for each in noisy if each] + list(lesson.added if lesson else ())
+        trace = self.decoder(QuerySet((first_stage.group, *added)), memory)
         hidden, boxes = trace.of(DETECT)
         predictions = Predictions(self.classifier(hidden, self.train_text), boxes, first_stage.real)
         losses, assignment = self.criterion(predictions, targets)
         if first_stage.predictions is not None:
-            losses |= self.proposal_criterion(first_stage.predictions, targets.class_agnostic(), "proposal_")[0]
+            wanted = first_stage.wanted(targets)
+            losses |= self.proposal_criterion(first_stage.predictions, wanted, "proposal_")[0]
+        for companion, each in zip(self.companions, noisy):
+            losses |= self.noisy_losses(companion, each, trace, targets)
         if self.branch:
             losses |= self.branch(lesson, trace, self.classifier, assignment)
         return losses
+
+    def noisy_losses(
+        self, companion: nn.Module, noisy: Noisy | None, trace: Trace, targets: Targets
+    ) -> dict[str, Tensor]:
+        """Of queries that know their objects."""
+        if noisy is None:  # DDP waits for every gradient
+            return {"loss_noisy_class": torch.stack([p.sum() for p in companion.parameters()]).sum() * 0}
+        hidden, boxes = trace.of(noisy.group.name)
+        predictions = Predictions(self.classifier(hidden, self.train_text), boxes, noisy.real)
+        assignment = noisy.assignment.of_all_layers(len(hidden))
+        return self.criterion.losses(predictions, targets, assignment, "noisy_", noisy.num_groups)
 
     def _require_teacher(self) -> None:
         """Detecting needs none, so that it is missed only here."""

@@ -7,17 +7,23 @@ from torch import Tensor, nn
 
 
 class ChannelMapper(nn.Module):
-    """A 1×1 convolution with GroupNorm for each backbone map; each extra level a strided 3×3 one.
+    """A 1×1 convolution for each backbone map; each extra level a strided 3×3 one; GroupNorm after each.
 
     The first extra level is made from the last backbone map, not from its mapped version (Deformable DETR).
 
     Args:
         input_shape: of the backbone's maps. in_features: which of them, the finest first.
         channels: C of all levels, a multiple of 32. num_extra_levels: coarser levels beyond the backbone's.
+        norm: "GN", of 32 groups, or "none" (DETR).
     """
 
     def __init__(
-        self, input_shape: Mapping[str, ShapeSpec], in_features: Sequence[str], channels: int, num_extra_levels: int
+        self,
+        input_shape: Mapping[str, ShapeSpec],
+        in_features: Sequence[str],
+        channels: int,
+        num_extra_levels: int,
+        norm: str = "GN",
     ) -> None:
         super().__init__()
         missing = [name for name in in_features if name not in input_shape]
@@ -28,9 +34,9 @@ class ChannelMapper(nn.Module):
             )
         self.in_features = tuple(in_features)
         widths = [input_shape[name].channels for name in in_features]
-        self.mappers = nn.ModuleList(_conv(width, channels, kernel=1, stride=1) for width in widths)
+        self.mappers = nn.ModuleList(_conv(width, channels, 1, 1, norm) for width in widths)
         extra = [widths[-1]] + [channels] * num_extra_levels
-        self.extra = nn.ModuleList(_conv(extra[i], channels, kernel=3, stride=2) for i in range(num_extra_levels))
+        self.extra = nn.ModuleList(_conv(extra[i], channels, 3, 2, norm) for i in range(num_extra_levels))
 
     @property
     def num_levels(self) -> int:
@@ -47,8 +53,8 @@ class ChannelMapper(nn.Module):
         return levels
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
+def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, norm: str) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2)
     nn.init.xavier_uniform_(conv.weight)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    return nn.Sequential(conv, nn.GroupNorm(32, out_channels))
+    return nn.Sequential(conv, nn.GroupNorm(32, out_channels)) if norm == "GN" else nn.Sequential(conv)

@@ -77,6 +77,7 @@ class Memory:
         padding: (B, S) bool, True where a token is padding; None where nothing is padded.
         valid_ratios: (B, L, 2) `valid` as a share of the level; None where nothing is padded.
         fewest: tokens of the smallest image, known without asking the device.
+        position: (B, S, C) codes of the tokens' places, or (1, S, C) without padding: what the encoder was told.
     """
 
     tokens: Tensor
@@ -86,6 +87,7 @@ class Memory:
     padding: Tensor | None = None
     valid_ratios: Tensor | None = None
     fewest: int = 0
+    position: Tensor | None = None
 
     @staticmethod
     def from_pyramid(pyramid: FeaturePyramid) -> "Memory":

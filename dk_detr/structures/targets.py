@@ -54,3 +54,8 @@ class Assignment:
         """The pairs of one decoder layer."""
         keep = self.layer == layer
         return Assignment(self.layer[keep], self.image[keep], self.query[keep], self.target[keep])
+
+    def of_all_layers(self, depth: int) -> "Assignment":
+        """The pairs of one layer in each of `depth` layers."""
+        layer = torch.arange(depth, device=self.image.device).repeat_interleave(len(self.image))
+        return Assignment(layer, self.image.repeat(depth), self.query.repeat(depth), self.target.repeat(depth))

@@ -177,7 +177,7 @@ def test_an_image_of_another_size_than_the_file_says_is_named(record: dict[str, 
 
 
 def test_an_unknown_augmentation_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(ValueError, match='INPUT.AUGMENTATION is "Jitter"; choose LargeScaleJitter or ShortestEdge'):
+    with pytest.raises(ValueError, match='INPUT.AUGMENTATION is "Jitter"; choose one of LargeScaleJitter, ShortestEdge, CropOrNot'):
         train_augmentations(config("INPUT.AUGMENTATION", "Jitter"))
 
 

@@ -100,8 +100,8 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
     ("node", "key", "value", "message"),
     [
         ("DETR", "DECODER_LAYERS", 0, "MODEL.DETR.DECODER_LAYERS must be at least 1, got 0"),
-        ("DETR", "QUERIES", "Anchors", 'MODEL.DETR.QUERIES is "Anchors"; choose one of Proposals, Mixed, Learned'),
-        ("DETR", "REFINEMENT", "Never", 'MODEL.DETR.REFINEMENT is "Never"; choose one of Iterative, FromReference'),
+        ("DETR", "QUERIES", "Points", 'MODEL.DETR.QUERIES is "Points"; choose one of Proposals, Mixed, Learned'),
+        ("DETR", "REFINEMENT", "Never", 'MODEL.DETR.REFINEMENT is "Never"; choose one of Direct, FromReference'),
         ("DETR", "HEADS", "Few", 'MODEL.DETR.HEADS is "Few"; choose one of PerLayer, Shared'),
         ("DETR", "NUM_HEADS", 5, "32 channels do not divide among 5 heads"),
         ("DETR", "IN_FEATURES", ["fine", "res5"], r"MODEL.DETR.IN_FEATURES names \['res5'\]"),
@@ -211,7 +211,7 @@ def test_the_first_stage_learns_objectness_by_the_focal_loss_whatever_the_classe
 
 FITTING = {
     ("CosineText", "Focal"), ("Linear", "Focal"), ("CosineTextBackground", "CrossEntropy"),
-    ("CosineTextEnsemble", "CrossEntropy"), ("CosineTextObjectness", "BoxesOnly"),
+    ("CosineTextEnsemble", "CrossEntropy"), ("CosineTextObjectness", "BoxesOnly"), ("LinearBackground", "CrossEntropy"),
 }  # fmt: skip
 
 

@@ -24,12 +24,12 @@ LEARNING_ALONE = [
 def step(detector: DETR) -> tuple[Tensor, Tensor, QuerySet]:
     """The summed detection and distillation losses of a step, and the queries that it started from."""
     started = []
-    prepare = detector.branch.prepare
-    detector.branch.prepare = lambda *given: started.append(prepare(*given)) or started[-1]
+    hook = detector.decoder.register_forward_pre_hook(lambda _, given: started.append(given[0]))
     losses = training_losses(detector, INPUTS)
+    hook.remove()
     taught = sum(loss for name, loss in losses.items() if "_kd_" in name)
     detected = sum(loss for name, loss in losses.items() if "_kd_" not in name)
-    return detected, taught, started[0].queries
+    return detected, taught, started[0]
 
 
 def detection_losses(detector: DETR) -> dict[str, Tensor]:

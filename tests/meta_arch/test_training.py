@@ -18,7 +18,7 @@ QUERIES_AND_CLASSIFIERS = [  # a teacher looks at proposals; build.py refuses qu
     (queries, name)
     for queries in QUERIES
     for name, part in CLASSIFIERS.items()
-    if not (part.learns_images and queries == "Learned")
+    if not (part.learns_images and queries in ("Learned", "Anchors"))
 ]
 DETECTION = {f"loss_{stage}{term}" for stage in ("", "proposal_") for term in ("class", "l1", "giou")}
 

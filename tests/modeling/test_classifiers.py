@@ -6,6 +6,7 @@ ViLD's, by numbers computed by hand, are in test_vild_classifiers.py.
 import pytest
 import torch
 
+from dk_detr.language import CLOSED
 from dk_detr.modeling import CLASSIFIERS, Classifier, CosineText, Linear
 from dk_detr.structures import Vocabulary
 from tests.model_fixtures import closed_vocabulary, random, stir, tiny_vocabulary
@@ -44,7 +45,7 @@ def test_a_bias_is_added_to_all_logits_and_is_not_learned() -> None:
 
 def of_five_words(name: str, num_projections: int) -> tuple[Classifier, torch.Tensor]:
     """A classifier of each sort, and words for it."""
-    text = (closed_vocabulary() if name == "Linear" else tiny_vocabulary()).embeddings
+    text = (closed_vocabulary() if name in CLOSED else tiny_vocabulary()).embeddings
     return stir(CLASSIFIERS[name](4, text.shape[1], num_projections)), text
 
 

@@ -174,5 +174,7 @@ def test_every_layer_is_traced() -> None:
 
 def test_queries_without_position_or_reference_are_refused() -> None:
     bare = QueryGroup("detect", random(2, 4, CHANNELS), None, None, ("detect",), None)
-    with pytest.raises(ValueError, match="needs queries with a position and a reference"):
+    with pytest.raises(ValueError, match="needs queries with a position"):
         decode(bare)
+    with pytest.raises(ValueError, match="needs queries with a reference"):
+        decode(replace(bare, position=bare.content))

@@ -1,11 +1,14 @@
 """Refinement: boxes around points and boxes, and the references of the layer that comes next."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from dk_detr.layers import inverse_sigmoid
 from dk_detr.modeling import REFINEMENTS, FromReference, Iterative, box_heads
-from dk_detr.modeling.refinement import boxes_at
+from dk_detr.modeling.refinement import Direct, boxes_at
 from dk_detr.structures import QueryGroup, QuerySet
 from tests.model_fixtures import random
 
@@ -38,26 +41,55 @@ def test_boxes_are_in_full_precision_even_if_the_offsets_are_not() -> None:
     assert boxes_at(BOXES, torch.zeros(2, 4, dtype=torch.bfloat16)).dtype == torch.float32
 
 
+def test_without_a_start_the_offsets_are_the_box() -> None:
+    delta = random(2, 4)
+    torch.testing.assert_close(boxes_at(None, delta), delta.sigmoid())
+
+
+def go_on(name: str, reference: Tensor | None, boxes: Tensor, delta: Tensor | None = None) -> Any:
+    """(reference, start) of the next layer."""
+    group = queries(BOXES[None] if reference is None else reference)
+    return REFINEMENTS[name]().go_on(group, reference, boxes, lambda: torch.zeros(1, 2, 4) if delta is None else delta)
+
+
 @pytest.mark.parametrize("width", [2, 4])
 @pytest.mark.parametrize("name", REFINEMENTS)
-def test_what_the_next_layer_starts_from_is_as_wide_as_was_said(name: str, width: int) -> None:
+def test_what_a_layer_starts_from_is_as_wide_as_was_said(name: str, width: int) -> None:
     refinement, reference = REFINEMENTS[name](), BOXES[None, :, :width]
+    start = refinement.start(reference)
     for said in refinement.widths(width, 3):
-        assert reference.shape == (1, 2, said)
-        reference = refinement.next_reference(queries(reference), BOXES[None] * 0.9, reference)
+        assert (start is None and said == 0) or start.shape == (1, 2, said)
+        reference, start = go_on(name, reference, BOXES[None] * 0.9)
 
 
 @pytest.mark.parametrize("width", [2, 4])
 def test_iterative_goes_on_from_the_boxes_without_gradient(width: int) -> None:
-    boxes, start = BOXES[None].clone().requires_grad_(), BOXES[None, :, :width] / 2
-    going_on = Iterative().next_reference(queries(start), boxes, start)
-    assert torch.equal(going_on, boxes) and not going_on.requires_grad
+    boxes, reference = BOXES[None].clone().requires_grad_(), BOXES[None, :, :width] / 2
+    going_on, start = go_on("Iterative", reference, boxes)
+    assert torch.equal(going_on, boxes) and not going_on.requires_grad and start is going_on
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_looking_forward_twice_starts_from_boxes_of_the_raw_features_with_gradient(width: int) -> None:
+    boxes, delta = BOXES[None], (0.1 * random(1, 2, 4)).requires_grad_()
+    reference = BOXES[None, :, :width] / 2
+    going_on, start = go_on("LookForwardTwice", reference, boxes, delta)
+    assert torch.equal(start, boxes_at(reference, delta)) and not torch.equal(start, boxes)
+    assert torch.equal(going_on, start) and not going_on.requires_grad
+    start.sum().backward()
+    assert delta.grad.all()
 
 
 @pytest.mark.parametrize("width", [2, 4])
 def test_from_reference_never_moves_references(width: int) -> None:
-    start = (BOXES[None, :, :width] / 2).requires_grad_()
-    assert FromReference().next_reference(queries(start), BOXES[None], start) is start
+    reference = (BOXES[None, :, :width] / 2).requires_grad_()
+    assert all(each is reference for each in go_on("FromReference", reference, BOXES[None]))
+
+
+def test_direct_boxes_start_from_nothing_and_leave_references_where_they_are() -> None:
+    reference = BOXES[None] / 2
+    assert go_on("Direct", reference, BOXES[None]) == (reference, None)
+    assert go_on("Direct", None, BOXES[None]) == (None, None)
 
 
 def sides(heads) -> list[float]:
@@ -79,3 +111,9 @@ def test_new_heads_that_serve_points_only_start_with_small_boxes() -> None:
         widths = refinement.widths(first, 3)
         assert sides(box_heads(8, 3, widths)) == per_layer
         assert sides(box_heads(8, 1, widths)) == shared
+
+
+def test_new_heads_that_start_from_nothing_are_not_zero() -> None:
+    """Else all queries would say the same first box."""
+    (head,) = box_heads(8, 1, Direct().widths(0, 3))
+    assert head.layers[-1].weight.any()

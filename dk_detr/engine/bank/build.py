@@ -41,7 +41,7 @@ from dk_detr.engine.bank.settings import Selection, clip_settings, crop_settings
 from dk_detr.engine.bank.sources import FirstStageBoxes, Source
 from dk_detr.engine.own_words import prepare_own_data
 from dk_detr.engine.setup import one_clear_error, setup_cfg
-from dk_detr.language import clip_from_config, vocabularies_from_config
+from dk_detr.language import clip_from_config, is_closed, vocabularies_from_config
 from dk_detr.meta_arch.build_branch import require_one_space, teacher_dtype
 from dk_detr.structures import Vocabulary
 
@@ -180,7 +180,7 @@ def _records(cfg: CfgNode) -> list[dict[str, Any]]:
 
 def _words(cfg: CfgNode) -> Vocabulary | None:
     """What a detector of this config compares regions with; a closed one compares them with nothing."""
-    compares = cfg.MODEL.DETR.CLASSIFIER.NAME != "Linear"
+    compares = not is_closed(cfg)
     return vocabularies_from_config(cfg)[1] if compares and cfg.MODEL.VOCABULARY.TEST else None
 
 

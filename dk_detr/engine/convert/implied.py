@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from dk_detr.config import add_dk_detr_config
 from dk_detr.engine.convert.names import count
-from dk_detr.meta_arch.build import build_classifier, build_decoder, build_encoder, build_queries
-from dk_detr.modeling import ChannelMapper
+from dk_detr.meta_arch.build import build_classifier
+from dk_detr.meta_arch.build_transformer import build_decoder, build_encoder, build_neck, build_queries
 
 State = Mapping[str, Tensor]
 Shapes = dict[str, torch.Size]
@@ -67,8 +67,8 @@ def detector_shapes(settings: Mapping[str, Any], state: State) -> Shapes:
     detr = cfg.MODEL.DETR
     with torch.device("meta"):
         backbone = _resnet(state)
-        neck = ChannelMapper(backbone.output_shape(), detr.IN_FEATURES, detr.CHANNELS, detr.NUM_EXTRA_LEVELS)
-        queries = build_queries(cfg)
+        neck = build_neck(detr, backbone.output_shape())
+        queries = build_queries(cfg, num_words=0)
         parts = {
             "backbone": backbone,
             "neck": neck,

@@ -1,4 +1,4 @@
-"""Linear: a closed list of words. C channels, K classes."""
+"""Linear: a closed list of words, for a sigmoid, or with "no object" for a softmax. C channels, K classes."""
 
 import math
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dk_detr.modeling.classifiers.classifier import Classifier
+from dk_detr.modeling.classifiers.scores import with_background
 from dk_detr.structures import Vocabulary
 
 
@@ -49,3 +50,28 @@ class Linear(Classifier):
                 f"no others; the vocabulary ({vocabulary.describe()}) is not of them. Select among its own words, or "
                 'train with "CosineText".'
             )
+
+
+class LinearBackground(Linear):
+    """The same with a last logit for no object: words and nothing exclude one another.
+
+    Source: DETR (ECCV 2020).
+    """
+
+    activation = "softmax"
+
+    @configurable
+    def __init__(self, channels: int, width: int, num_projections: int) -> None:
+        super().__init__(channels, width, num_projections)
+        self.projections = nn.ModuleList(nn.Linear(channels, width + 1) for _ in range(num_projections))
+
+    def score(self, projected: Tensor, text: Tensor) -> Tensor:
+        """See `Classifier`."""
+        words, nothing = projected.float().split([self.width, 1], dim=-1)
+        return torch.cat([super().score(words, text), nothing], dim=-1)
+
+    def confidence(self, hidden: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
+        """See `Classifier`: the share of each word in a softmax with no object; of a query, that of the best word
+        alone, as DETR has it."""
+        scores = with_background(self.score(self.project(hidden, -1), text)).exp()
+        return torch.where(scores == scores.amax(-1, keepdim=True), scores, 0.0)

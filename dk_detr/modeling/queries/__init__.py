@@ -1,10 +1,17 @@
 """Where detection queries come from."""
 
+from dk_detr.modeling.queries.content import CONTENTS, Content
 from dk_detr.modeling.queries.first_stage import FirstStage
-from dk_detr.modeling.queries.learned import Learned
+from dk_detr.modeling.queries.learned import Anchors, Learned
 from dk_detr.modeling.queries.proposals import Mixed, Proposals
 
-QUERIES: dict[str, type[Proposals] | type[Learned]] = {"Proposals": Proposals, "Mixed": Mixed, "Learned": Learned}
-"""By their name in MODEL.DETR.QUERIES; built from a config, or from explicit arguments."""
+QUERIES: dict[str, type[Proposals] | type[Learned] | type[Anchors]] = {
+    "Proposals": Proposals,
+    "Mixed": Mixed,
+    "Learned": Learned,
+    "Anchors": Anchors,
+}
+"""By their name in MODEL.DETR.QUERIES; built from a config and the number of words of training, or from explicit
+arguments."""
 
-__all__ = ["QUERIES", "FirstStage", "Learned", "Mixed", "Proposals"]
+__all__ = ["CONTENTS", "QUERIES", "Anchors", "Content", "FirstStage", "Learned", "Mixed", "Proposals"]

@@ -6,46 +6,101 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
+from dk_detr.layers import MLP
+from dk_detr.modeling.queries.content import Content
 from dk_detr.modeling.queries.first_stage import FirstStage
 from dk_detr.structures import Memory, QueryGroup
 from dk_detr.structures.queries import DETECT
 
+POINT_LAYERS = {"Dense": 0, "Deformable": 1, "Conditional": 2}  # of the head that reads points off positions
+
 
 class Learned(nn.Module):
-    """Every query learns what it looks for, and the point from which it looks: a one-stage DETR.
+    """Every query learns where it looks, and the point from which it looks: a one-stage DETR.
 
     Args:
-        channels: C. num_queries: Q.
+        channels: C. num_queries: Q. content: see `Content`.
+        point_layers: of the head that reads the point off the position: 1 is linear, 2 an MLP, 0 for no points.
 
-    Source: Deformable DETR (ICLR 2021), which draws content and position from N(0, 1).
+    Source: DETR, without points; Conditional DETR, 2; Deformable DETR, 1. Positions start from N(0, 1).
     """
 
-    reference_width = 2  # of points (x, y)
+    gives_position = True
 
     @configurable
-    def __init__(self, channels: int, num_queries: int) -> None:
+    def __init__(self, channels: int, num_queries: int, content: str = "Learned", point_layers: int = 1) -> None:
         super().__init__()
         self.num_queries = num_queries
-        self.content = nn.Embedding(num_queries, channels)
+        self.reference_width = 2 if point_layers else 0
+        self.content = Content(content, num_queries, channels)
         self.position = nn.Embedding(num_queries, channels)
-        self.reference = nn.Linear(channels, 2)
-        nn.init.xavier_uniform_(self.reference.weight)
-        nn.init.zeros_(self.reference.bias)
+        self.reference = _point_head(channels, point_layers)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
         detr = cfg.MODEL.DETR
-        return {"channels": detr.CHANNELS, "num_queries": detr.NUM_QUERIES}
+        return {
+            "channels": detr.CHANNELS,
+            "num_queries": detr.NUM_QUERIES,
+            "content": detr.CONTENT,
+            "point_layers": POINT_LAYERS[detr.DECODER_ATTENTION],
+        }
 
     def forward(self, memory: Memory) -> FirstStage:
         """The same Q queries for each image; nothing is proposed, so nothing is to be supervised yet."""
         images, dtype = len(memory.tokens), memory.tokens.dtype
-        content = self.content.weight.to(dtype).expand(images, -1, -1)
         position = self.position.weight.to(dtype).expand(images, -1, -1)
-        points = self.points().expand(images, -1, -1)
-        return FirstStage(QueryGroup(DETECT, content, position, points, reads=(DETECT,), steered_by=DETECT))
+        points = self.points()
+        points = None if points is None else points.expand(images, -1, -1)
+        group = QueryGroup(DETECT, self.content(memory.tokens), position, points, (DETECT,), DETECT)
+        return FirstStage(group)
 
-    def points(self) -> Tensor:
-        """(Q, 2) reference points (x, y) in [0, 1] of the image, with gradient, in full precision."""
+    def points(self) -> Tensor | None:
+        """(Q, 2) reference points (x, y) in [0, 1] of the image, with gradient, in full precision; None for none."""
+        if self.reference is None:
+            return None
         with torch.autocast(self.position.weight.device.type, enabled=False):
             return self.reference(self.position.weight).float().sigmoid()
+
+
+class Anchors(nn.Module):
+    """Every query learns the box from which it looks, and the decoder derives its position from that.
+
+    Args:
+        channels: C. num_queries: Q. content: see `Content`.
+
+    Source: DAB-DETR (ICLR 2022), whose anchors start as logits from N(0, 1).
+    """
+
+    gives_position, reference_width = False, 4
+
+    @configurable
+    def __init__(self, channels: int, num_queries: int, content: str = "Zero") -> None:
+        super().__init__()
+        self.num_queries = num_queries
+        self.content = Content(content, num_queries, channels)
+        self.anchors = nn.Embedding(num_queries, 4)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
+        detr = cfg.MODEL.DETR
+        return {"channels": detr.CHANNELS, "num_queries": detr.NUM_QUERIES, "content": detr.CONTENT}
+
+    def forward(self, memory: Memory) -> FirstStage:
+        """The same Q queries for each image."""
+        boxes = self.anchors.weight.float().sigmoid().expand(len(memory.tokens), -1, -1)
+        return FirstStage(QueryGroup(DETECT, self.content(memory.tokens), None, boxes, (DETECT,), DETECT))
+
+    def position_of(self, boxes: Tensor, dtype: torch.dtype) -> None:
+        """None: see `Positions`."""
+
+
+def _point_head(channels: int, num_layers: int) -> nn.Module | None:
+    if num_layers == 0:
+        return None
+    if num_layers > 1:
+        return MLP(channels, channels, 2, num_layers)
+    head = nn.Linear(channels, 2)
+    nn.init.xavier_uniform_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head

@@ -1,7 +1,7 @@
 """Proposals: detection queries from the image itself, the first stage of a two-stage DETR.
 
-The first stage knows only "object" and "no object". That is why it proposes things that no box was ever drawn for.
-B images, S tokens, Q queries, C channels.
+A first stage that knows only "object" and "no object" proposes things that no box was ever drawn for.
+B images, S tokens, Q queries, C channels, K words of training.
 """
 
 import math
@@ -13,6 +13,8 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from dk_detr.layers import box_head, grid_of_cells, inverse_sigmoid, sine_position_of_boxes
+from dk_detr.modeling.positions import POSITIONS
+from dk_detr.modeling.queries.content import Content
 from dk_detr.modeling.queries.first_stage import FirstStage
 from dk_detr.structures import Memory, Predictions, QueryGroup, hide
 from dk_detr.structures.queries import DETECT
@@ -24,26 +26,30 @@ class Proposals(nn.Module):
     Args:
         channels: C. num_queries: Q. anchor_size: side of the box that a token of the finest level starts from, as a
             share of the image; it doubles from level to level.
+        num_words: K, for tokens that name words, the best of which ranks them, and of which only the chosen are
+            supervised (DINO); 0 for tokens that only know objects, and are all supervised.
 
     Source: Deformable DETR, two-stage; class-agnostic as in DK-DETR.
     """
 
-    reference_width = 4  # of boxes cxcywh
+    gives_position, reference_width = True, 4  # of boxes cxcywh
 
     @configurable
-    def __init__(self, channels: int, num_queries: int, anchor_size: float = 0.05) -> None:
+    def __init__(self, channels: int, num_queries: int, anchor_size: float = 0.05, num_words: int = 0) -> None:
         super().__init__()
         self.num_queries, self.anchor_size, self.code_width = num_queries, anchor_size, channels // 2
+        self.num_words = num_words
         self.token = linear_norm(channels, channels)
-        self.objectness = nn.Linear(channels, 1)
+        self.objectness = nn.Linear(channels, num_words or 1)
         self.box_head = box_head(channels)
-        self.to_query = linear_norm(2 * channels, 2 * channels)
+        self.to_query: nn.Sequential | None = linear_norm(2 * channels, 2 * channels)
         nn.init.constant_(self.objectness.bias, -math.log(99))  # one token in a hundred shows an object
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
         detr = cfg.MODEL.DETR
-        return {"channels": detr.CHANNELS, "num_queries": detr.NUM_QUERIES, "anchor_size": detr.ANCHOR_SIZE}
+        sizes = {"channels": detr.CHANNELS, "num_queries": detr.NUM_QUERIES, "anchor_size": detr.ANCHOR_SIZE}
+        return {**sizes, "num_words": num_words if detr.FIRST_STAGE == "Words" else 0}
 
     def forward(self, memory: Memory) -> FirstStage:
         """Choose Q places of each image, or all there are where the largest image of the batch has fewer."""
@@ -53,27 +59,33 @@ class Proposals(nn.Module):
         logits = self.objectness(tokens).float()
         boxes = (self.box_head(tokens).float() + inverse_sigmoid(anchors)).sigmoid()
         number = min(self.num_queries, memory.tokens.shape[1])
-        top, index = logits.squeeze(-1).detach().masked_fill(~valid, -torch.inf).topk(number, dim=1)
-        reference = boxes.detach().gather(1, index[..., None].expand(-1, -1, 4))
-        group = self._group(reference, memory.tokens.dtype)
-        predictions = Predictions(logits[None], boxes[None], valid)
+        best = logits.detach().amax(-1)
+        top, index = best.masked_fill(~valid, -torch.inf).topk(number, dim=1)
+        chosen = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        group = self._group(chosen.detach(), memory.tokens.dtype)
         # Only an image with fewer places than queries fills up with padding; large ones need not wait for the answer.
         real = valid.gather(1, index) if memory.fewest < 2 * self.num_queries else None
-        if real is None or bool(real.all()):
-            return FirstStage(group, top, predictions)
-        return FirstStage(replace(group, blocked=hide(real)), top, predictions, real)
+        if real is not None and bool(real.all()):
+            real = None
+        predictions = Predictions(logits[None], boxes[None], valid)
+        if self.num_words:
+            of_chosen = logits.gather(1, index[..., None].expand(-1, -1, self.num_words))
+            predictions = Predictions(of_chosen[None], chosen[None], real)
+        group = group if real is None else replace(group, blocked=hide(real))
+        return FirstStage(group, top, predictions, real, bool(self.num_words))
 
-    def position_and_content(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, Q, 2C) sine codes of the chosen boxes -> two (B, Q, C)."""
-        position, content = self.to_query(code).chunk(2, dim=-1)
-        return position, content
-
-    def position_of(self, boxes: Tensor, dtype: torch.dtype) -> Tensor:
-        """(B, Q, C) where a query looks that starts from (B, Q, 4) boxes cxcywh in [0, 1]."""
+    def position_of(self, boxes: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """(B, Q, C) where a query looks that starts from (B, Q, 4) boxes cxcywh in [0, 1]; None where the decoder
+        derives that."""
         return self._position_and_content(boxes, dtype)[0]
 
-    def _position_and_content(self, boxes: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        return self.position_and_content(sine_position_of_boxes(boxes, self.code_width).to(dtype))
+    def _position_and_content(self, boxes: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
+        assert self.to_query is not None
+        position, content = self.to_query(self._code(boxes, dtype)).chunk(2, dim=-1)
+        return position, content
+
+    def _code(self, boxes: Tensor, dtype: torch.dtype) -> Tensor:
+        return sine_position_of_boxes(boxes, self.code_width).to(dtype)
 
     def _group(self, reference: Tensor, dtype: torch.dtype) -> QueryGroup:
         position, content = self._position_and_content(reference, dtype)
@@ -91,21 +103,40 @@ class Proposals(nn.Module):
 class Mixed(Proposals):
     """Position from the proposals, content learned: the image says where to look, experience what for.
 
-    All contents start at zero: a slot is only a rank among proposals, and means nothing by itself. Differs from
-    `Proposals` in the content alone. Source: mixed query selection of DINO (ICLR 2023), which starts from noise.
+    All contents start at zero: a slot is only a rank among proposals, and means nothing by itself.
+
+    Args:
+        gives_position: False where the decoder derives it from the boxes, as in DINO. Others: see `Proposals`.
+
+    Source: mixed query selection of DINO (ICLR 2023), whose contents start from noise.
     """
 
     @configurable
-    def __init__(self, channels: int, num_queries: int, anchor_size: float = 0.05) -> None:
-        super().__init__(channels, num_queries, anchor_size)
-        self.to_query = linear_norm(2 * channels, channels)
-        self.content = nn.Embedding(num_queries, channels)
-        nn.init.zeros_(self.content.weight)
+    def __init__(
+        self,
+        channels: int,
+        num_queries: int,
+        anchor_size: float = 0.05,
+        num_words: int = 0,
+        gives_position: bool = True,
+    ) -> None:
+        super().__init__(channels, num_queries, anchor_size, num_words)
+        self.gives_position = gives_position
+        self.to_query = linear_norm(2 * channels, channels) if gives_position else None
+        self.content = Content("Learned", num_queries, channels)
+        nn.init.zeros_(self.content.weight)  # type: ignore[arg-type]
 
-    def position_and_content(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Proposals`; the content is the same for all images."""
-        content = self.content.weight[: code.shape[1]].to(code.dtype)
-        return self.to_query(code), content.expand(len(code), -1, -1)
+    @classmethod
+    def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
+        given = POSITIONS[cfg.MODEL.DETR.POSITION].given
+        return {**super().from_config(cfg, num_words), "gives_position": given}
+
+    def position_of(self, boxes: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """See `Proposals`."""
+        return None if self.to_query is None else self.to_query(self._code(boxes, dtype))
+
+    def _position_and_content(self, boxes: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
+        return self.position_of(boxes, dtype), self.content(boxes.to(dtype), boxes.shape[1])
 
 
 def linear_norm(in_channels: int, out_channels: int) -> nn.Sequential:
