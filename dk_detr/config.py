@@ -164,7 +164,7 @@ def _add_data(cfg: CN) -> None:
 
 
 def _add_training(cfg: CN) -> None:
-    # Or "ShortestEdge", Detectron2's resize and flip; or "CropOrNot", the same after a crop of every other image (DETR).
+    # Or "ShortestEdge", Detectron2's resize and flip; "CropOrNot", the same after a crop of every other image (DETR).
     cfg.INPUT.AUGMENTATION = "LargeScaleJitter"
     cfg.INPUT.JITTER_SIZE = 1024  # pixels, side of the square that images are cropped to
     cfg.INPUT.JITTER_SCALE = [0.1, 2.0]  # images are first resized to fit JITTER_SIZE times a number drawn from here

@@ -99,7 +99,7 @@ def _draw_losses(panel: Axes, history: History, title: str, names: list[str]) ->
         label = name.removeprefix(LOSS_PANELS[title]).replace("_", " ")
         panel.plot(*series(history, name), color=colour, linewidth=1.6, label=label)
     panel.set_yscale("log")
-    _finish(panel, f"{title} losses", "weighted loss")
+    finish_panel(panel, f"{title} losses", "weighted loss")
 
 
 def _draw_ap50(panel: Axes, history: History, names: list[str]) -> None:
@@ -109,10 +109,11 @@ def _draw_ap50(panel: Axes, history: History, names: list[str]) -> None:
         label = name.replace(AP50_MARK, "")
         panel.plot(*series(history, name), color=colour, label=label, **style)
     panel.set_ylim(0, 100)
-    _finish(panel, "AP50 of base and novel categories", "points")
+    finish_panel(panel, "AP50 of base and novel categories", "points")
 
 
-def _finish(panel: Axes, title: str, unit: str) -> None:
+def finish_panel(panel: Axes, title: str, unit: str) -> None:
+    """Titles, grid and legend of a panel whose curves run over iterations."""
     panel.set_title(title, fontsize=11)
     panel.set_xlabel("iteration", fontsize=9)
     panel.set_ylabel(unit, fontsize=9)

@@ -1,0 +1,47 @@
+"""What tools/compare_runs.py does."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from detectron2.modeling import build_model
+
+from dk_detr.engine.compare.matching import changes_of_matching, has_steady_queries
+from dk_detr.engine.compare.picture import Curve, curve_of, draw, table
+from dk_detr.engine.compare.runs import Run, runs_of, train
+from dk_detr.engine.pictures import save_picture
+from dk_detr.engine.setup import one_clear_error
+from dk_detr.structures import write_whole
+
+MATCHING = "objects matched to another query, %"
+
+
+def main(args: argparse.Namespace, train_net: Path) -> None:
+    """See tools/compare_runs.py for the arguments."""
+    with one_clear_error():
+        output = Path(args.output)
+        runs = runs_of(args.config_file, output, args.opts, args.period)
+        for run in runs:
+            _ = run.cfg  # a mistake in the last config is said before the first is trained
+        train(runs, train_net, args.parallel)
+        changes = {run.name: _changes(run, args.matching_images) for run in runs if has_steady_queries(run.cfg)}
+        histories = {run.name: run.history for run in runs}
+        panels = {
+            metric: {name: curve_of(history, metric) for name, history in histories.items()} for metric in args.metric
+        }
+        if changes:
+            panels[MATCHING] = changes
+        lines = table(histories, args.metric, changes, {run.name: _millions(run) for run in runs})
+        save_picture(draw(panels), output / "comparison.png")
+        write_whole(output / "comparison.md", lines + "\n")
+        print(lines, f"\npictures and table: {output / 'comparison.png'}, {output / 'comparison.md'}", sep="\n")
+
+
+def _changes(run: Run, num_images: int) -> Curve:
+    """In per cent."""
+    changes = changes_of_matching(run.cfg, run.folder, num_images)
+    return list(changes), [100 * share for share in changes.values()]
+
+
+def _millions(run: Run) -> float:
+    return float(np.sum([parameter.numel() for parameter in build_model(run.cfg).parameters()])) / 1e6
