@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pycocotools.mask as mask_util
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from tqdm import tqdm
@@ -79,12 +80,18 @@ def draw_detections(rgb: np.ndarray, instances: Instances, vocabulary: Vocabular
 
 
 def detection_records(instances: Instances, vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """Detections for the JSON, the best first: name, score, box xyxy in pixels of the image."""
+    """Detections for the JSON, the best first: name, score, box xyxy in pixels of the image, and of a detector with
+    masks "segmentation", COCO's compressed RLE."""
     rows = zip(instances.pred_classes.tolist(), instances.scores.tolist(), instances.pred_boxes.tensor.tolist())
-    return [
+    records: list[dict[str, Any]] = [
         {"name": vocabulary.names[index], "score": round(score, 4), "box": [round(x, 2) for x in box]}
         for index, score, box in rows
     ]
+    if instances.has("pred_masks"):
+        for record, mask in zip(records, instances.pred_masks.numpy()):
+            code = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
+            record["segmentation"] = {"size": code["size"], "counts": code["counts"].decode()}
+    return records
 
 
 def choose_vocabulary(cfg: CfgNode, choice: str | None, custom: str | None, own: Vocabulary) -> Vocabulary:

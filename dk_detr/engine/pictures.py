@@ -28,6 +28,7 @@ Colour = tuple[float, float, float]
 NOVEL_MARK = "★"
 LEGEND = f"{NOVEL_MARK}  dashed: novel, no box of this category in training        solid: base category"
 READABLE_SIDE = 480  # pixels; the shorter side of a picture with labels, smaller images are enlarged
+TINT = 0.45  # share of a mask's colour
 INK, PAPER = (38, 38, 44), (255, 255, 255)
 
 
@@ -40,12 +41,14 @@ class LabelledBoxes:
         names: N category names as the vocabulary spells them.
         novel: N, True where the name never had a box in training.
         scores: N in [0, 1], or None for ground truth.
+        masks: (N, H, W) bool, of the size of the image, or None for boxes alone.
     """
 
     boxes_xyxy_abs: np.ndarray
     names: Sequence[str]
     novel: Sequence[bool]
     scores: Sequence[float] | None = None
+    masks: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len({len(self.boxes_xyxy_abs), len(self.names), len(self.novel), len(self.labels())}) > 1:
@@ -69,7 +72,8 @@ def confident_boxes(instances: Instances, vocabulary: Vocabulary, threshold: flo
     classes = kept.pred_classes.numpy()[shown]
     names = [vocabulary.names[index] for index in classes]
     novel = vocabulary.novel.numpy()[classes].tolist()
-    return LabelledBoxes(boxes_xyxy_abs[shown], names, novel, scores[shown].tolist())
+    masks = kept.pred_masks.numpy()[shown] if kept.has("pred_masks") else None
+    return LabelledBoxes(boxes_xyxy_abs[shown], names, novel, scores[shown].tolist(), masks)
 
 
 def best_of_each_box(boxes_xyxy_abs: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -90,7 +94,7 @@ def category_colour(name: str) -> Colour:
 def draw_boxes(
     image: np.ndarray, boxes: LabelledBoxes, shortest_side: int = READABLE_SIDE, lines_per_side: int = 34
 ) -> np.ndarray:
-    """The image with its boxes and labels.
+    """The image with its boxes and labels, and its masks where there are any.
 
     Args:
         shortest_side: smaller images are enlarged to it, in pixels.
@@ -98,15 +102,26 @@ def draw_boxes(
     """
     scale = max(1.0, shortest_side / min(image.shape[:2]))
     height, width = (round(side * scale) for side in image.shape[:2])
-    enlarged = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
-    canvas = _LabelVisualizer(enlarged, lines_per_side)
     scaled = np.asarray(boxes.boxes_xyxy_abs, dtype=np.float64).reshape(-1, 4) * scale
     colours = [category_colour(name) for name in boxes.names]
-    for i in np.argsort(-_areas(scaled), kind="stable"):  # small boxes on top
+    order = np.argsort(-_areas(scaled), kind="stable")  # small ones on top
+    if boxes.masks is not None:
+        image = tinted(image, boxes.masks[order], [colours[i] for i in order])
+    enlarged = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+    canvas = _LabelVisualizer(enlarged, lines_per_side)
+    for i in order:
         canvas.draw_outline(scaled[i], colours[i], boxes.novel[i])
     for i, label in enumerate(boxes.labels()):
         canvas.draw_label(label, scaled, i, colours[i])
     return canvas.output.get_image()
+
+
+def tinted(image: np.ndarray, masks: np.ndarray, colours: Sequence[Colour]) -> np.ndarray:
+    """The image with (N, H, W) masks laid over it, one after the other, in their colours."""
+    result = image.astype(np.float64)
+    for mask, colour in zip(masks.astype(bool), colours):
+        result[mask] = (1 - TINT) * result[mask] + TINT * 255 * np.array(colour)
+    return result.round().astype(np.uint8)
 
 
 def with_legend(picture: np.ndarray) -> np.ndarray:

@@ -93,3 +93,25 @@ def test_a_saved_picture_is_whole_and_nothing_else_is_left(tmp_path):
     pictures.save_picture(GREY, tmp_path / "new folder" / "grey.png")
     assert (np.asarray(Image.open(tmp_path / "new folder" / "grey.png")) == GREY).all()
     assert len(list((tmp_path / "new folder").iterdir())) == 1
+
+
+def test_masks_are_laid_over_the_image_in_the_colour_of_their_category():
+    image = np.full((500, 500, 3), 100, np.uint8)
+    mask = np.zeros((1, 500, 500), bool)
+    mask[0, 200:300, 200:300] = True
+    boxes = LabelledBoxes(np.array([[150.0, 150, 350, 350]]), ["cat"], [False], None, mask)
+    picture = pictures.draw_boxes(image, boxes)
+    colour = 255 * np.array(pictures.category_colour("cat"))
+    assert np.abs(picture[250, 250] - (0.55 * 100 + 0.45 * colour)).max() <= 1
+    assert (picture[330, 330] == 100).all()  # within the box and outside of the mask
+
+
+def test_masks_go_with_their_boxes_when_the_best_of_each_is_chosen():
+    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4], [4, 4, 8, 8]])
+    masks = torch.zeros(3, 8, 8, dtype=torch.bool)
+    for i in range(3):
+        masks[i, i, i] = True
+    found = Instances((8, 8), pred_boxes=Boxes(boxes), scores=torch.tensor([0.5, 0.9, 0.7]), pred_masks=masks)
+    found.pred_classes = torch.zeros(3, dtype=torch.long)
+    words = Vocabulary(("cat",), torch.ones(1, 1), torch.tensor([False]))
+    assert np.array_equal(pictures.confident_boxes(found, words, 0.0).masks, masks[[1, 2]].numpy())

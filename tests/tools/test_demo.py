@@ -5,7 +5,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
+import torch
+from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from dk_detr.engine import demo, setup_cfg
@@ -135,3 +138,12 @@ def test_named_vocabularies_come_from_the_detector_where_it_has_them_and_from_cl
     selected = demo.choose_vocabulary(cfg, "coco", None, more)
     assert selected.names == COCO_NAMES and selected.provenance == more.provenance
     assert demo.choose_vocabulary(cfg, None, None, more) is more
+
+
+def test_masks_are_in_the_json_as_coco_stores_them():
+    masks = torch.zeros(1, 6, 5, dtype=torch.bool)
+    masks[0, 2:5, 1:4] = True
+    found = Instances((6, 5), pred_boxes=Boxes(torch.tensor([[1.0, 2, 4, 5]])), scores=torch.tensor([0.5]))
+    found.pred_classes, found.pred_masks = torch.tensor([0]), masks
+    (record,) = json.loads(json.dumps(demo.detection_records(found, closed_vocabulary("coco"))))
+    assert np.array_equal(mask_util.decode(record["segmentation"]), masks[0].numpy())
