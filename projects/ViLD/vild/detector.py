@@ -33,6 +33,12 @@ class ViLD(OfWords, GeneralizedRCNN):
         parts: Detectron2's.
     """
 
+    backbone: Any
+    proposal_generator: Any
+    roi_heads: Any
+    preprocess_image: Any
+    _postprocess: Any
+
     @configurable
     def __init__(
         self, *, lessons: Lessons | None, train_vocabulary: Vocabulary, vocabulary: Vocabulary, **parts: Any
