@@ -63,8 +63,8 @@ def _add_transformer(detr: CN) -> None:
     detr.DROPOUT = 0.1
     detr.ACTIVATION = "relu"  # of feed-forward layers; or "prelu" (DAB-DETR)
     detr.DECODER_NORM = "none"  # of what each layer says, before the heads; or "LN" (DETR, Conditional, DAB, DN, DINO)
-    # Sine codes of the cells of feature maps: temperature (20 in DAB, DN, DINO), and the place of the first cell, in
-    # cells: 0.5, its centre (Deformable DETR), or 1.0 (all others).
+    # Sine codes of the cells of feature maps: temperature (20 in DAB-DETR, DINO), and the place of the first cell, in
+    # cells: 0.5, its centre (Deformable and DAB-Deformable-DETR), or 1.0 (all others).
     detr.SINE = CN({"TEMPERATURE": 10000.0, "FIRST_CELL": 0.5})
     detr.ENCODER_POSITION = "Sine"  # these codes; or "ScaledSine" by what tokens know (DAB-DETR)
     detr.ANCHOR_SIZE = 0.05  # side of first-stage anchors on the finest level, share of the image; doubles by level

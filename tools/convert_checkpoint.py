@@ -3,6 +3,8 @@
 
     tools/convert_checkpoint.py hf-deformable-detr deformable-detr-with-box-refine/ refine.pth
     tools/convert_checkpoint.py deformable-detr r50_deformable_detr-checkpoint.pth one_stage.pth
+    tools/convert_checkpoint.py hf-conditional-detr conditional-detr-resnet-50/ conditional.pth
+    tools/convert_checkpoint.py dino checkpoint0011_4scale.pth dino.pth
     tools/convert_checkpoint.py opera-dk-detr dk-detr_r50_70e_lvis.pth dk_detr.pth
     tools/convert_checkpoint.py torchvision-resnet resnet50-11ad3fa6.pth R-50.pth
     tools/convert_checkpoint.py open-clip ViT-B-32.pt clip.pth

@@ -18,7 +18,7 @@ from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.language import load_clip
 from tests.model_fixtures import fixed_seed, random
-from tests.parity import official, opera
+from tests.parity import official, official_series, opera
 from tests.parity.published import filled, resnet
 from tests.run_fixtures import REPOSITORY
 
@@ -97,6 +97,19 @@ def test_a_detector_is_built_and_loaded_as_the_summary_says(
     model = build_model(cfg).eval()
     assert not same(model, tool.written()["model"])
     checkpointer(model).load(cfg.MODEL.WEIGHTS)
+    assert same(model, tool.written()["model"])
+
+
+@pytest.mark.parametrize("variant, source", official_series.VARIANTS.items())
+def test_a_detector_of_the_series_is_built_and_loaded_as_the_summary_says(
+    variant: str, source: str, tool: Tool
+) -> None:
+    args = argparse.Namespace(nheads=8, dilation=False, pe_temperatureH=20, pe_temperatureW=20)
+    summary = tool.convert(source, {"model": official_series.released(variant), "args": args})
+    assert "POSITION" not in summary and "SINE" not in summary  # the config says the same
+    cfg = used_with(summary)
+    model = build_model(cfg).eval()
+    SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     assert same(model, tool.written()["model"])
 
 

@@ -6,18 +6,42 @@ from typing import Any
 
 from torch import Tensor
 
-from dk_detr.engine.convert import deformable_detr, hf_deformable_detr, open_clip, opera_dk_detr, torchvision_resnet
+from dk_detr.engine.convert import (
+    conditional_detr,
+    dab_detr,
+    deformable_detr,
+    detr,
+    dino,
+    dn_detr,
+    hf_conditional_detr,
+    hf_dab_detr,
+    hf_deformable_detr,
+    hf_detr,
+    open_clip,
+    opera_dk_detr,
+    torchvision_resnet,
+)
 from dk_detr.engine.convert.conversion import Conversion
 from dk_detr.engine.convert.names import matching, some
 
 SOURCES = {
+    "hf-detr": hf_detr,
+    "hf-conditional-detr": hf_conditional_detr,
     "hf-deformable-detr": hf_deformable_detr,
+    "hf-dab-detr": hf_dab_detr,
+    # Each of these has names of the next ones, and more.
+    "dn-detr": dn_detr,
+    "dab-detr": dab_detr,
+    "dino": dino,
     "deformable-detr": deformable_detr,
+    "conditional-detr": conditional_detr,
+    "detr": detr,
     "opera-dk-detr": opera_dk_detr,
     "torchvision-resnet": torchvision_resnet,
     "open-clip": open_clip,
 }
-"""By the name that a user gives: modules with `convert` and with `SIGNS`, sets of names that tell the source."""
+"""By the name that a user gives: modules with `convert` and with `SIGNS`, sets of names that tell the source; the
+first that has one of its sets is it."""
 
 __all__ = ["SOURCES", "Conversion", "convert", "likely_source"]
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from dk_detr.engine.convert import deformable
 from dk_detr.engine.convert.conversion import Conversion
 from dk_detr.engine.convert.ledger import Ledger
+from dk_detr.engine.convert.told import known_settings as told_settings
 from dk_detr.engine.convert.torchvision_resnet import resnet_left_out, resnet_names
 
 SIGNS = (
@@ -15,7 +16,7 @@ SIGNS = (
 )
 BACKBONE = "backbone.0.body."
 ENCODER, DECODER = "transformer.encoder.layers.{n}.", "transformer.decoder.layers.{n}."
-NAMES = {
+TRANSFORMER = {
     "transformer.level_embed": "encoder.level_embed",
     ENCODER + "self_attn.{msda}.{wb}": "encoder.layers.{n}.attention.{msda}.{wb}",
     ENCODER + "norm1.{wb}": "encoder.layers.{n}.norm.{wb}",
@@ -29,12 +30,16 @@ NAMES = {
     DECODER + "norm1.{wb}": "decoder.layers.{n}.norm2.{wb}",
     DECODER + "linear{m}.{wb}": "decoder.layers.{n}.ffn.linear{m}.{wb}",
     DECODER + "norm3.{wb}": "decoder.layers.{n}.ffn.norm.{wb}",
+    **resnet_names(BACKBONE),
+}
+"""All but queries and heads, which others have, too."""
+NAMES = {
+    **TRANSFORMER,
     "transformer.reference_points.{wb}": "queries.reference.{wb}",
     "transformer.enc_output.{wb}": "queries.token.0.{wb}",
     "transformer.enc_output_norm.{wb}": "queries.token.1.{wb}",
     "transformer.pos_trans.{wb}": "queries.to_query.0.{wb}",
     "transformer.pos_trans_norm.{wb}": "queries.to_query.1.{wb}",
-    **resnet_names(BACKBONE),
 }
 
 
@@ -49,6 +54,4 @@ def convert(state: Mapping[str, Tensor], known: Mapping[str, Any]) -> Conversion
 
 def known_settings(args: Mapping[str, Any]) -> dict[str, Any]:
     """What the training arguments in the checkpoint tell and no shape does."""
-    return deformable.known_settings(
-        args, {"MODEL.DETR.NUM_HEADS": "nheads", "MODEL.DETR.NUM_QUERIES": "num_queries"}
-    )
+    return told_settings(args, {"MODEL.DETR.NUM_HEADS": "nheads", "MODEL.DETR.NUM_QUERIES": "num_queries"})

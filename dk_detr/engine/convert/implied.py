@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dk_detr.config import add_dk_detr_config
 from dk_detr.engine.convert.names import count
-from dk_detr.meta_arch.build import build_classifier
+from dk_detr.meta_arch.build import build_classifier, build_companions
 from dk_detr.meta_arch.build_transformer import build_decoder, build_encoder, build_neck, build_queries
 
 State = Mapping[str, Tensor]
@@ -25,6 +25,7 @@ BLOCKS: dict[tuple[int, ...], int] = {  # of res2 … res5, and whether they hav
     (3, 4, 23, 3, True): 101,
     (3, 8, 36, 3, True): 152,
 }
+TABLES = ("queries.content.weight", "queries.position.weight", "queries.anchors.weight")  # the last there has Q rows
 STAGES = ("res2", "res3", "res4", "res5")
 
 
@@ -40,24 +41,27 @@ def _shape(state: State, name: str) -> torch.Size:
 
 def detector_settings(state: State, known: Mapping[str, Any]) -> dict[str, Any]:
     """The config keys that the shapes of a detector imply; those of `known`, which shapes cannot tell, are kept."""
-    levels, channels = _shape(state, "encoder.level_embed")
-    heads = known.get("MODEL.DETR.NUM_HEADS", 8)
-    samples = _shape(state, "decoder.layers.0.cross_attention.attention_weights.weight")[0] // levels
-    _shape(state, "neck.mappers.0.0.weight")
+    channels = _shape(state, "neck.mappers.0.0.weight")[0]
     num_mappers = count(state, "neck.mappers.{n}.{rest}")
+    heads = known.get("MODEL.DETR.NUM_HEADS", 8)
     settings = {
         **backbone_settings(state),
         "MODEL.DETR.IN_FEATURES": list(STAGES[len(STAGES) - num_mappers :]),
         "MODEL.DETR.NUM_EXTRA_LEVELS": count(state, "neck.extra.{n}.{rest}"),
         "MODEL.DETR.CHANNELS": channels,
         "MODEL.DETR.NUM_HEADS": heads,
-        "MODEL.DETR.NUM_POINTS": samples // heads,
         "MODEL.DETR.ENCODER_LAYERS": count(state, "encoder.layers.{n}.{rest}"),
         "MODEL.DETR.DECODER_LAYERS": count(state, "decoder.layers.{n}.{rest}"),
         "MODEL.DETR.FFN_CHANNELS": _shape(state, "decoder.layers.0.ffn.linear1.weight")[0],
     }
-    if "queries.content.weight" in state:
-        settings["MODEL.DETR.NUM_QUERIES"] = len(state["queries.content.weight"])
+    if num_mappers == len(STAGES):  # more than detectors usually look at
+        settings["MODEL.RESNETS.OUT_FEATURES"] = list(STAGES)
+    if known.get("MODEL.DETR.DECODER_ATTENTION", "Deformable") == "Deformable":
+        samples = _shape(state, "decoder.layers.0.cross_attention.attention_weights.weight")[0]
+        settings["MODEL.DETR.NUM_POINTS"] = samples // len(state.get("encoder.level_embed", [0])) // heads
+    for table in TABLES:
+        if table in state:
+            settings["MODEL.DETR.NUM_QUERIES"] = len(state[table])
     return {**settings, **known}
 
 
@@ -65,17 +69,19 @@ def detector_shapes(settings: Mapping[str, Any], state: State) -> Shapes:
     """Name and shape of each tensor of the detector with these settings, its backbone's sizes taken from the state."""
     cfg = _config(settings)
     detr = cfg.MODEL.DETR
+    width = _shape(state, "classifier.projections.0.weight")[0] - (detr.CLASSIFIER.NAME == "LinearBackground")
     with torch.device("meta"):
         backbone = _resnet(state)
         neck = build_neck(detr, backbone.output_shape())
-        queries = build_queries(cfg, num_words=0)
+        queries = build_queries(cfg, num_words=width)
         parts = {
             "backbone": backbone,
             "neck": neck,
             "encoder": build_encoder(detr, neck.num_levels),
             "queries": queries,
             "decoder": build_decoder(detr, neck.num_levels, queries.reference_width),
-            "classifier": build_classifier(cfg, _shape(state, "classifier.projections.0.weight")[0]),
+            "classifier": build_classifier(cfg, width),
+            "companions": nn.ModuleList(build_companions(cfg, width)),
         }
     return shapes_of(parts)
 

@@ -79,12 +79,14 @@ def _odd_blocks(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _untold(settings: Mapping[str, Any], choices: Mapping[str, Any]) -> list[str]:
-    notes = []
-    product = settings["MODEL.DETR.NUM_HEADS"] * settings["MODEL.DETR.NUM_POINTS"]
+    notes, heads = [], settings["MODEL.DETR.NUM_HEADS"]
+    points = settings.get("MODEL.DETR.NUM_POINTS")
     if "MODEL.DETR.NUM_HEADS" not in choices:
         notes.append(
-            f"MODEL.DETR.NUM_HEADS × NUM_POINTS is {product}; shapes do not tell the two apart, "
-            f"{settings['MODEL.DETR.NUM_HEADS']} × {settings['MODEL.DETR.NUM_POINTS']} is assumed."
+            f"MODEL.DETR.NUM_HEADS × NUM_POINTS is {heads * points}; shapes do not tell the two apart, "
+            f"{heads} × {points} is assumed."
+            if points
+            else f"MODEL.DETR.NUM_HEADS is told by no shape; {heads} is assumed."
         )
     if "MODEL.DETR.NUM_QUERIES" not in settings:
         notes.append("MODEL.DETR.NUM_QUERIES is told by no shape of a two-stage detector; 300 is usual.")

@@ -1,5 +1,6 @@
 """What every conversion keeps: nothing foreign, nothing missing, nothing of another shape; errors name the tensor."""
 
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -10,13 +11,14 @@ from dk_detr.engine.convert import SOURCES, convert, deformable, deformable_detr
 from dk_detr.engine.convert.conversion import Conversion
 from dk_detr.engine.convert.ledger import Ledger
 from tests.model_fixtures import random
-from tests.parity import official, opera
+from tests.parity import official, official_series, opera
 from tests.parity.published import filled, resnet
 
 STATES: dict[str, Mapping[str, Tensor]] = {
     "deformable-detr": official.released("two_stage"),
     "opera-dk-detr": opera.released(),
     "torchvision-resnet": filled(resnet("", frozen=False)),
+    **{source: official_series.released(variant) for variant, source in official_series.VARIANTS.items()},
 }
 each_source = pytest.mark.parametrize("source", STATES)
 ONE_STAGE, TWO_STAGE = official.released("one_stage"), official.released("two_stage")
@@ -44,6 +46,24 @@ def test_the_names_tell_the_source(source: str) -> None:
     assert likely_source(STATES[source]) == source
 
 
+@pytest.mark.parametrize("variant, source", official_series.VARIANTS.items())
+def test_the_names_tell_the_detectors_of_the_series_apart(variant: str, source: str) -> None:
+    assert likely_source(official_series.released(variant)) == source
+
+
+@pytest.mark.parametrize("variant, source", official_series.VARIANTS.items())
+def test_whatever_a_detector_of_the_series_lacks_is_named(variant: str, source: str) -> None:
+    """Of all but backbone and layers, and of these one of each kind; with copies, which would do. Labels of denoising
+    are what tells DN-DETR, and of DINO's heads there is one for each layer."""
+    state, copies = official_series.released(variant), ("class_embed", "bbox_embed") if variant == "dino" else ()
+    for name in state:
+        head = name.removeprefix("transformer.decoder.")
+        if "backbone" in name or re.search(r"layers\.[1-9]|norm|bias|linear|ca_|sa_", name) or head.startswith(copies):
+            continue
+        message = refusal(without(state, head, f"transformer.decoder.{head}"), source)
+        assert head in message or (name == "label_enc.weight" and "they look like dab-detr" in message)
+
+
 @each_source
 def test_a_wrong_source_is_told_from_the_names(source: str) -> None:
     for other in set(SOURCES) - {source}:
@@ -56,7 +76,7 @@ def test_names_of_no_source_are_shown() -> None:
 
 
 def test_a_source_that_does_not_exist_is_refused() -> None:
-    assert 'There is no source "caffe"; choose one of hf-deformable-detr,' in refusal({}, "caffe")
+    assert 'There is no source "caffe"; choose one of hf-detr, hf-conditional-detr,' in refusal({}, "caffe")
 
 
 @each_source
