@@ -5,9 +5,12 @@ Parts are made by plain functions with explicit arguments; what they make is the
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import Backbone
 from detectron2.structures import Boxes, Instances
@@ -27,8 +30,9 @@ from dk_detr.distillation import (
     TermSettings,
     build_terms,
 )
-from dk_detr.language import CLOSED, Clip
-from dk_detr.meta_arch import DETR
+from dk_detr.engine import setup_cfg
+from dk_detr.language import CLOSED, Clip, is_closed
+from dk_detr.meta_arch import DETR, build, build_branch
 from dk_detr.modeling import (
     CLASSIFIERS,
     POSITIONS,
@@ -46,10 +50,23 @@ from dk_detr.modeling import (
 )
 from dk_detr.modeling import QUERIES as QUERY_PARTS
 from dk_detr.structures import Targets, Vocabulary
+from tests.run_fixtures import REPOSITORY
 
 CHANNELS, WIDTH, LEVELS, HEADS, POINTS, QUERIES = 32, 16, 2, 4, 2, 12
 MEAN, STD = (110.0, 120.0, 130.0), (50.0, 60.0, 70.0)
 TERMS = ("semantic", "relational", "embedding_l1")
+SERIES = (
+    "detr_R50", "conditional_detr_R50", "deformable_detr_R50", "deformable_detr_refine_R50",
+    "deformable_detr_two_stage_R50", "dab_detr_R50", "dn_detr_R50", "dab_deformable_detr_R50",
+    "dn_deformable_detr_R50", "dino_R50_4scale",
+)  # fmt: skip
+"""The closed detectors of the DETR series, by the names of their configs."""
+SMALL: dict[str, Any] = {
+    "NUM_EXTRA_LEVELS": 0, "CHANNELS": CHANNELS, "NUM_QUERIES": QUERIES, "NUM_HEADS": HEADS, "NUM_POINTS": POINTS,
+    "ENCODER_LAYERS": 2, "DECODER_LAYERS": 3, "FFN_CHANNELS": 48, "DROPOUT": 0.0, "ANCHOR_SIZE": 0.2,
+    "CONTRASTIVE_DENOISING.QUERIES": 6,
+}  # fmt: skip
+"""What makes a detector of configs/ tiny, below MODEL.DETR."""
 
 
 class TwoConvolutions(Backbone):
@@ -209,6 +226,37 @@ def tiny_detector(
             num_detections=20,
         )
     return stir(detector).eval()
+
+
+def configured_detector(name: str, **options: Any) -> DETR:
+    """The detector of a file of configs/ as a tiny one, stirred and in evaluation mode; `options` are more keys below
+    MODEL.DETR, "__" for their dots."""
+    cfg = tiny_config(name, **options)
+    words = closed_vocabulary() if is_closed(cfg) else tiny_vocabulary()
+    with (
+        fixed_seed(4),
+        patch.object(build, "vocabularies_from_config", lambda cfg: (words.base(), words)),
+        patch.object(build_branch, "clip_from_config", lambda cfg: tiny_clip()),
+    ):
+        detector = DETR(**build.parts_from_config(cfg, TwoConvolutions()))
+    return stir(detector).eval()
+
+
+def tiny_config(name: str, **options: Any) -> CfgNode:
+    """See `configured_detector`."""
+    cfg = config_of(name).clone()
+    cfg.defrost()
+    maps = {"IN_FEATURES": ["coarse"] if len(cfg.MODEL.DETR.IN_FEATURES) == 1 else ["fine", "coarse"]}
+    keys = {**SMALL, **maps, **{key.replace("__", "."): value for key, value in options.items()}}
+    cfg.merge_from_list([word for key, value in keys.items() for word in (f"MODEL.DETR.{key}", value)])
+    cfg.MODEL.KD.NUM_SLOTS, cfg.MODEL.KD.MIN_SIDE = 5, 0.0
+    return cfg
+
+
+@cache
+def config_of(name: str) -> CfgNode:
+    """As the file has it."""
+    return setup_cfg(str(REPOSITORY / "configs" / f"{name}.yaml"))
 
 
 def tiny_criterion(classifier: str = "CosineText") -> SetCriterion:

@@ -21,7 +21,7 @@ def refuse_bad_combinations(cfg: CfgNode) -> None:
     """Raises ValueError for parts of MODEL.DETR that do not go together, or that do not exist."""
     detr = cfg.MODEL.DETR
     for check in (_classifier_and_loss, _attention_and_levels, _attention_and_position, _queries_and_position,
-                  _queries_and_refinement, _queries_and_companions):  # fmt: skip
+                  _queries_and_refinement, _queries_and_content, _queries_and_companions, _layers):  # fmt: skip
         check(detr)
     if detr.FIRST_STAGE == "Words":
         if not issubclass(QUERIES[detr.QUERIES], Proposals):
@@ -88,6 +88,19 @@ def _queries_and_refinement(detr: CfgNode) -> None:
             f'MODEL.DETR.REFINEMENT "{detr.REFINEMENT}" starts from a reference, but MODEL.DETR.QUERIES '
             f'"{detr.QUERIES}" with MODEL.DETR.DECODER_ATTENTION "Dense" has none: choose "Direct".'
         )
+
+
+def _queries_and_content(detr: CfgNode) -> None:
+    if issubclass(QUERIES[detr.QUERIES], Proposals) and detr.CONTENT != "Learned":
+        raise _refusal(detr, "CONTENT", "QUERIES", "has its own", 'leave it at "Learned", or choose "Anchors"')
+
+
+def _layers(detr: CfgNode) -> None:
+    """A scale that no layer uses would never learn, and DDP would wait for its gradient."""
+    if 0 < detr.DECODER_LAYERS < POSITIONS[detr.POSITION].least_layers:
+        raise _refusal(detr, "POSITION", "DECODER_LAYERS", "leaves its scale without a layer", "take 2 or more")
+    if detr.ENCODER_POSITION == "ScaledSine" and detr.ENCODER_LAYERS == 0:
+        raise _refusal(detr, "ENCODER_POSITION", "ENCODER_LAYERS", "leaves its scale without a layer", "take 1 or more")
 
 
 def _queries_and_companions(detr: CfgNode) -> None:

@@ -11,7 +11,7 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from dk_detr.criterion import SetCriterion
+from dk_detr.criterion import SetCriterion, number_of_objects
 from dk_detr.distillation import DistillationBranch
 from dk_detr.layers import to_shares
 from dk_detr.meta_arch.build import parts_from_config
@@ -125,8 +125,10 @@ class DETR(OfWords):
         self, companion: nn.Module, noisy: Noisy | None, trace: Trace, targets: Targets
     ) -> dict[str, Tensor]:
         """Of queries that know their objects."""
-        if noisy is None:  # DDP waits for every gradient
-            return {"loss_noisy_class": torch.stack([p.sum() for p in companion.parameters()]).sum() * 0}
+        if noisy is None:  # DDP waits for every gradient; other workers have these losses, and count objects for them
+            number_of_objects(targets, self.device)
+            nothing = torch.stack([p.sum() for p in companion.parameters()]).sum() * 0
+            return {f"loss_noisy_{term}": nothing for term in self.criterion.weights}
         hidden, boxes = trace.of(noisy.group.name)
         predictions = Predictions(self.classifier(hidden, self.train_text), boxes, noisy.real)
         assignment = noisy.assignment.of_all_layers(len(hidden))

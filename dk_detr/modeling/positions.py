@@ -29,11 +29,13 @@ class Positions(nn.Module, ABC):
     Attributes:
         given: whether the queries must bring a position, see `QueryGroup`.
         width: of the references that it reads: 2 points (boxes will do), 4 boxes, 0 none.
+        least_layers: that a decoder needs for all of this to be used.
         attention: the kinds of cross-attention that it is for, by their names in MODEL.DETR.DECODER_ATTENTION.
     """
 
     given: bool
     width: int
+    least_layers = 1
     attention: tuple[str, ...] = ("Dense", "Deformable")
 
     @abstractmethod
@@ -63,7 +65,7 @@ class Given(Positions):
 class ConditionalSine(Positions):
     """Sought is the code of the reference point, scaled by the content. Source: Conditional DETR (ICCV 2021)."""
 
-    given, width, attention = True, 2, ("Conditional",)
+    given, width, attention, least_layers = True, 2, ("Conditional",), 2
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -93,6 +95,8 @@ class SineAnchors(Positions):
 class ScaledSineAnchors(SineAnchors):
     """The same, scaled by the content. Source: DAB-Deformable-DETR, of DAB-DETR's release."""
 
+    least_layers = 2
+
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.scale = MLP(channels, channels, channels, 2)
@@ -108,7 +112,7 @@ class ModulatedSineAnchors(SineAnchors):
     """Sought is the code of the centre, scaled by the content, its halves widened or narrowed to what is seen of
     height and width: attention fits the shape of the box. Source: DAB-DETR (ICLR 2022), §4.4."""
 
-    attention = ("Conditional",)
+    attention, least_layers = ("Conditional",), 2
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import detectron2.data.transforms as T
 import numpy as np
 import pytest
 import torch
@@ -132,6 +133,69 @@ def test_no_box_is_left_without_area(record: dict[str, Any]) -> None:
         assert bool((box[:, 2:] > box[:, :2]).all())
 
 
+CROP = ("INPUT.AUGMENTATION", "CropOrNot", "INPUT.MIN_SIZE_TRAIN", (240, 320), "INPUT.MAX_SIZE_TRAIN", 400)
+
+
+def transforms_of_detr(count: int, size: tuple[int, int]) -> list[list[T.Transform]]:
+    """What is done to an image (h, w) with so many other dice."""
+    augmentation, done = T.AugmentationList(train_augmentations(config(*CROP))), []
+    for seed in range(count):
+        np.random.seed(seed)
+        transforms = augmentation(T.AugInput(np.zeros((*size, 3), np.uint8)))
+        done.append([each for each in flatten(transforms) if not isinstance(each, T.NoOpTransform)])
+    return done
+
+
+def flatten(transforms: Any) -> list[T.Transform]:
+    """Lists of lists become one."""
+    if not isinstance(transforms, T.TransformList):
+        return [transforms]
+    return [each for inner in transforms.transforms for each in flatten(inner)]
+
+
+def test_detr_cuts_every_other_image_after_a_resize_and_resizes_all() -> None:
+    """The shorter side is brought to 400, 500 or 600; 384 to 600 pixels are left each way; then as without a crop."""
+    done = transforms_of_detr(300, (480, 640))
+    cut = [each for each in done if any(isinstance(one, T.CropTransform) for one in each)]
+    assert abs(len(cut) / len(done) - 0.5) < 0.1
+    shortest, heights, widths = set(), [], []
+    for resize, crop, last, *flip in cut:
+        assert isinstance(resize, T.ResizeTransform) and isinstance(last, T.ResizeTransform) and len(flip) <= 1
+        shortest.add(min(resize.new_h, resize.new_w))
+        assert (last.h, last.w) == (crop.h, crop.w)
+        assert 0 <= crop.x0 <= resize.new_w - crop.w and 0 <= crop.y0 <= resize.new_h - crop.h
+        heights.append(crop.h)
+        widths.append(crop.w)
+    assert shortest == {400, 500, 600}
+    for sides in (heights, widths):
+        assert 384 <= min(sides) < 400 and 560 < max(sides) <= 600
+    assert heights != widths, "each way by itself"
+    others = [each for each in done if each not in cut]
+    assert all(isinstance(resize, T.ResizeTransform) and len(flip) <= 1 for resize, *flip in others)
+    ends = [[one for one in each if isinstance(one, T.ResizeTransform)][-1] for each in done]
+    assert {min(end.new_h, end.new_w) for end in ends if max(end.new_h, end.new_w) < 400} == {240, 320}
+    assert max(max(end.new_h, end.new_w) for end in ends) <= 400
+    flips = [each for each in done if isinstance(each[-1], T.HFlipTransform)]
+    assert abs(len(flips) / len(done) - 0.5) < 0.1
+
+
+def test_detrs_crop_takes_a_long_image_whole_where_it_is_narrow() -> None:
+    """400 pixels high, it is cut to between 384 and 400."""
+    for resize, crop, *_ in (each for each in transforms_of_detr(60, (400, 1600)) if len(each) > 2):
+        if isinstance(crop, T.CropTransform):
+            assert 384 <= crop.h <= min(resize.new_h, 600) and 384 <= crop.w <= 600
+
+
+def test_detrs_crop_keeps_boxes_on_what_is_left_of_their_objects(record: dict[str, Any]) -> None:
+    made = samples(TrainMapper(config(*CROP), LABELS), record, 30)
+    assert {len(sample["instances"]) for sample in made} >= {1, 2}, "no crop left an object outside"
+    for sample in made:
+        scale = max(sample["image"].shape[1:]) / WIDTH
+        for label, box in boxes_by_label(sample).items():
+            if min(box[2] - box[0], box[3] - box[1]) > 4 * scale:  # less is hidden in the blur of resizing
+                assert (box - extent(sample["image"], label)).abs().max() <= 1.5 * scale
+
+
 def test_the_mapper_leaves_the_record_alone(record: dict[str, Any]) -> None:
     before = {**record, "annotations": [dict(a) for a in record["annotations"]]}
     TrainMapper(config(*RESIZE), LABELS)(record)
@@ -177,7 +241,8 @@ def test_an_image_of_another_size_than_the_file_says_is_named(record: dict[str, 
 
 
 def test_an_unknown_augmentation_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(ValueError, match='INPUT.AUGMENTATION is "Jitter"; choose one of LargeScaleJitter, ShortestEdge, CropOrNot'):
+    known = "choose one of LargeScaleJitter, ShortestEdge, CropOrNot"
+    with pytest.raises(ValueError, match=f'INPUT.AUGMENTATION is "Jitter"; {known}'):
         train_augmentations(config("INPUT.AUGMENTATION", "Jitter"))
 
 

@@ -36,6 +36,22 @@ def test_the_pairs_of_one_layer_can_be_picked_out() -> None:
     ]  # fmt: skip
 
 
+def test_the_pairs_of_one_layer_hold_in_every_layer() -> None:
+    columns = [torch.tensor(column) for column in ([0, 0, 0], [0, 0, 1], [5, 6, 7], [1, 0, 1])]
+    pairs = Assignment(*columns).of_all_layers(3)
+    assert pairs.layer.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    for layer in range(3):
+        of_layer = pairs.of_layer(layer)
+        for ours, given in zip((of_layer.image, of_layer.query, of_layer.target), columns[1:]):
+            assert torch.equal(ours, given)
+
+
+def test_no_pairs_are_no_pairs_in_every_layer() -> None:
+    nothing = Assignment(*[torch.zeros(0, dtype=torch.long)] * 4).of_all_layers(3)
+    assert [len(column) for column in (nothing.layer, nothing.image, nothing.query, nothing.target)] == [0] * 4
+    assert nothing.layer.dtype == torch.long
+
+
 def test_a_trace_gives_the_part_of_each_group() -> None:
     def group(name: str, size: int) -> QueryGroup:
         return QueryGroup(name, torch.zeros(1, size, 8), None, None, (name,), None)

@@ -26,7 +26,7 @@ def compare(run_tool, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def run(*more: object, **options: Any) -> int:
         names = [MINI / f"{name}.yaml" for name in ("dn_detr", "dino")]
-        opts = world.options(SOLVER__MAX_ITER=2, **options)
+        opts = world.options(SOLVER__MAX_ITER=2, MODEL__DETR__DECODER_LAYERS=2, **options)
         arguments = ("--output", tmp_path, "--period", 1, "--parallel", 2, *more, "--opts", *opts)
         with world.in_use():
             return run_tool("compare_runs.py", "--config-file", *names, *arguments)
@@ -62,7 +62,7 @@ def test_matching_that_stays_has_no_changes_and_shuffled_queries_change_it_for_a
     world: World, tmp_path: Path
 ) -> None:
     with world.in_use():
-        cfg = setup_cfg(str(MINI / "dab_detr.yaml"), world.options(OUTPUT_DIR=tmp_path))
+        cfg = setup_cfg(str(MINI / "dab_detr.yaml"), world.options(OUTPUT_DIR=tmp_path, MODEL__DETR__DECODER_LAYERS=2))
         detector = stir(build_model(cfg))
         for iteration in (0, 1):
             torch.save({"model": detector.state_dict()}, tmp_path / f"model_{iteration:07d}.pth")
