@@ -85,7 +85,7 @@ def _add_classes(detr: CN) -> None:
     # a softmax with a learned background; "CosineTextObjectness", which learns no labels, and asks the first stage what
     # is an object; "CosineTextEnsemble", the former with projections of their own for what the teacher says.
     classifier.NAME = "CosineText"
-    classifier.TEMPERATURE = 0.05  # of the cosine with the text, in all but "Linear"; fixed; 0.01 in ViLD
+    classifier.TEMPERATURE = 0.05  # of the cosine with the text, in all but "Linear…"; fixed; 0.01 in ViLD
     classifier.LOGIT_BIAS = None  # a fixed number added to all logits, in "CosineText"; None in the paper
 
     # In "CosineTextEnsemble": weight, in a geometric mean, of the projection that is at home: that which learns labels

@@ -213,7 +213,7 @@ def tiny_detector(
                 refinement,
                 num_heads,
                 first_stage.reference_width,
-                "Given" if first_stage.gives_position else "SineAnchors",
+                "SineAnchors" if queries == "Anchors" else "Given",
             ),
             classifier=CLASSIFIERS[classifier](CHANNELS, words.width, num_heads),
             criterion=tiny_criterion(classifier),

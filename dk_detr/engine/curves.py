@@ -18,8 +18,13 @@ from matplotlib.ticker import MaxNLocator
 History = dict[int, dict[str, float]]  # iteration -> metric -> value, in the order of iterations
 
 # title of a panel: how the names of its losses begin. The first that fits takes the loss, so "loss_" takes the rest.
-LOSS_PANELS = {"distillation": "loss_kd_", "proposal": "loss_proposal_", "detection": "loss_"}
-PANEL_ORDER = ("detection", "proposal", "distillation")
+LOSS_PANELS = {
+    "distillation": "loss_kd_",
+    "proposal": "loss_proposal_",
+    "denoising": "loss_noisy_",
+    "detection": "loss_",
+}
+PANEL_ORDER = ("detection", "proposal", "denoising", "distillation")
 AP50_MARK = "bbox/AP50-"  # of several data sets, their name stands before it
 COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#b83280", "#6b46c1", "#718096")
 
@@ -73,14 +78,16 @@ def draw_curves(history: History) -> np.ndarray:
     panels = _loss_panels(history)
     ap50 = [name for name in metric_names(history) if AP50_MARK in name and series(history, name)[0]]
     count = max(len(panels) + bool(ap50), 1)
-    rows, columns = (2, 2) if count == 4 else (1, count)
+    rows, columns = (1, count) if count < 4 else (2, (count + 1) // 2)
     figure = Figure(figsize=(5 * columns, 3.5 * rows), dpi=130, layout="constrained")
     canvas = FigureCanvasAgg(figure)  # no display, and no global state of pyplot
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel, (title, names) in zip(axes, panels.items()):
         _draw_losses(panel, history, title, names)
     if ap50:
-        _draw_ap50(axes[-1], history, ap50)
+        _draw_ap50(axes[count - 1], history, ap50)
+    for empty in axes[count:]:
+        empty.set_visible(False)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 

@@ -68,7 +68,7 @@ def closed_vocabulary(source: str) -> Vocabulary:
     else:
         words = read_vocabulary(source)
         names, novel = words.names, words.novel_names
-    remedy = 'With MODEL.DETR.CLASSIFIER.NAME "Linear" a detector knows no others; "CosineText" takes any words.'
+    remedy = 'With MODEL.DETR.CLASSIFIER.NAME "Linear" or "LinearBackground" a detector knows no others.'
     return Vocabulary(
         names, torch.eye(len(names)), novel_mask(names, novel), {"file": f"{source} (closed)", "remedy": remedy}
     )

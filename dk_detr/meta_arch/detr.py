@@ -104,7 +104,7 @@ class DETR(OfWords):
         """The weighted losses of one training step."""
         self._require_teacher()
         first_stage = self.queries(memory := self.encoder(self.see(images)))
-        position_of: Any = getattr(self.queries, "position_of", None)  # who needs it, combinations.py lets pass
+        position_of = self.queries.position_of
         noisy = [companion(targets, memory.tokens, position_of) for companion in self.companions]
         lesson = self.branch and self.branch.prepare(images, batched_inputs, first_stage, targets, position_of)
         added = [each.group for each in noisy if each] + list(lesson.added if lesson else ())

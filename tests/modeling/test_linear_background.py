@@ -52,12 +52,20 @@ def test_a_query_that_most_likely_is_nothing_still_names_its_likeliest_word() ->
     assert confidence(says([0, 0, 0, 1, 0, 9])) == pytest.approx([0, 0, 0, math.exp(1) / total, 0], rel=1e-4)
 
 
-def test_words_that_are_not_asked_for_take_no_part() -> None:
-    """Of words 1 and 0, in this order, beside no object."""
+def test_what_is_another_word_is_not_one_of_those_asked_for() -> None:
+    """A dog is no cat because nobody asks for dogs."""
     logits = [0.0, 1.0, 3.0, 2.0, -1.0, 2.5]
-    total = math.exp(1) + math.exp(0) + math.exp(2.5)
-    found = confidence(says(logits), torch.eye(K)[[1, 0]])
-    assert found == pytest.approx([math.exp(1) / total, 0], rel=1e-5)
+    total = sum(math.exp(x) for x in logits)
+    assert confidence(says(logits), torch.eye(K)[[1, 0]]) == [0, 0]
+    assert confidence(says(logits), torch.eye(K)[[1, 2]]) == pytest.approx([0, math.exp(3) / total], rel=1e-5)
+
+
+def test_words_that_were_never_trained_take_no_part() -> None:
+    """Their logits are as they were drawn, and would often be above those that learned to say nothing."""
+    classifier, novel = says([0.0, 1.0, 3.0, 2.0, -1.0, 2.5]), torch.tensor([False, False, True, False, False])
+    total = sum(math.exp(x) for x in (0.0, 1.0, 2.0, -1.0, 2.5))
+    found = classifier.confidence(torch.zeros(1, 1, C), torch.eye(K), novel, None)[0, 0].tolist()
+    assert found == pytest.approx([0, 0, 0, math.exp(2) / total, 0], rel=1e-5)
 
 
 def test_every_query_has_at_most_one_word() -> None:

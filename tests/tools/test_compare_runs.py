@@ -11,7 +11,7 @@ from PIL import Image
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.compare.matching import changes_of_matching, has_steady_queries, matched_queries
 from dk_detr.engine.compare.picture import curve_of, draw, table
-from dk_detr.engine.compare.runs import runs_of
+from dk_detr.engine.compare.runs import refuse_other_runs, runs_of
 from tests.model_fixtures import stir, tiny_input
 from tests.run_fixtures import REPOSITORY, World
 
@@ -104,3 +104,26 @@ def test_the_table_shows_metrics_halfway_and_at_the_end() -> None:
 def test_a_curve_counts_iterations_from_one_and_takes_the_very_metric() -> None:
     assert curve_of(HISTORY, "AP50-base") == ([2, 4, 6], [10.0, 30.0, 50.0])
     assert draw({"AP50-base": {"one": curve_of(HISTORY, "AP50-base")}}).shape[2] == 3
+
+
+def test_a_metric_that_was_not_recorded_is_refused_with_those_that_were() -> None:
+    with pytest.raises(
+        ValueError, match='--metric "AP50_base" was not recorded; these were: AP50-base, AP50-base-unseen'
+    ):
+        curve_of(HISTORY, "AP50_base")
+
+
+def test_a_folder_with_a_run_of_other_settings_is_refused_by_the_key(world: World, tmp_path: Path) -> None:
+    options = world.options()
+    (run,) = runs_of([str(MINI / "detr.yaml")], tmp_path, options, 10)
+    run.folder.mkdir()
+    (run.folder / "config.yaml").write_text(run.cfg.dump())
+    refuse_other_runs([run])
+    (changed,) = runs_of([str(MINI / "detr.yaml")], tmp_path, [*options, "SEED", "7"], 10)
+    with pytest.raises(ValueError, match="holds a run of other settings: SEED was 0, now 7. Choose another --output"):
+        refuse_other_runs([changed])
+
+
+def test_no_run_at_a_time_is_refused(compare, capsys) -> None:
+    assert compare("--parallel", 0) == 1
+    assert "--parallel and --period must be 1 or more, got 0 and 1" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 
 from dk_detr.engine.compare.matching import changes_of_matching, has_steady_queries
 from dk_detr.engine.compare.picture import Curve, curve_of, draw, table
-from dk_detr.engine.compare.runs import Run, runs_of, train
+from dk_detr.engine.compare.runs import Run, refuse_other_runs, runs_of, train
 from dk_detr.engine.pictures import save_picture
 from dk_detr.engine.setup import one_clear_error
 from dk_detr.structures import write_whole
@@ -21,8 +21,12 @@ def main(args: argparse.Namespace, train_net: Path) -> None:
     with one_clear_error():
         output = Path(args.output)
         runs = runs_of(args.config_file, output, args.opts, args.period)
-        for run in runs:
-            _ = run.cfg  # a mistake in the last config is said before the first is trained
+        if args.parallel < 1 or args.period < 1:
+            raise ValueError(f"--parallel and --period must be 1 or more, got {args.parallel} and {args.period}.")
+        refuse_other_runs(runs)
+        millions = {
+            run.name: _millions(run) for run in runs
+        }  # a mistake in the last config is said before all training
         train(runs, train_net, args.parallel)
         changes = {run.name: _changes(run, args.matching_images) for run in runs if has_steady_queries(run.cfg)}
         histories = {run.name: run.history for run in runs}
@@ -31,7 +35,7 @@ def main(args: argparse.Namespace, train_net: Path) -> None:
         }
         if changes:
             panels[MATCHING] = changes
-        lines = table(histories, args.metric, changes, {run.name: _millions(run) for run in runs})
+        lines = table(histories, args.metric, changes, millions)
         save_picture(draw(panels), output / "comparison.png")
         write_whole(output / "comparison.md", lines + "\n")
         print(lines, f"\npictures and table: {output / 'comparison.png'}, {output / 'comparison.md'}", sep="\n")

@@ -24,8 +24,15 @@ Curve = tuple[list[int], list[float]]
 
 
 def curve_of(history: History, metric: str) -> Curve:
-    """Iterations and values of a metric of boxes, such as "AP50-base"; of several data sets, the first."""
-    name = next((name for name in metric_names(history) if name.endswith(f"bbox/{metric}")), metric)
+    """Iterations and values of a metric of boxes, such as "AP50-base"; of several data sets, the first.
+
+    Raises: ValueError for one that was not recorded where others were.
+    """
+    names = [name for name in metric_names(history) if "bbox/" in name]
+    name = next((name for name in names if name.endswith(f"bbox/{metric}")), metric)
+    if names and name not in names:
+        known = ", ".join(dict.fromkeys(name.partition("bbox/")[2] for name in names))
+        raise ValueError(f'--metric "{metric}" was not recorded; these were: {known}.')
     iterations, values = series(history, name)
     return [iteration + 1 for iteration in iterations], values
 

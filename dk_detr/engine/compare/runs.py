@@ -4,15 +4,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from dk_detr.engine.curves import History, iterations_done, read_metrics
 from dk_detr.engine.setup import setup_cfg
+from dk_detr.engine.trainer import read_results
 
 LOG = "train.txt"
 LAST_LINES = 5  # of a failed run's log that its error shows
@@ -29,8 +32,10 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        """Whether it was trained to its end."""
-        return (self.folder / "model_final.pth").is_file()
+        """Whether it was trained to its end, and evaluated there."""
+        cfg, results = self.cfg, read_results(str(self.folder)) or {}
+        evaluated = not cfg.DATASETS.TEST or results.get("iteration") == cfg.SOLVER.MAX_ITER
+        return (self.folder / "model_final.pth").is_file() and evaluated
 
     @property
     def history(self) -> History:
@@ -69,6 +74,30 @@ def runs_of(config_files: Sequence[str], output: Path, options: Sequence[str], p
         Run(name, file, output / name, (*options, *kept, "OUTPUT_DIR", str(output / name)))
         for name, file in zip(names, config_files)
     ]
+
+
+def refuse_other_runs(runs: Sequence[Run]) -> None:
+    """Raises ValueError for a folder that holds a run of other settings: its figures would stand for these."""
+    for run in runs:
+        if not (run.folder / "config.yaml").is_file():
+            continue
+        saved = (run.folder / "config.yaml").read_text(encoding="utf-8")
+        ours, theirs = (leaves(yaml.safe_load(text)) for text in (run.cfg.dump(), saved))
+        changed = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+        if changed:
+            key, more = changed[0], f", and {len(changed) - 1} more keys" if changed[1:] else ""
+            raise ValueError(
+                f"{run.folder} holds a run of other settings: {key} was {theirs.get(key)!r}, now {ours.get(key)!r}{more}. "
+                "Choose another --output, or delete it."
+            )
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a config by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 def train(runs: Sequence[Run], train_net: Path, parallel: int) -> None:

@@ -3,12 +3,10 @@
 Source: Conditional DETR (ICCV 2021).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from dk_detr.modeling.attention.heads import attend, hidden_tokens, split_heads
 from dk_detr.modeling.positions import QueryPosition
 from dk_detr.structures import Memory
 
@@ -25,13 +23,12 @@ class _Conditional(nn.Module):
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, …, C) -> (B, H, …, C/H)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return split_heads(x, self.num_heads)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
-        """(B, H, Q, …), (B, H, S, …), (B, H, S, C/H), bool that broadcasts to (B, H, Q, S) -> (B, Q, C)."""
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(query, key, value, seen, dropout)
-        return self.out_proj(out.transpose(1, 2).flatten(-2))
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None) -> Tensor:
+        """(B, H, Q, …), (B, H, S, …), (B, S, C) -> (B, Q, C); `hidden`: see heads.py."""
+        value = self.heads(self.value(value))
+        return self.out_proj(attend(query, key, value, hidden, self.dropout if self.training else 0.0))
 
 
 class ConditionalSelf(_Conditional):
@@ -41,9 +38,7 @@ class ConditionalSelf(_Conditional):
         """(B, Q, C) content, (Q, Q) or (B, Q, Q) blocked -> (B, Q, C)."""
         query = self.heads(self.q_content(content) + self.q_position(position.own))
         key = self.heads(self.k_content(content) + self.k_position(position.own))
-        if blocked is not None:
-            blocked = ~blocked[None, None] if blocked.ndim == 2 else ~blocked[:, None]
-        return self.attend(query, key, self.heads(self.value(content)), blocked)
+        return self.attend(query, key, content, blocked)
 
 
 class ConditionalCross(_Conditional):
@@ -56,8 +51,7 @@ class ConditionalCross(_Conditional):
         query, key = self.contents(content, position, self.k_content(memory.tokens), k_position)
         query = torch.cat([self.heads(query), self.heads(self.q_position(position.seen))], dim=-1)
         key = torch.cat([self.heads(key), self.heads(k_position.expand_as(memory.tokens))], dim=-1)
-        seen = None if memory.padding is None else ~memory.padding[:, None, None]
-        return self.attend(query, key, self.heads(self.value(memory.tokens)), seen)
+        return self.attend(query, key, memory.tokens, hidden_tokens(memory.padding))
 
     def contents(
         self, content: Tensor, position: QueryPosition, k_content: Tensor, k_position: Tensor
@@ -73,9 +67,10 @@ class FirstConditionalCross(ConditionalCross):
         super().__init__(channels, num_heads, dropout)
         self.q_own = _linear(channels)
 
-    def contents(self, *given: Any) -> tuple[Tensor, Tensor]:
+    def contents(
+        self, content: Tensor, position: QueryPosition, k_content: Tensor, k_position: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """See `ConditionalCross`."""
-        content, position, k_content, k_position = given
         return self.q_content(content) + self.q_own(position.own), k_content + k_position
 
 

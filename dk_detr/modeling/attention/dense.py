@@ -4,23 +4,24 @@ Source: DETR (ECCV 2020).
 """
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from dk_detr.modeling.attention.heads import attend, hidden_tokens, split_heads
 from dk_detr.modeling.positions import QueryPosition
 from dk_detr.structures import Memory
 
 
 class _Dense(nn.MultiheadAttention):
+    """PyTorch's parameters; its own forward would copy masks of images for each head, and keep them for backward."""
+
     def __init__(self, channels: int, num_heads: int, dropout: float) -> None:
         super().__init__(channels, num_heads, dropout=dropout, batch_first=True)
 
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, blocked: Tensor | None = None, padding: Tensor | None = None
-    ) -> Tensor:
-        """(B, Q, C), (B, S, C), (B, S, C) -> (B, Q, C); `blocked` (Q, S) or (B, Q, S), `padding` (B, S) of keys."""
-        if blocked is not None and blocked.ndim == 3:
-            blocked = blocked.repeat_interleave(self.num_heads, dim=0)
-        out, _ = super().forward(query, key, value, attn_mask=blocked, key_padding_mask=padding, need_weights=False)
-        return out
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None) -> Tensor:
+        """(B, Q, C), (B, S, C), (B, S, C) -> (B, Q, C); `hidden`: see heads.py."""
+        parts = zip((query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3))
+        q, k, v = (split_heads(F.linear(*part), self.num_heads) for part in parts)
+        return self.out_proj(attend(q, k, v, hidden, self.dropout if self.training else 0.0))
 
 
 class DenseTokens(_Dense):
@@ -29,7 +30,7 @@ class DenseTokens(_Dense):
     def forward(self, tokens: Tensor, position: Tensor, memory: Memory) -> Tensor:  # type: ignore[override]
         """(B, S, C) tokens and their positions -> (B, S, C); `memory` tells padding."""
         at = tokens + position
-        return self.attend(at, at, tokens, padding=memory.padding)
+        return self.attend(at, at, tokens, hidden_tokens(memory.padding))
 
 
 class DenseSelf(_Dense):
@@ -52,4 +53,4 @@ class DenseCross(_Dense):
         """(B, Q, C) content -> (B, Q, C); the reference says nothing to it."""
         assert memory.position is not None  # what an encoder gives
         keys = memory.tokens + memory.position
-        return self.attend(content + position.seen, keys, memory.tokens, padding=memory.padding)
+        return self.attend(content + position.seen, keys, memory.tokens, hidden_tokens(memory.padding))

@@ -46,8 +46,8 @@ class Linear(Classifier):
         axes = F.one_hot(rows.argmax(1), rows.shape[1]).to(rows.dtype)
         if vocabulary.width != self.width or not torch.equal(rows, axes):
             raise ValueError(
-                f'This detector knows the {self.width} words of its training (MODEL.DETR.CLASSIFIER.NAME "Linear") and '
-                f"no others; the vocabulary ({vocabulary.describe()}) is not of them. Select among its own words, or "
+                f"This detector knows the {self.width} words of its training (MODEL.DETR.CLASSIFIER.NAME "
+                f'"{type(self).__name__}") and no others; the vocabulary ({vocabulary.describe()}) is not of them. Select among its own words, or '
                 'train with "CosineText".'
             )
 
@@ -71,7 +71,10 @@ class LinearBackground(Linear):
         return torch.cat([super().score(words, text), nothing], dim=-1)
 
     def confidence(self, hidden: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
-        """See `Classifier`: the share of each word in a softmax with no object; of a query, that of the best word
-        alone, as DETR has it."""
-        scores = with_background(self.score(self.project(hidden, -1), text)).exp()
-        return torch.where(scores == scores.amax(-1, keepdim=True), scores, 0.0)
+        """See `Classifier`: the share of each word in a softmax over no object and all words that were trained, asked
+        for or not; of a query, that of the best word alone, as DETR has it."""
+        logits = self.project(hidden, -1).float()
+        untrained = F.pad(text[novel].sum(0) > 0, (0, 1))
+        scores = with_background(logits.masked_fill(untrained, -torch.inf)).exp()
+        best = torch.where(scores == scores.amax(-1, keepdim=True), scores, 0.0)
+        return best.index_select(-1, text.argmax(1))

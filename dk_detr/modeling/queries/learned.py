@@ -25,8 +25,6 @@ class Learned(nn.Module):
     Source: DETR, without points; Conditional DETR, 2; Deformable DETR, 1. Positions start from N(0, 1).
     """
 
-    gives_position = True
-
     @configurable
     def __init__(self, channels: int, num_queries: int, content: str = "Learned", point_layers: int = 1) -> None:
         super().__init__()
@@ -55,6 +53,10 @@ class Learned(nn.Module):
         group = QueryGroup(DETECT, self.content(memory.tokens), position, points, (DETECT,), DETECT)
         return FirstStage(group)
 
+    def position_of(self, boxes: Tensor, dtype: torch.dtype) -> Tensor:
+        """Raises ValueError: these learn where they look, and know nothing of boxes."""
+        raise ValueError('Queries that start from boxes need MODEL.DETR.QUERIES "Anchors", "Proposals" or "Mixed".')
+
     def points(self) -> Tensor | None:
         """(Q, 2) reference points (x, y) in [0, 1] of the image, with gradient, in full precision; None for none."""
         if self.reference is None:
@@ -72,7 +74,7 @@ class Anchors(nn.Module):
     Source: DAB-DETR (ICLR 2022), whose anchors start as logits from N(0, 1).
     """
 
-    gives_position, reference_width = False, 4
+    reference_width = 4  # of boxes cxcywh
 
     @configurable
     def __init__(self, channels: int, num_queries: int, content: str = "Zero") -> None:

@@ -32,7 +32,7 @@ class Proposals(nn.Module):
     Source: Deformable DETR, two-stage; class-agnostic as in DK-DETR.
     """
 
-    gives_position, reference_width = True, 4  # of boxes cxcywh
+    reference_width = 4  # of boxes cxcywh
 
     @configurable
     def __init__(self, channels: int, num_queries: int, anchor_size: float = 0.05, num_words: int = 0) -> None:
@@ -121,7 +121,6 @@ class Mixed(Proposals):
         gives_position: bool = True,
     ) -> None:
         super().__init__(channels, num_queries, anchor_size, num_words)
-        self.gives_position = gives_position
         self.to_query = linear_norm(2 * channels, channels) if gives_position else None
         self.content = Content("Learned", num_queries, channels)
         nn.init.zeros_(self.content.weight)  # type: ignore[arg-type]
