@@ -68,7 +68,7 @@ def closed_vocabulary(source: str) -> Vocabulary:
     else:
         words = read_vocabulary(source)
         names, novel = words.names, words.novel_names
-    remedy = 'With MODEL.DETR.CLASSIFIER.NAME "Linear" or "LinearBackground" a detector knows no others.'
+    remedy = 'A MODEL.DETR.CLASSIFIER.NAME that begins with "Linear" knows no others; "CosineText" takes any words.'
     return Vocabulary(
         names, torch.eye(len(names)), novel_mask(names, novel), {"file": f"{source} (closed)", "remedy": remedy}
     )

@@ -87,8 +87,8 @@ def refuse_other_runs(runs: Sequence[Run]) -> None:
         if changed:
             key, more = changed[0], f", and {len(changed) - 1} more keys" if changed[1:] else ""
             raise ValueError(
-                f"{run.folder} holds a run of other settings: {key} was {theirs.get(key)!r}, now {ours.get(key)!r}{more}. "
-                "Choose another --output, or delete it."
+                f"{run.folder} holds a run of other settings: {key} was {theirs.get(key)!r}, now {ours.get(key)!r}"
+                f"{more}. Choose another --output, or delete it."
             )
 
 
