@@ -47,8 +47,8 @@ class Linear(Classifier):
         if vocabulary.width != self.width or not torch.equal(rows, axes):
             raise ValueError(
                 f"This detector knows the {self.width} words of its training (MODEL.DETR.CLASSIFIER.NAME "
-                f'"{type(self).__name__}") and no others; the vocabulary ({vocabulary.describe()}) is not of them. Select '
-                'among its own words, or train with "CosineText".'
+                f'"{type(self).__name__}") and no others; the vocabulary ({vocabulary.describe()}) is not of them. '
+                'Select among its own words, or train with "CosineText".'
             )
 
 
