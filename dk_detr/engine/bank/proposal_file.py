@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.structures import BoxMode
 from torch import Tensor
 
 from dk_detr.data.bank import identity_of
 
 logger = logging.getLogger(__name__)
 _OLD_NAMES = {"indexes": "ids", "scores": "objectness_logits"}  # as Detectron called them
-_XYXY, _XYWH = 0, 1  # Detectron2's BoxMode
+_XYXY, _XYWH = int(BoxMode.XYXY_ABS), int(BoxMode.XYWH_ABS)
 
 
 class ProposalFile:
@@ -134,4 +135,13 @@ class _ArraysOnly(pickle.Unpickler):
             return super().find_class(module, name)
         if (module, name) == ("detectron2.structures.boxes", "BoxMode"):
             return int
+        if (module, name) == ("builtins", "getattr"):  # how some releases of Python 3.11 write a box mode
+            return _mode_by_name
         raise pickle.UnpicklingError(f"{module}.{name} is no array")
+
+
+def _mode_by_name(owner: Any, name: str) -> int:
+    """In the place of getattr(BoxMode, name), where BoxMode is read as int; nothing else is looked up."""
+    if owner is not int:
+        raise pickle.UnpicklingError(f"{name} of {owner} is no array")
+    return int(BoxMode[name])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from detectron2.structures import BoxMode
 
 from dk_detr.data.bank import EmbeddingBank
 from dk_detr.engine.bank.proposal_file import ProposalFile
@@ -47,12 +48,27 @@ def test_each_image_has_its_boxes(tmp_path: Path, name: str, content: Any) -> No
     assert boxes_of(file, 3) == []
 
 
-def test_boxes_of_a_pickle_may_be_xywh_and_have_the_old_names(tmp_path: Path) -> None:
-    from detectron2.structures import BoxMode
+class ByName:
+    """Pickled as some releases of Python 3.11 pickle a member of an enumeration."""
 
+    def __init__(self, owner: Any, name: str) -> None:
+        self.parts = owner, name
+
+    def __reduce__(self) -> Any:
+        return getattr, self.parts
+
+
+@pytest.mark.parametrize("mode", [BoxMode.XYWH_ABS, 1, ByName(BoxMode, "XYWH_ABS")], ids=["mode", "number", "name"])
+def test_boxes_of_a_pickle_may_be_xywh_and_have_the_old_names(tmp_path: Path, mode: Any) -> None:
     old = {"indexes": [1], "boxes": [np.array([[10, 20, 30, 40]])], "scores": [np.array([2.0])]}
-    file = ProposalFile(written(tmp_path / "a.pkl", {**old, "bbox_mode": BoxMode.XYWH_ABS}), RECORDS)
+    file = ProposalFile(written(tmp_path / "a.pkl", {**old, "bbox_mode": mode}), RECORDS)
     assert boxes_of(file, 1) == [[10, 20, 40, 60, 2]]
+
+
+def test_nothing_but_a_box_mode_is_looked_up_by_name(tmp_path: Path) -> None:
+    for owner, name in ((BoxMode, "mro"), (np.ndarray, "tofile")):
+        with pytest.raises(ValueError, match="a.pkl holds no proposals in Detectron2's format"):
+            ProposalFile(written(tmp_path / "a.pkl", {**PROPOSALS, "bbox_mode": ByName(owner, name)}), RECORDS)
 
 
 class Trap:
