@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dk_detr.structures import Targets
 
-_OF_A_PART: ContextVar["float | Tensor | None"] = ContextVar("objects of a part of the batch", default=None)
+_COUNTED: ContextVar["float | Tensor | None"] = ContextVar("objects that the batch is known to have", default=None)
 
 
 @contextmanager
@@ -25,11 +25,24 @@ def batch_in_parts(num_objects: int, num_parts: int, device: torch.device) -> It
     Args:
         num_objects: of the whole batch on this worker. device: where workers meet.
     """
-    before = _OF_A_PART.set(_of_a_worker(num_objects, device) / num_parts)
+    with _counted(_of_a_worker(num_objects, device) / num_parts):
+        yield
+
+
+@contextmanager
+def counted_once(targets: Targets, device: torch.device) -> Iterator[None]:
+    """Within the block all losses are divided by one count, for which workers meet once, whatever losses each has."""
+    with _counted(number_of_objects(targets, device)):
+        yield
+
+
+@contextmanager
+def _counted(number: float | Tensor) -> Iterator[None]:
+    before = _COUNTED.set(number)
     try:
         yield
     finally:
-        _OF_A_PART.reset(before)
+        _COUNTED.reset(before)
 
 
 def number_of_objects(targets: Targets, device: torch.device) -> float | Tensor:
@@ -37,8 +50,8 @@ def number_of_objects(targets: Targets, device: torch.device) -> float | Tensor:
 
     Between several workers a scalar on `device`: nobody waits for it.
     """
-    of_a_part = _OF_A_PART.get()
-    return _of_a_worker(sum(targets.counts), device) if of_a_part is None else of_a_part
+    counted = _COUNTED.get()
+    return _of_a_worker(sum(targets.counts), device) if counted is None else counted
 
 
 def _of_a_worker(num_objects: int, device: torch.device) -> float | Tensor:

@@ -26,6 +26,9 @@ LOSS_PANELS = {
 }
 PANEL_ORDER = ("detection", "proposal", "denoising", "distillation")
 AP50_MARK = "bbox/AP50-"  # of several data sets, their name stands before it
+MARKED: dict[str, Any] = {  # the style of scores; not clipped, so that a mark at 100 is whole
+    "linewidth": 1.6, "marker": "o", "markersize": 4, "clip_on": False,
+}  # fmt: skip
 COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#b83280", "#6b46c1", "#718096")
 
 
@@ -80,7 +83,6 @@ def draw_curves(history: History) -> np.ndarray:
     count = max(len(panels) + bool(ap50), 1)
     rows, columns = (1, count) if count < 4 else (2, (count + 1) // 2)
     figure = Figure(figsize=(5 * columns, 3.5 * rows), dpi=130, layout="constrained")
-    canvas = FigureCanvasAgg(figure)  # no display, and no global state of pyplot
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel, (title, names) in zip(axes, panels.items()):
         _draw_losses(panel, history, title, names)
@@ -88,6 +90,12 @@ def draw_curves(history: History) -> np.ndarray:
         _draw_ap50(axes[count - 1], history, ap50)
     for empty in axes[count:]:
         empty.set_visible(False)
+    return rendered(figure)
+
+
+def rendered(figure: Figure) -> np.ndarray:
+    """The picture (H, W, 3) uint8 of a figure, without a display and without the global state of pyplot."""
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
@@ -110,11 +118,9 @@ def _draw_losses(panel: Axes, history: History, title: str, names: list[str]) ->
 
 
 def _draw_ap50(panel: Axes, history: History, names: list[str]) -> None:
-    # Not clipped, so that a mark at 100 is whole.
-    style: dict[str, Any] = {"linewidth": 1.6, "marker": "o", "markersize": 4, "clip_on": False}
     for name, colour in zip(names, cycle(COLOURS)):
         label = name.replace(AP50_MARK, "")
-        panel.plot(*series(history, name), color=colour, label=label, **style)
+        panel.plot(*series(history, name), color=colour, label=label, **MARKED)
     panel.set_ylim(0, 100)
     finish_panel(panel, "AP50 of base and novel categories", "points")
 

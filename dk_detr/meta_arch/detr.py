@@ -11,7 +11,7 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from dk_detr.criterion import SetCriterion, number_of_objects
+from dk_detr.criterion import SetCriterion, counted_once
 from dk_detr.distillation import DistillationBranch
 from dk_detr.layers import to_shares
 from dk_detr.meta_arch.build import parts_from_config
@@ -97,7 +97,9 @@ class DETR(OfWords):
         """See the class."""
         images = self.preprocess(batched_inputs)
         if self.training:
-            return self.losses(images, batched_inputs, self.targets(batched_inputs))
+            targets = self.targets(batched_inputs)
+            with counted_once(targets, self.device):
+                return self.losses(images, batched_inputs, targets)
         return self.detect(images, batched_inputs)
 
     def losses(self, images: ImageList, batched_inputs: list[dict[str, Any]], targets: Targets) -> dict[str, Tensor]:
@@ -125,8 +127,7 @@ class DETR(OfWords):
         self, companion: nn.Module, noisy: Noisy | None, trace: Trace, targets: Targets
     ) -> dict[str, Tensor]:
         """Of queries that know their objects."""
-        if noisy is None:  # DDP waits for every gradient; other workers have these losses, and count objects for them
-            number_of_objects(targets, self.device)
+        if noisy is None:  # DDP waits for every gradient, and other workers and parts have all of these losses
             nothing = torch.stack([p.sum() for p in companion.parameters()]).sum() * 0
             return {f"loss_noisy_{term}": nothing for term in self.criterion.weights}
         hidden, boxes = trace.of(noisy.group.name)

@@ -36,10 +36,11 @@ def images_fingerprint(images: Iterable[BankImage]) -> str:
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """Lines such as "proposals.regions is 100 there, 300 here"; none where the settings say the same."""
-    return [f"{key} is {_shown(a)} there, {_shown(b)} here" for key, a, b in _unequal("", there, here)]
+    return [f"{key} is {_shown(a)} there, {_shown(b)} here" for key, a, b in unequal(there, here)]
 
 
-def _unequal(prefix: str, there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
+def unequal(there: Any, here: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted key and both values wherever nested settings differ; None where one side lacks the key."""
     if not (isinstance(there, dict) and isinstance(here, dict)):
         if there != here:
             yield prefix, there, here
@@ -48,7 +49,7 @@ def _unequal(prefix: str, there: Any, here: Any) -> Iterator[tuple[str, Any, Any
             yield prefix, there, here
     else:
         for key in sorted(there.keys() | here.keys()):
-            yield from _unequal(f"{prefix}.{key}".lstrip("."), there.get(key), here.get(key))
+            yield from unequal(there.get(key), here.get(key), f"{prefix}.{key}".lstrip("."))
 
 
 def _is_identity(value: dict[str, Any]) -> bool:

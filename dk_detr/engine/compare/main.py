@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-import numpy as np
 from detectron2.modeling import build_model
 
 from dk_detr.engine.compare.matching import changes_of_matching, has_steady_queries
@@ -24,9 +23,8 @@ def main(args: argparse.Namespace, train_net: Path) -> None:
         if args.parallel < 1 or args.period < 1:
             raise ValueError(f"--parallel and --period must be 1 or more, got {args.parallel} and {args.period}.")
         refuse_other_runs(runs)
-        millions = {
-            run.name: _millions(run) for run in runs
-        }  # a mistake in the last config is said before all training
+        # Built before any is trained, so that a mistake in the last config is said in time.
+        millions = {run.name: _millions(run) for run in runs}
         train(runs, train_net, args.parallel)
         changes = {run.name: _changes(run, args.matching_images) for run in runs if has_steady_queries(run.cfg)}
         histories = {run.name: run.history for run in runs}
@@ -48,4 +46,4 @@ def _changes(run: Run, num_images: int) -> Curve:
 
 
 def _millions(run: Run) -> float:
-    return float(np.sum([parameter.numel() for parameter in build_model(run.cfg).parameters()])) / 1e6
+    return sum(parameter.numel() for parameter in build_model(run.cfg).parameters()) / 1e6

@@ -2,20 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from dk_detr.engine.curves import (
     COLOURS,
+    MARKED,
     History,
     finish_panel,
     iterations_done,
     metric_names,
+    rendered,
     series,
     training_minutes,
 )
@@ -44,19 +44,16 @@ def draw(panels: Mapping[str, Mapping[str, Curve]]) -> np.ndarray:
         panels: title -> name of the run -> its curve.
     """
     figure = Figure(figsize=(6 * len(panels), 4), dpi=130, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     runs = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     colours = dict(zip(runs, cycle(COLOURS)))
     for panel, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         _draw_panel(panel, title, curves, colours)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+    return rendered(figure)
 
 
 def _draw_panel(panel: Axes, title: str, curves: Mapping[str, Curve], colours: Mapping[str, str]) -> None:
-    style: dict[str, Any] = {"linewidth": 1.6, "marker": "o", "markersize": 4, "clip_on": False}
     for name, (iterations, values) in curves.items():
-        panel.plot(iterations, values, color=colours[name], label=name, **style)
+        panel.plot(iterations, values, color=colours[name], label=name, **MARKED)
     panel.set_ylim(0, 100)
     finish_panel(panel, title, "points")
 

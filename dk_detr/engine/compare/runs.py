@@ -4,15 +4,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
+from dk_detr.data.bank import unequal
 from dk_detr.engine.curves import History, iterations_done, read_metrics
 from dk_detr.engine.setup import setup_cfg
 from dk_detr.engine.trainer import read_results
@@ -43,7 +44,7 @@ class Run:
         metrics = self.folder / "metrics.json"
         return read_metrics(metrics) if metrics.is_file() else {}
 
-    @property
+    @cached_property
     def cfg(self) -> CfgNode:
         """Its whole config."""
         return setup_cfg(self.config_file, list(self.options))
@@ -62,14 +63,8 @@ def runs_of(config_files: Sequence[str], output: Path, options: Sequence[str], p
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f'Two configs are called "{twice[0]}": their runs would share the folder {output / twice[0]}.')
-    kept = [
-        "TEST.EVAL_PERIOD",
-        str(period),
-        "SOLVER.CHECKPOINT_PERIOD",
-        str(period),
-        "SOLVER.CHECKPOINTS_TO_KEEP",
-        "999",
-    ]
+    every = {"TEST.EVAL_PERIOD": period, "SOLVER.CHECKPOINT_PERIOD": period, "SOLVER.CHECKPOINTS_TO_KEEP": 999}
+    kept = [str(word) for pair in every.items() for word in pair]
     return [
         Run(name, file, output / name, (*options, *kept, "OUTPUT_DIR", str(output / name)))
         for name, file in zip(names, config_files)
@@ -82,22 +77,13 @@ def refuse_other_runs(runs: Sequence[Run]) -> None:
         if not (run.folder / "config.yaml").is_file():
             continue
         saved = (run.folder / "config.yaml").read_text(encoding="utf-8")
-        ours, theirs = (leaves(yaml.safe_load(text)) for text in (run.cfg.dump(), saved))
-        changed = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+        changed = list(unequal(yaml.safe_load(saved), yaml.safe_load(run.cfg.dump())))
         if changed:
-            key, more = changed[0], f", and {len(changed) - 1} more keys" if changed[1:] else ""
+            (key, was, now), more = changed[0], f", and {len(changed) - 1} more keys" if changed[1:] else ""
             raise ValueError(
-                f"{run.folder} holds a run of other settings: {key} was {theirs.get(key)!r}, now {ours.get(key)!r}"
-                f"{more}. Choose another --output, or delete it."
+                f"{run.folder} holds a run of other settings: {key} was {was!r}, now {now!r}{more}. "
+                "Choose another --output, or delete it."
             )
-
-
-def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a config by their dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
 
 
 def train(runs: Sequence[Run], train_net: Path, parallel: int) -> None:

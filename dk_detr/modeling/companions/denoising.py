@@ -48,6 +48,7 @@ class Denoising(nn.Module):
     """
 
     copies = 1  # of an object in a group
+    settings = "DENOISING"  # the node of MODEL.DETR that holds its numbers
 
     @configurable
     def __init__(
@@ -59,14 +60,9 @@ class Denoising(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
-        noise = cfg.MODEL.DETR.DENOISING
-        return {
-            "channels": cfg.MODEL.DETR.CHANNELS,
-            "num_words": num_words,
-            "groups": noise.GROUPS,
-            "label_noise": noise.LABEL_NOISE,
-            "box_noise": noise.BOX_NOISE,
-        }
+        detr = cfg.MODEL.DETR
+        noise = {key.lower(): value for key, value in detr[cls.settings].items()}
+        return {"channels": detr.CHANNELS, "num_words": num_words, **noise}
 
     def forward(
         self, targets: Targets, like: Tensor, position_of: Callable[[Tensor, torch.dtype], Tensor | None]
@@ -124,7 +120,7 @@ class ContrastiveDenoising(Denoising):
     Source: DINO (ICLR 2023), §3.3, and its release.
     """
 
-    copies = 2
+    copies, settings = 2, "CONTRASTIVE_DENOISING"
 
     @configurable
     def __init__(
@@ -132,17 +128,6 @@ class ContrastiveDenoising(Denoising):
     ) -> None:
         super().__init__(channels, num_words, 1, label_noise, box_noise)
         self.queries = queries
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
-        noise = cfg.MODEL.DETR.CONTRASTIVE_DENOISING
-        return {
-            "channels": cfg.MODEL.DETR.CHANNELS,
-            "num_words": num_words,
-            "queries": noise.QUERIES,
-            "label_noise": noise.LABEL_NOISE,
-            "box_noise": noise.BOX_NOISE,
-        }
 
     def num_groups(self, most: int) -> int:
         """See `Denoising`."""
