@@ -48,7 +48,6 @@ class Denoising(nn.Module):
     """
 
     copies = 1  # of an object in a group
-    settings = "DENOISING"  # the node of MODEL.DETR that holds its numbers
 
     @configurable
     def __init__(
@@ -60,9 +59,14 @@ class Denoising(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
-        detr = cfg.MODEL.DETR
-        noise = {key.lower(): value for key, value in detr[cls.settings].items()}
-        return {"channels": detr.CHANNELS, "num_words": num_words, **noise}
+        noise = cfg.MODEL.DETR.DENOISING
+        return {
+            "channels": cfg.MODEL.DETR.CHANNELS,
+            "num_words": num_words,
+            "groups": noise.GROUPS,
+            "label_noise": noise.LABEL_NOISE,
+            "box_noise": noise.BOX_NOISE,
+        }
 
     def forward(
         self, targets: Targets, like: Tensor, position_of: Callable[[Tensor, torch.dtype], Tensor | None]
@@ -120,7 +124,7 @@ class ContrastiveDenoising(Denoising):
     Source: DINO (ICLR 2023), §3.3, and its release.
     """
 
-    copies, settings = 2, "CONTRASTIVE_DENOISING"
+    copies = 2
 
     @configurable
     def __init__(
@@ -128,6 +132,17 @@ class ContrastiveDenoising(Denoising):
     ) -> None:
         super().__init__(channels, num_words, 1, label_noise, box_noise)
         self.queries = queries
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
+        noise = cfg.MODEL.DETR.CONTRASTIVE_DENOISING
+        return {
+            "channels": cfg.MODEL.DETR.CHANNELS,
+            "num_words": num_words,
+            "queries": noise.QUERIES,
+            "label_noise": noise.LABEL_NOISE,
+            "box_noise": noise.BOX_NOISE,
+        }
 
     def num_groups(self, most: int) -> int:
         """See `Denoising`."""
