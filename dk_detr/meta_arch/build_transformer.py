@@ -51,7 +51,8 @@ def build_encoder(detr: CfgNode, num_levels: int) -> Encoder:
         EncoderLayer(attention(), _feed_forward(detr), detr.CHANNELS, detr.DROPOUT) for _ in range(detr.ENCODER_LAYERS)
     ]
     require("MODEL.DETR.ENCODER_POSITION", detr.ENCODER_POSITION, ("Sine", "ScaledSine"))
-    scale = MLP(detr.CHANNELS, detr.CHANNELS, detr.CHANNELS, 2) if detr.ENCODER_POSITION == "ScaledSine" else None
+    scaled = detr.ENCODER_POSITION == "ScaledSine"
+    scale = MLP(detr.CHANNELS, detr.CHANNELS, detr.CHANNELS, 2, "xavier") if scaled else None
     embedded = num_levels if detr.ENCODER_ATTENTION == "Deformable" else 0
     return Encoder(layers, embedded, detr.CHANNELS, detr.SINE.TEMPERATURE, detr.SINE.FIRST_CELL, scale)
 

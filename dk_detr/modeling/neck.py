@@ -14,7 +14,8 @@ class ChannelMapper(nn.Module):
     Args:
         input_shape: of the backbone's maps. in_features: which of them, the finest first.
         channels: C of all levels, a multiple of 32. num_extra_levels: coarser levels beyond the backbone's.
-        norm: "GN", of 32 groups, or "none" (DETR).
+        norm: "GN", of 32 groups, or "none" (DETR), where weights start as PyTorch's do: from Xavier's distribution, which
+            the releases with a norm take, tokens would start 2.3 times as large.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class ChannelMapper(nn.Module):
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, norm: str) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2)
+    if norm == "none":
+        return nn.Sequential(conv)
     nn.init.xavier_uniform_(conv.weight)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    return nn.Sequential(conv, nn.GroupNorm(32, out_channels)) if norm == "GN" else nn.Sequential(conv)
+    return nn.Sequential(conv, nn.GroupNorm(32, out_channels))

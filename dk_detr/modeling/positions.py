@@ -69,7 +69,7 @@ class ConditionalSine(Positions):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.scale = MLP(channels, channels, channels, 2)
+        self.scale = MLP(channels, channels, channels, 2, "xavier")
 
     def forward(self, given: Tensor | None, content: Tensor, reference: Tensor | None, layer: int) -> QueryPosition:
         """See `Positions`."""
@@ -84,7 +84,7 @@ class SineAnchors(Positions):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.of_box = MLP(2 * channels, channels, channels, 2)
+        self.of_box = MLP(2 * channels, channels, channels, 2, "xavier")
 
     def forward(self, given: Tensor | None, content: Tensor, reference: Tensor | None, layer: int) -> QueryPosition:
         """See `Positions`."""
@@ -99,7 +99,7 @@ class ScaledSineAnchors(SineAnchors):
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
-        self.scale = MLP(channels, channels, channels, 2)
+        self.scale = MLP(channels, channels, channels, 2, "xavier")
 
     def forward(self, given: Tensor | None, content: Tensor, reference: Tensor | None, layer: int) -> QueryPosition:
         """See `Positions`."""
@@ -116,8 +116,8 @@ class ModulatedSineAnchors(SineAnchors):
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
-        self.scale = MLP(channels, channels, channels, 2)
-        self.size = MLP(channels, channels, 2, 2)
+        self.scale = MLP(channels, channels, channels, 2, "xavier")
+        self.size = MLP(channels, channels, 2, 2, "xavier")
 
     def forward(self, given: Tensor | None, content: Tensor, reference: Tensor | None, layer: int) -> QueryPosition:
         """See `Positions`."""

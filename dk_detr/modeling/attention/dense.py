@@ -16,6 +16,7 @@ class _Dense(nn.MultiheadAttention):
 
     def __init__(self, channels: int, num_heads: int, dropout: float) -> None:
         super().__init__(channels, num_heads, dropout=dropout, batch_first=True)
+        nn.init.xavier_uniform_(self.out_proj.weight)  # as the rest of it, in all releases
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None) -> Tensor:
         """(B, Q, C), (B, S, C), (B, S, C) -> (B, Q, C); `hidden`: see heads.py."""
