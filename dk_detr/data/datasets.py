@@ -6,20 +6,19 @@ project's for as long as it is imported. Detectron2's `LVISEvaluator` works with
 not.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 from detectron2.structures import BoxMode
-from detectron2.utils.file_io import PathManager
 
-from dk_detr.data.ov_coco import NOVEL
+from dk_detr.annotations import SCORING, TRAINING, Use, read_annotation_file
+from dk_detr.annotations.ov_coco import NOVEL
+from dk_detr.annotations.records import file_name_of
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def categories_of(name: str) -> list[dict[str, Any]]:
     json_file = MetadataCatalog.get(name).get("json_file")
     if json_file is None:
         raise ValueError(f'Data set "{name}" (DATASETS.TRAIN, DATASETS.TEST) has no annotation file in COCO format.')
-    return sorted(read_annotations(json_file, name)["categories"], key=lambda category: category["id"])
+    return sorted(read_annotations(json_file, name, SCORING)["categories"], key=lambda category: category["id"])
 
 
 def load_coco_format(json_file: str, image_root: str, name: str) -> list[dict[str, Any]]:
@@ -134,7 +133,7 @@ def load_coco_format(json_file: str, image_root: str, name: str) -> list[dict[st
 
     Returns: a dict an image with file_name, image_id, height, width, annotations (bbox xywh in pixels, category_id
         contiguous by ascending id, segmentation where the file has it). Annotations marked "ignore" are left out.
-    Raises: FileNotFoundError; ValueError naming the file, the image and the annotation that is wrong.
+    Raises: FileNotFoundError; ValueError naming the file, the image and the annotation that is wrong; see `TRAINING`.
     """
     content = read_annotations(json_file, name)
     ids = sorted(category["id"] for category in content["categories"])
@@ -143,7 +142,6 @@ def load_coco_format(json_file: str, image_root: str, name: str) -> list[dict[st
     for annotation in content["annotations"]:
         if annotation.get("ignore"):
             continue
-        _check(annotation, records, contiguous, json_file)
         records[annotation["image_id"]]["annotations"].append(
             {
                 "bbox": annotation["bbox"],
@@ -153,34 +151,17 @@ def load_coco_format(json_file: str, image_root: str, name: str) -> list[dict[st
                 **({"segmentation": annotation["segmentation"]} if "segmentation" in annotation else {}),
             }
         )
-    if not records:
-        raise ValueError(f"{json_file} ({name}) lists no images.")
     return list(records.values())
 
 
-@lru_cache(maxsize=2)
-def _read_once(json_file: str, size: int, changed: float) -> dict[str, Any]:
-    with PathManager.open(json_file) as file:
-        content: dict[str, Any] = json.load(file)
-    return content
+def read_annotations(json_file: str, name: str, use: Use = TRAINING) -> dict[str, Any]:
+    """The content of an annotation file, see `read_annotation_file`; `name` is how errors call the data set.
 
-
-def read_annotations(json_file: str, name: str) -> dict[str, Any]:
-    """The content of an annotation file, read once; `name` is how errors call the data set.
-
-    Raises: FileNotFoundError; ValueError for a file that is not whole or in another format.
+    Raises: FileNotFoundError with the way to get it; ValueError for a file that cannot be used so.
     """
     if not os.path.isfile(json_file):
         raise FileNotFoundError(f'Data set "{name}" needs {json_file}, which is not there. {remedy(name)}')
-    try:
-        status = os.stat(json_file)
-        content = _read_once(json_file, status.st_size, status.st_mtime)
-        missing = [key for key in ("images", "annotations", "categories") if key not in content]
-    except ValueError as error:
-        raise ValueError(f"{json_file} is no whole JSON file: {error}.") from error
-    if missing:
-        raise ValueError(f"{json_file} has no {missing}: it is not in LVIS or COCO format.")
-    return content
+    return read_annotation_file(json_file, use)
 
 
 def remedy(name: str) -> str:
@@ -195,29 +176,10 @@ def remedy(name: str) -> str:
 
 
 def _record(image: dict[str, Any], image_root: str) -> dict[str, Any]:
-    path = image.get("file_name") or "/".join(image["coco_url"].split("/")[-2:])
     return {
-        "file_name": os.path.join(image_root, path),
+        "file_name": os.path.join(image_root, str(file_name_of(image))),
         "image_id": image["id"],
         "height": image["height"],
         "width": image["width"],
         "annotations": [],
     }
-
-
-def _check(
-    annotation: dict[str, Any], records: dict[int, dict[str, Any]], contiguous: dict[int, int], json_file: str
-) -> None:
-    where = f"{json_file}, annotation {annotation.get('id', '?')}"
-    missing = [key for key in ("image_id", "category_id", "bbox") if key not in annotation]
-    if missing:
-        raise ValueError(f"{where} has no {missing}.")
-    if annotation["image_id"] not in records:
-        raise ValueError(f"{where}: its image {annotation['image_id']} is not in the file.")
-    where += f" of image {os.path.basename(records[annotation['image_id']]['file_name'])}"
-    if annotation["category_id"] not in contiguous:
-        raise ValueError(f"{where}: its category {annotation['category_id']} is not in the file.")
-    x, y, w, h = annotation["bbox"]
-    if not (w > 0 and h > 0):
-        side = "no width" if not w > 0 else "no height"
-        raise ValueError(f"{where}: box (x {x}, y {y}, w {w}, h {h}) has {side}. Correct it or drop the annotation.")

@@ -1,19 +1,15 @@
 """What tools/score.py does."""
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from dk_detr.data.ov_coco import NOVEL
 from dk_detr.engine.setup import one_clear_error
 from dk_detr.engine.vocabulary import split_names
 from dk_detr.evaluation import score_file
-from dk_detr.structures import write_whole
-
-NOVEL_OF_PROTOCOL = {"ov-coco": tuple(NOVEL)}  # where it is not in the annotation file
+from dk_detr.structures import as_json, write_whole
 
 
 def main(args: argparse.Namespace) -> None:
@@ -24,13 +20,13 @@ def main(args: argparse.Namespace) -> None:
                 args.annotations, args.results, args.protocol, _novel(args), None, args.iou_type, args.tables
             )
         if args.json:
-            write_whole(args.json, json.dumps(results, indent=2))
+            write_whole(args.json, as_json(results, indent=2))
 
 
 def _novel(args: argparse.Namespace) -> Sequence[str] | None:
-    """What the command line says, none for ""; else what the benchmark says; None leaves it to the annotation file."""
+    """What the command line says, none for ""; None leaves it to the benchmark."""
     if args.novel is None:
-        return NOVEL_OF_PROTOCOL.get(args.protocol)
+        return None
     return split_names(args.novel) if args.novel else ()
 
 

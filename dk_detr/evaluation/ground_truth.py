@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from dk_detr.annotations import SCORING, SCORING_MASKS, read_annotation_file
 from dk_detr.evaluation import regions
-from dk_detr.structures import read_json
 
 Row = dict[str, Any]
 FREQUENCIES = ("r", "c", "f")
 FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
-SIDES = ("height", "width")
-NEEDED = {"images": ("id",), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
 
 
 @dataclass(frozen=True)
@@ -85,16 +83,15 @@ class GroundTruth:
 def read_ground_truth(annotation_file: str, iou_type: str = "bbox") -> GroundTruth:
     """Read an annotation file; polygons are read for `iou_type` "segm" only, they are most of it.
 
-    Raises: FileNotFoundError; ValueError for a file that is cut short or in another format, and for an annotation of
-        an unknown image or category, or without the box or mask that is to be scored.
+    Raises: FileNotFoundError; ValueError for a file that is cut short or in another format, for a record that cannot
+        be scored, and for an annotation without the mask that is to be.
     """
-    content = _read(annotation_file)
-    (images, image_ids), (categories, category_ids) = (
-        _by_id(content[key], f'{annotation_file}: "{key}"') for key in ("images", "categories")
-    )
-    sides = [whole_numbers([row.get(side) or 0 for row in images], f"{annotation_file}: {side}") for side in SIDES]
-    sizes = np.stack(sides, axis=1)
-    negative, not_exhaustive = (_groups_of(images, key, category_ids, annotation_file) for key in FEDERATED)
+    content = read_annotation_file(annotation_file, SCORING if iou_type == "bbox" else SCORING_MASKS)
+    if not content["categories"]:
+        raise ValueError(f"{annotation_file} lists no categories: there is nothing to score.")
+    (images, image_ids), (categories, category_ids) = (_by_id(content[key]) for key in ("images", "categories"))
+    sizes = np.array([(row.get("height", 0), row.get("width", 0)) for row in images], dtype=np.int64)
+    negative, not_exhaustive = (_groups_of(images, key, category_ids) for key in FEDERATED)
     return GroundTruth(
         annotation_file,
         image_ids,
@@ -110,15 +107,6 @@ def read_ground_truth(annotation_file: str, iou_type: str = "bbox") -> GroundTru
     )
 
 
-def whole_numbers(values: Sequence[Any], what: str) -> np.ndarray:
-    """Integers as an array. Raises ValueError for text, fractions and whatever else is no id."""
-    found = np.array(values) if len(values) else np.empty(0, dtype=np.int64)
-    if found.dtype.kind not in "iub" and not (found.dtype.kind == "f" and (found % 1 == 0).all()):
-        wrong = next(v for v in values if not (isinstance(v, int | float) and v % 1 == 0 and abs(v) < 2**63))
-        raise ValueError(f"{what}: {wrong!r} is no whole number.")
-    return found.astype(np.int64)
-
-
 def index_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The places of the wanted ids among ascending ids; -1 where there is none."""
     place = np.searchsorted(ids, wanted)
@@ -126,37 +114,21 @@ def index_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(known & (place < len(ids)), place, -1)
 
 
-def _read(path: str) -> dict[str, list[Row]]:
-    content = read_json(path, "annotation file")
-    for key, needed in NEEDED.items():
-        rows = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(rows, list):
-            raise ValueError(  # noqa: TRY004  a user's mistake
-                f'{path} has no list of "{key}": it is no annotation file in the format of COCO or LVIS.'
-            )
-        for number, row in enumerate(rows):
-            lacking = [field for field in needed if not isinstance(row, dict) or row.get(field) is None]
-            if lacking:
-                raise ValueError(f'{path}: number {number} of "{key}" has no "{lacking[0]}": {row!r:.80}.')
-    if not content["categories"]:
-        raise ValueError(f"{path} lists no categories: there is nothing to score.")
-    return content  # type: ignore[no-any-return]
-
-
-def _by_id(rows: Sequence[Row], what: str) -> tuple[list[Row], np.ndarray]:
-    ids = whole_numbers([row["id"] for row in rows], f"{what}, id")
-    order = np.argsort(ids, kind="stable")
-    again = np.flatnonzero(np.diff(ids[order]) == 0)
-    if len(again):
-        raise ValueError(f"{what} has the id {ids[order][again[0]]} more than once.")
+def _by_id(rows: Sequence[Row]) -> tuple[list[Row], np.ndarray]:
+    ids = _column(rows, "id")
+    order = np.argsort(ids)
     return [rows[i] for i in order], ids[order]
 
 
-def _groups_of(images: Sequence[Row], key: str, category_ids: np.ndarray, file: str) -> np.ndarray:
+def _column(rows: Sequence[Row], key: str) -> np.ndarray:
+    return np.array([row[key] for row in rows], dtype=np.int64)
+
+
+def _groups_of(images: Sequence[Row], key: str, category_ids: np.ndarray) -> np.ndarray:
     """The groups that a list of categories in each image names, ascending."""
-    lists = [row.get(key) or () for row in images]
+    lists = [row.get(key, ()) for row in images]
     image = np.repeat(np.arange(len(images)), [len(named) for named in lists])
-    category = index_of(category_ids, whole_numbers(list(chain.from_iterable(lists)), f"{file}: {key}"))
+    category = index_of(category_ids, np.array(list(chain.from_iterable(lists)), dtype=np.int64))
     return np.unique((category * len(images) + image)[category >= 0])
 
 
@@ -173,29 +145,19 @@ def _first_lacking(categories: Sequence[Row], images: Sequence[Row]) -> str:
 def _objects(
     annotations: Sequence[Row], ids: tuple[np.ndarray, np.ndarray], sizes: np.ndarray, iou_type: str, file: str
 ) -> Objects:
-    places = []
-    for kind, known in zip(("image", "category"), ids):
-        wanted = whole_numbers([row[f"{kind}_id"] for row in annotations], f'{file}: "{kind}_id" of an annotation')
-        places.append(index := index_of(known, wanted))
-        if (index < 0).any():
-            row = annotations[int(np.argmin(index))]
-            where = f"{file}: annotation {row.get('id', '?')}"
-            raise ValueError(f"{where} is of {kind} {row[f'{kind}_id']}, which is not there.")
+    places = [index_of(known, _column(annotations, f"{kind}_id")) for kind, known in zip(("image", "category"), ids)]
     order = np.lexsort(places)
     rows = [annotations[i] for i in order]
     image, category = (place[order] for place in places)
     found = read_regions(rows, image, sizes, iou_type, lambda n: f"{file}: annotation {rows[n].get('id', '?')}")
-    try:
-        given = np.array([row.get("area", np.nan) for row in rows], dtype=np.float64)
-    except ValueError as error:
-        raise ValueError(f"{file}: an area is no number: {error}.") from error
+    given = np.array([row.get("area", np.nan) for row in rows], dtype=np.float64)
     area = np.where(np.isnan(given), regions.areas(found), given)
     crowd, marked, difficult = (_flags(rows, key) for key in ("iscrowd", "ignore", "difficult"))
     return Objects(image, category, found, area, crowd, marked, difficult)
 
 
 def _flags(rows: Iterable[Row], key: str) -> np.ndarray:
-    return np.array([bool(row.get(key)) for row in rows], dtype=bool)
+    return np.array([row.get(key, 0) for row in rows], dtype=bool)
 
 
 def read_regions(

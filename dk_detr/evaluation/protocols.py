@@ -9,15 +9,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dk_detr.annotations.ov_coco import BASE, NOVEL
 from dk_detr.evaluation.average_precision import average_precision
 from dk_detr.evaluation.detections import Detections
 from dk_detr.evaluation.ground_truth import FREQUENCIES, GroundTruth
 from dk_detr.evaluation.matching import ALMOST_ONE, Matches, match_greedily, match_largest_overlap, pairs_that_overlap
+
+logger = logging.getLogger(__name__)
 
 Groups = Mapping[str, Sequence[int]]  # name -> category indices
 AREAS = {"": (0.0, 1e5**2), "s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (96.0**2, 1e5**2)}  # pixels
@@ -136,6 +140,14 @@ class OpenVocabularyCOCO(COCO):
     title = "OV-COCO"
     num_categories = 65  # 48 base, 17 novel
 
+    def novel(self, ground_truth: GroundTruth) -> list[str]:
+        if not {*BASE, *NOVEL}.intersection(ground_truth.names):
+            raise ValueError(
+                f"{ground_truth.file} has none of the {self.num_categories} categories of OV-COCO; is it a file of "
+                'tools/prepare_dataset.py ov-coco? For other names choose the protocol "coco", or say which are novel.'
+            )
+        return [name for name in ground_truth.names if name in NOVEL]
+
     def accept(self, ground_truth: GroundTruth) -> GroundTruth:
         """See `COCO`: objects of COCO's other 15 categories would count as base."""
         present = len(np.unique(ground_truth.objects.category))
@@ -177,7 +189,13 @@ class LVIS(COCO):
                 f"{ground_truth.file}: {ground_truth.lacking}. LVIS scoring needs it: use an annotation file in LVIS "
                 'v1 format, or the protocol "coco".'
             )
-        return replace(ground_truth, objects=ground_truth.objects.take(ground_truth.objects.area > 0))
+        solid = ground_truth.objects.area > 0
+        if not solid.all():
+            logger.warning(
+                "%s: %d of %d objects have an area of 0 and are not scored, as in LVIS.",
+                ground_truth.file, (~solid).sum(), len(solid),
+            )  # fmt: skip
+        return replace(ground_truth, objects=ground_truth.objects.take(solid))
 
     def novel(self, ground_truth: GroundTruth) -> list[str]:
         return [name for name, f in zip(ground_truth.names, ground_truth.frequencies) if f == "r"]

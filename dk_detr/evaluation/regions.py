@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as masks
 
+from dk_detr.annotations.segmentation import is_far, outline_of
+
 AT_ONCE = 255  # masks; with NumPy 2, the area of more fails in pycocotools 2.0.11
 
 
@@ -29,6 +31,8 @@ def encode_mask(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     if not (height and width):
         raise ValueError("a mask in an image of which the file does not tell height and width")
     if isinstance(segmentation, list):
+        if is_far(*outline_of(segmentation), width, height):
+            raise ValueError(f"a polygon that lies far out of its image of {width} x {height} pixels")
         return _merged([_numbers(polygon, "a polygon that is") for polygon in segmentation], height, width)
     try:
         given, counts = list(segmentation["size"]), segmentation["counts"]
@@ -37,7 +41,9 @@ def encode_mask(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     size = [height, width]
     if given != size:
         raise ValueError(f"a mask of {given} (height, width) in an image of {size}")
-    if isinstance(counts, list) and min(_numbers(counts, "runs that are")) >= 0:
+    if isinstance(counts, list):
+        if min(_numbers(counts, "runs that are")) < 0 or sum(counts) != height * width:
+            raise ValueError("a mask whose runs do not fill its image")
         return masks.frPyObjects({"size": size, "counts": counts}, height, width)
     return {"size": size, "counts": counts if isinstance(counts, bytes) else str(counts).encode()}
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dk_detr.annotations.records import is_number, whole
 from dk_detr.evaluation.detections import Detections
-from dk_detr.evaluation.ground_truth import GroundTruth, Row, index_of, read_regions, whole_numbers
+from dk_detr.evaluation.ground_truth import GroundTruth, Row, index_of, read_regions
 from dk_detr.structures import read_json, whole_file
 
 RESULT_KEYS = ("image_id", "category_id", "score")
@@ -40,14 +41,22 @@ def read_results(path: str, ground_truth: GroundTruth, iou_type: str = "bbox") -
     image = _places("image", ground_truth.image_ids, rows, path, ground_truth.file)
     category = _places("category", ground_truth.category_ids, rows, path, ground_truth.file)
     found = read_regions(rows, image, ground_truth.sizes, iou_type, lambda number: f"{path}, result {number}")
-    score = np.array([row["score"] for row in rows], dtype=np.float64)
-    if not np.isfinite(score).all():
-        raise ValueError(f"{path}, result {int(np.argmin(np.isfinite(score)))}: its score is not finite.")
-    return Detections(image, category, score, found)
+    return Detections(image, category, _scores(rows, path), found)
+
+
+def _scores(rows: Sequence[Row], path: str) -> np.ndarray:
+    try:
+        score = np.array([row["score"] for row in rows], dtype=np.float64)
+        if np.isfinite(score).all():
+            return score
+    except OverflowError:
+        pass
+    wrong = next(number for number, row in enumerate(rows) if not is_number(row["score"]))
+    raise ValueError(f"{path}, result {wrong}: its score is not finite.")
 
 
 def _places(kind: str, ids: np.ndarray, rows: Sequence[Row], path: str, annotation_file: str) -> np.ndarray:
-    index = index_of(ids, whole_numbers([row[f"{kind}_id"] for row in rows], f'{path}, "{kind}_id"'))
+    index = index_of(ids, _whole_numbers([row[f"{kind}_id"] for row in rows], f"{kind}_id", path))
     if (index < 0).any():
         number = int(np.argmin(index))
         raise ValueError(
@@ -55,6 +64,19 @@ def _places(kind: str, ids: np.ndarray, rows: Sequence[Row], path: str, annotati
             "Were they predicted for another annotation file?"
         )
     return index
+
+
+def _whole_numbers(values: Sequence[Any], key: str, path: str) -> np.ndarray:
+    found = np.array(values) if len(values) else np.empty(0, dtype=np.int64)
+    if found.dtype.kind == "i":
+        return found.astype(np.int64)
+    numbers = np.empty(len(values), dtype=np.int64)
+    for number, value in enumerate(values):
+        try:
+            numbers[number] = whole(value)
+        except ValueError as error:
+            raise ValueError(f'{path}, result {number}: its {key} is {error}.') from error
+    return numbers
 
 
 def _check_keys(rows: Sequence[Any], path: str) -> None:

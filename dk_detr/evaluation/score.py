@@ -48,10 +48,21 @@ def score_file(
     truth = rules.accept(read_ground_truth(annotations, iou_type))
     chosen = base_and_novel(truth, rules.novel(truth) if novel is None else novel, groups)
     found = read_results(results, truth, iou_type)
+    _tell_empty_images(found, truth, results)
     if rules.beside() and len(found) and np.bincount(found.image).max() <= USUAL_LIMIT:
         logger.warning("%s has at most %d detections of an image; fixed AP asks for all.", results, USUAL_LIMIT)
     table = categories_file(output_dir, protocol, iou_type)
     return {iou_type: score_and_tell(rules, truth, found, chosen, iou_type, table)}
+
+
+def _tell_empty_images(found: Detections, truth: GroundTruth, results: str) -> None:
+    """A file of results that is not whole gives low figures, and no other sign."""
+    total, empty = len(truth.image_ids), len(truth.image_ids) - len(np.unique(found.image))
+    if empty:
+        logger.warning(
+            "%d of %d images of %s have no detection in %s: their objects count as missed.",
+            empty, total, truth.file, results,
+        )  # fmt: skip
 
 
 def score_and_tell(

@@ -2,7 +2,7 @@
 
 from dk_detr.structures.choose import choose, require
 from dk_detr.structures.features import FeaturePyramid, Memory
-from dk_detr.structures.files import read_json, whole_file, write_whole
+from dk_detr.structures.files import as_json, read_json, whole_file, write_whole
 from dk_detr.structures.knowledge import Candidates, RegionKnowledge, Regions, Scene
 from dk_detr.structures.predictions import Predictions, Trace
 from dk_detr.structures.queries import QueryGroup, QuerySet, hide
@@ -12,6 +12,6 @@ from dk_detr.structures.vocabulary import Vocabulary
 
 __all__ = [
     "Assignment", "Candidates", "FeaturePyramid", "Memory", "Predictions", "QueryGroup", "QuerySet", "RegionKnowledge",
-    "Regions", "Scene", "Targets", "Trace", "Vocabulary", "choose", "hide", "read_json", "record",
-    "require", "timed", "whole_file", "write_whole",
+    "Regions", "Scene", "Targets", "Trace", "Vocabulary", "as_json", "choose", "hide", "read_json",
+    "record", "require", "timed", "whole_file", "write_whole",
 ]  # fmt: skip

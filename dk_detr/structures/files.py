@@ -2,6 +2,7 @@
 and reading them."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,12 +29,25 @@ def write_whole(path: str | os.PathLike[str], contents: str | bytes) -> None:
         part.write_bytes(contents.encode() if isinstance(contents, str) else contents)
 
 
+def as_json(value: Any, indent: int | None = None) -> str:
+    """Values as JSON, where Python's own would write NaN and Infinity, which are none: they become `null`."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def read_json(path: str, what: str) -> Any:
-    """What a JSON file holds. Raises FileNotFoundError; ValueError where it is cut short."""
+    """What a JSON file holds. Raises FileNotFoundError; ValueError where it is cut short or no JSON."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no {what} {path}.")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             return json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"The {what} {path} is no whole JSON file: {error}.") from error

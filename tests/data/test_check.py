@@ -174,6 +174,12 @@ def no_box_in_image_12(content: Content) -> None:
     content["annotations"] = [box for box in content["annotations"] if box["image_id"] != 12]
 
 
+def of_annotations_of_cat(**fields: Any) -> Change:
+    """Gives all annotations of the third category other fields."""
+    return lambda content: [box.update(fields) for box in content["annotations"] if box["category_id"] == 3]
+
+
+cat_is_no_crowd = of_annotations_of_cat(iscrowd=0)
 BAD = Kind.MALFORMED_RECORD
 
 
@@ -216,6 +222,9 @@ BOXES = [
     plant("nan", Kind.NOT_FINITE, of_annotation(bbox=[2, NAN, 30, 40]), BOX, "y nan"),
     plant("endless", Kind.NOT_FINITE, of_annotation(bbox=[2, 3, INFINITE, 40]), BOX, "w inf"),
     plant("endless area", Kind.NOT_FINITE, of_annotation(area=INFINITE), BOX, "area is inf"),
+    plant("huge number", BAD, of_annotation(bbox=[2, 3, 1e9, 40]), BOX, "has a number of 1e\\+09 or more"),
+    plant("area of 0", Kind.AREA_OF_NOTHING, of_annotation(area=0), BOX, "its area is 0, its box has one"),
+    plant("area below 0", BAD, of_annotation(area=-1), BOX, "area is -1; wanted a number of pixels"),
     plant("to be ignored", Kind.IGNORED_BOX, of_annotation(bbox=[2, 3, 0, 40], ignore=1), BOX, 'no width, .* "ignore"'),
 ]  # fmt: skip
 
@@ -243,6 +252,10 @@ REFERENCES = [
         {"category_id": 4}, '"cat" is already the name of category 3',
     ),
     plant(
+        "words", Kind.SAME_WORDS, of_category(name="Fishing  boat"), {"category_id": 3},
+        '"Fishing  boat" and "fishing_boat", category 2, are the same words',
+    ),
+    plant(
         "file name", Kind.DUPLICATE_FILE_NAME,
         also(one_more("images", 1, id=14), one_more("annotations", 3, id=200, image_id=14)),
         {"image_id": 14, "file_name": "train/b.jpg"}, "already that of image 12",
@@ -259,6 +272,9 @@ MASKS = [
     plant("flat", BAD, of_annotation(segmentation=[1]), BOX, r"is 1; wanted a list \[x, y"),
     plant("a word", BAD, of_annotation(segmentation="mask"), BOX, "neither polygons nor run lengths"),
     plant("no size", BAD, of_annotation(segmentation={"counts": [1]}), BOX, "without"),
+    plant("size of words", BAD, of_annotation(segmentation={"counts": [1], "size": "2x2"}), BOX, "has the size '2x2'"),
+    plant("no runs", BAD, of_annotation(segmentation={"counts": None, "size": [48, 64]}), BOX, "has the counts None"),
+    plant("far", Kind.FAR_POLYGON, of_annotation(segmentation=[[*TRIANGLE, 3e8, 1]]), BOX, "reach from 1 to 300000000"),
 ]
 
 LISTS = [
@@ -303,6 +319,10 @@ RECORDS = [
     plant("a word", BAD, one_more_that_is("images", "a"), {}, "number 4 of images: it is 'a'"),
     plant("null", BAD, one_more_that_is("categories", None), {}, "number 4 of.* is None"),
     plant("crowd of two", BAD, of_annotation(iscrowd=2), BOX, "iscrowd is 2"),
+    plant("ignored perhaps", BAD, of_annotation(ignore="maybe"), BOX, "ignore is 'maybe'; wanted 0 or 1"),
+    plant("difficult list", BAD, of_annotation(difficult=[0]), BOX, r"difficult is \[0\]; wanted 0 or 1"),
+    plant("endless width", BAD, of_image(width=10**12), IMAGE, "width is 1000000000000; wanted a number of pixels"),
+    plant("padded name", Kind.PADDED_NAME, of_category(name="cat "), {"category_id": 3}, "'cat ' has spaces around"),
     plant("area of words", BAD, of_annotation(area="large"), BOX, "area is 'large'"),
     plant("no width", BAD, without("images", 1, "width"), IMAGE, "width is missing"),
     plant("negative height", BAD, of_image(height=-48), IMAGE, "height is -48"),
@@ -313,7 +333,12 @@ RECORDS = [
 ]
 
 EMPTIES = [
-    plant("image", Kind.EMPTY_IMAGE, no_box_in_image_12, IMAGE, "no annotations"),
+    plant("image", Kind.EMPTY_IMAGE, also(no_box_in_image_12, cat_is_no_crowd), IMAGE, "no annotations"),
+    plant(
+        "crowds", Kind.UNTRAINED_CATEGORY, of_annotations_of_cat(iscrowd=1), {"category_id": 3},
+        '"cat" has crowds .*none is trained on',
+    ),
+    plant("ignored", Kind.UNTRAINED_CATEGORY, of_annotations_of_cat(ignore="1"), {"category_id": 3}, "none is trained"),
     plant(
         "category", Kind.EMPTY_CATEGORY, one_more_that_is("categories", {"id": 4, "name": "dog"}), {"category_id": 4},
         '"dog" has no annotations',
@@ -329,7 +354,8 @@ def test_a_planted_defect_is_found_where_it_is_and_nothing_else(
 ) -> None:
     content = sound_content()
     change(content)
-    defects = check(content, (*NAMES, "dog"))
+    renamed = () if kind is Kind.UNKNOWN_NAME else ("Fishing  boat", "cat ")
+    defects = check(content, (*NAMES, "dog", *renamed))
     assert len(defects) == 1, show(defects)
     assert defects[0] == Defect(kind, defects[0].message, str(tmp_path / "file.json"), **where)
     assert re.search(message, defects[0].message), show(defects)
@@ -385,7 +411,7 @@ def test_the_tolerance_is_in_pixels(check: Callable[..., list[Defect]]) -> None:
 def test_many_records_are_checked_piece_by_piece(
     check: Callable[..., list[Defect]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dk_detr.data.check.relations.ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("dk_detr.annotations.relations.ROWS_AT_ONCE", 3)
     content = sound_content()
     for place in (0, 2, 3, 7):
         content["annotations"][place]["bbox"] = [2, 3, 30, 0]

@@ -228,7 +228,8 @@ def test_a_box_of_an_unknown_category_is_refused_by_annotation_image_and_categor
     tmp_path: Path, content: dict[str, Any]
 ) -> None:
     content["annotations"][1]["category_id"] = 99
-    assert "annotation 2 of image a.png: its category 99 is not in the file" in refusal(tmp_path, content)
+    message = refusal(tmp_path, content)
+    assert "image 7 (train/a.png), annotation 2, category 99: its category 99 is not in the file" in message
 
 
 def test_a_box_of_an_unknown_image_is_refused_by_annotation_and_image(tmp_path: Path, content: dict[str, Any]) -> None:
@@ -242,7 +243,7 @@ def test_a_box_of_an_unknown_image_is_refused_by_annotation_and_image(tmp_path: 
         ([10, 20, 0, 25], "has no width"),
         ([10, 20, -3, 25], "has no width"),
         ([10, 20, 30, 0], "has no height"),
-        ([10, 20, float("nan"), 25], "has no width"),
+        ([10, 20, float("nan"), 25], "has numbers that are not finite"),
     ],
 )
 def test_a_box_without_area_is_refused_by_annotation_image_and_numbers(
@@ -250,7 +251,7 @@ def test_a_box_without_area_is_refused_by_annotation_image_and_numbers(
 ) -> None:
     content["annotations"][2]["bbox"] = box
     message = refusal(tmp_path, content)
-    assert "annotation 3 of image b.png" in message and wrong in message
+    assert "image 3 (train/b.png), annotation 3" in message and wrong in message
     assert f"(x {box[0]}, y {box[1]}, w {box[2]}, h {box[3]})" in message
 
 

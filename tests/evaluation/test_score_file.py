@@ -37,7 +37,7 @@ def load(path: str) -> list:
         ({"bbox": [1, 2, 3]}, r"result 2 has the box \[1, 2, 3\]; wanted \[x, y, width, height\]"),
         ({"bbox": [1, 2, "a", 3]}, r"result 2 has the box \[1, 2, 'a', 3\]"),
         ({"bbox": [1, 2, float("nan"), 3]}, r"result 2 has the box \[1, 2, nan, 3\]"),
-        ({"image_id": 1.5}, '"image_id": 1.5 is no whole number'),
+        ({"image_id": 1.5}, "result 2: its image_id is 1.5; wanted a whole number"),
         ({"category_id": "1"}, 'result 2 has no number "category_id"'),
     ],
 )
@@ -66,8 +66,11 @@ def test_what_is_no_list_of_results_is_refused(files, tmp_path, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", 'wrong.json has no list of "images": it is no annotation file'),
-        ('{"images": [], "annotations": [], "categories": []}', "wrong.json lists no categories"),
+        ("[]", "wrong.json holds a list, no object with images, annotations and categories"),
+        ('{"images": 3, "annotations": [], "categories": []}', 'wrong.json: its "images" is 3, no list'),
+        ('{"images": [{"id": 1}], "annotations": null, "categories": []}', 'its "annotations" is None, no list'),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "wrong.json lists no categories"),
+        ('{"images": [], "annotations": [], "categories": []}', "wrong.json lists no images"),
         ('{"images": [', "annotation file .*wrong.json is no whole JSON file"),
     ],
 )
@@ -80,14 +83,17 @@ def test_what_is_no_annotation_file_is_refused(files, tmp_path, text, message):
 @pytest.mark.parametrize(
     ("key", "row", "message"),
     [
-        ("images", {"id": "one"}, "\"images\", id: 'one' is no whole number"),
-        ("images", {"id": None}, 'number 1 of "images" has no "id"'),
-        ("images", {"height": "tall"}, "height: 'tall' is no whole number"),
-        ("images", {"neg_category_ids": ["x"]}, "neg_category_ids: 'x' is no whole number"),
-        ("categories", {"name": None}, 'number 1 of "categories" has no "name"'),
-        ("annotations", {"category_id": None}, 'number 1 of "annotations" has no "category_id"'),
-        ("annotations", {"bbox": [1, 2, 3]}, r"annotation 2 has the box \[1, 2, 3\]"),
-        ("annotations", {"area": "large"}, "an area is no number"),
+        ("images", {"id": "one"}, "number 2 of images: its id is 'one'; wanted a whole number"),
+        ("images", {"id": None}, "number 2 of images: its id is None; wanted a whole number"),
+        ("images", {"height": "tall"}, "its height is 'tall'; wanted a whole number"),
+        ("images", {"neg_category_ids": ["x"]}, r"its neg_category_ids is \['x'\]; wanted a list of category ids"),
+        ("images", {"neg_category_ids": 3}, "its neg_category_ids is 3; wanted a list of category ids"),
+        ("categories", {"name": None}, "its name is None; wanted a word"),
+        ("categories", {"name": 7}, "its name is 7; wanted a word"),
+        ("annotations", {"category_id": None}, "annotation 2: its category_id is None"),
+        ("annotations", {"bbox": [1, 2, 3]}, r"annotation 2: its bbox is \[1, 2, 3\]; wanted four numbers"),
+        ("annotations", {"area": "large"}, "annotation 2: its area is 'large'; wanted a finite number"),
+        ("annotations", {"iscrowd": "perhaps"}, "annotation 2: its iscrowd is 'perhaps'; wanted 0 or 1"),
     ],
 )
 def test_a_wrong_row_of_the_annotation_file_is_named(files, tmp_path, key, row, message):
@@ -97,11 +103,14 @@ def test_a_wrong_row_of_the_annotation_file_is_named(files, tmp_path, key, row, 
         score_file(write(tmp_path / "wrong.json", content), files[1], "coco")
 
 
+KIND = {"images": "image", "categories": "category"}
+
+
 @pytest.mark.parametrize("key", ["images", "categories"])
 def test_ids_that_stand_twice_are_refused(files, tmp_path, key):
     content = load(files[0])
     content[key].append(content[key][2])
-    with pytest.raises(ValueError, match=f'"{key}" has the id {content[key][2]["id"]} more than once'):
+    with pytest.raises(ValueError, match=f"{KIND[key]} {content[key][2]['id']}.*(already that of|has the id of)"):
         score_file(write(tmp_path / "wrong.json", content), files[1], "coco")
 
 
@@ -115,11 +124,11 @@ def test_categories_of_the_same_name_count_one_by_one(files, tmp_path):
     assert ours == pytest.approx(score_file(*files, "coco", novel=[named[first], named[second]])["bbox"], nan_ok=True)
 
 
-@pytest.mark.parametrize(("key", "message"), [("image_id", "is of image 4711"), ("category_id", "is of category 4711")])
+@pytest.mark.parametrize(("key", "message"), [("image_id", "its image 4711 is not in the file"), ("category_id", "its category 4711 is not in the file")])
 def test_annotations_of_unknown_images_and_categories_are_refused(files, tmp_path, key, message):
     content = load(files[0])
     content["annotations"][3][key] = 4711
-    with pytest.raises(ValueError, match=f"annotation 4 {message}"):
+    with pytest.raises(ValueError, match=f"annotation 4.*{message}"):
         score_file(write(tmp_path / "wrong.json", content), files[1], "coco")
 
 

@@ -247,12 +247,12 @@ def test_a_category_that_only_training_has_is_refused_by_name(refusal: Callable[
 
 def test_a_name_that_two_categories_share_is_refused(refusal: Callable[..., str]) -> None:
     change("my_data/train.json", lambda content: content["categories"].append({"id": 9, "name": "red_box"}))
-    assert 'my_data/train.json: the name "red_box" has several ids' in refusal()
+    assert 'my_data/train.json, category 9: "red_box" is already the name of category 1' in refusal()
 
 
 def test_a_name_with_spaces_around_it_is_refused(refusal: Callable[..., str]) -> None:
     change("my_data/train.json", lambda content: content["categories"][0].update(name="red_box "))
-    assert 'category "red_box " has no name, or spaces around it' in refusal()
+    assert "my_data/train.json, category 1: its name 'red_box ' has spaces around it" in refusal()
 
 
 def test_training_without_a_box_of_a_base_category_is_refused(refusal: Callable[..., str]) -> None:

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from dk_detr.data.check.content import Content
-from dk_detr.data.check.defects import Defect
+from dk_detr.annotations.content import Content
+from dk_detr.annotations.defects import Defect
 from dk_detr.data.check.images import WORKERS, image_faults
 from dk_detr.data.check.names import unknown_names
-from dk_detr.data.check.reader import Reader
-from dk_detr.data.check.relations import CHECKS, boxes
+from dk_detr.annotations.reader import Reader
+from dk_detr.annotations.relations import CHECKS, boxes
 
 TOLERANCE = 1.0  # pixel
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from dk_detr.data.check.content import Content
-from dk_detr.data.check.defects import Defect, Kind
+from dk_detr.annotations.content import Content
+from dk_detr.annotations.defects import Defect, Kind
 
 WORKERS = 8  # threads: Pillow lets go of Python's lock where it waits for files and where it decodes
 TOGETHER = 16  # images a job

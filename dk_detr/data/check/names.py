@@ -4,8 +4,8 @@ import difflib
 import re
 from collections.abc import Collection, Iterator
 
-from dk_detr.data.check.content import Content
-from dk_detr.data.check.defects import Defect, Kind
+from dk_detr.annotations.content import Content
+from dk_detr.annotations.defects import Defect, Kind
 
 
 def unknown_names(content: Content, vocabulary_names: Collection[str]) -> Iterator[Defect]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tabulate import tabulate
 
-from dk_detr.data.streaming import LISTS
+from dk_detr.annotations.streaming import LISTS
 
 Rule = Literal["published", "any"]
 """Which numbers a file may have."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dk_detr.data.prepare.counts import Accept, Written
-from dk_detr.data.streaming import items_of, rewrite
+from dk_detr.annotations.streaming import items_of, rewrite
 
 
 def split_custom(

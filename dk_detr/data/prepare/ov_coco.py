@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dk_detr.data.ov_coco import BASE, NOVEL
+from dk_detr.annotations.ov_coco import BASE, NOVEL
 from dk_detr.data.prepare.counts import Accept, Published, Rule, Written
 from dk_detr.data.prepare.unlearnable import Marker
-from dk_detr.data.streaming import items_of, rewrite
+from dk_detr.annotations.streaming import items_of, rewrite
 
 ALL = {**BASE, **NOVEL}
 

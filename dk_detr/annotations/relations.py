@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from dk_detr.data.check.content import Content, Ids, ImageList, repeated_texts
-from dk_detr.data.check.defects import Defect, Kind
+from dk_detr.annotations.content import Content, Ids, ImageList, repeated_texts
+from dk_detr.annotations.defects import Defect, Kind
+from dk_detr.annotations.records import LARGEST_NUMBER
+from dk_detr.annotations.segmentation import is_far
 
 ROWS_AT_ONCE = 1 << 20  # bounds the memory of intermediate results
 
@@ -31,6 +33,11 @@ def duplicates(content: Content) -> Iterator[Defect]:
     for row, first_row in repeated_texts(content.category_names):
         message = f"{content.category_name(row)} is already the name of category {content.categories[first_row]}"
         yield content.of_category(row, Kind.DUPLICATE_CATEGORY_NAME, message)
+    for row, first_row in repeated_texts([_spoken(name) for name in content.category_names]):
+        if content.category_names[row] != content.category_names[first_row]:
+            other = f"{content.category_name(first_row)}, category {content.categories[first_row]}"
+            message = f"{content.category_name(row)} and {other}, are the same words to a text encoder; rename one"
+            yield content.of_category(row, Kind.SAME_WORDS, message)
 
 
 def unknown_references(content: Content) -> Iterator[Defect]:
@@ -51,11 +58,15 @@ def boxes(content: Content, tolerance: float) -> Iterator[Defect]:
         finite = np.isfinite(box).all(axis=1)
         solid = (box[:, 2:] > 0).all(axis=1)
         beyond = _beyond(content, box, start)
-        out = finite & solid & (beyond.max(axis=1) > tolerance)
+        huge = finite & (np.abs(box).max(axis=1) >= LARGEST_NUMBER)
+        out = finite & solid & ~huge & (beyond.max(axis=1) > tolerance)
         for row in _where(~finite):
             message = f"{_shown(box[row])} has numbers that are not finite"
             yield content.of_annotation(start + row, Kind.NOT_FINITE, message)
-        for row in _where(finite & ~solid):
+        for row in _where(huge):
+            message = f"{_shown(box[row])} has a number of {LARGEST_NUMBER:g} or more"
+            yield content.of_annotation(start + row, Kind.MALFORMED_RECORD, message)
+        for row in _where(finite & ~solid & ~huge):
             message = f"{_shown(box[row])} has no {'height' if box[row, 2] > 0 else 'width'}"
             if content.annotations["ignored"][start + row]:
                 message += ', and is marked "ignore": it is not trained on'
@@ -87,15 +98,58 @@ def image_lists(content: Content) -> Iterator[Defect]:
         yield content.of_image(row, Kind.NOT_EXHAUSTIVE_WITHOUT_BOX, message, int(content.categories[category]))
 
 
+def areas(content: Content) -> Iterator[Defect]:
+    """Areas of 0 that the box contradicts: LVIS does not score such an object."""
+    solid = (content.annotations["box"][:, 2:] > 0).all(axis=1)
+    for row in _where(solid & (content.annotations["area"] == 0)):
+        message = "its area is 0, its box has one: LVIS leaves it out of scoring; correct the area, or drop the field"
+        yield content.of_annotation(row, Kind.AREA_OF_NOTHING, message)
+
+
+def outlines(content: Content) -> Iterator[Defect]:
+    """Polygons that are nowhere near their image."""
+    rows = content.image_rows
+    if len(content.images):
+        lowest, highest = content.annotations["outline"].T
+        width, height = content.images["width"][rows], content.images["height"][rows]
+        far = (rows >= 0) & (width > 0) & (height > 0) & is_far(lowest, highest, width, height)
+        for row in _where(far):
+            message = f"its polygons reach from {lowest[row]:.10g} to {highest[row]:.10g}, far out of the image"
+            yield content.of_annotation(row, Kind.FAR_POLYGON, message)
+
+
+def boxes_elsewhere(content: Content) -> Iterator[Defect]:
+    """Boxes that lie wholly outside of their image, and so have nothing to show."""
+    x, y, w, h = content.annotations["box"].T
+    rows = content.image_rows
+    if len(content.images):
+        width, height = content.images["width"][rows], content.images["height"][rows]
+        outside = (x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0)
+        asked = (rows >= 0) & (width > 0) & (height > 0) & (w > 0) & (h > 0) & (content.annotations["ignored"] == 0)
+        for row in _where(asked & outside):
+            message = f"{_shown(content.annotations['box'][row])} lies wholly outside of the image"
+            yield content.of_annotation(row, Kind.BOX_OUT_OF_IMAGE, message)
+
+
 def empties(content: Content) -> Iterator[Defect]:
-    """Notes: what has no annotation."""
+    """Notes: what has no annotation, or none to train on."""
     for row in _without(content.image_rows, content.image_ids):
         yield content.of_image(row, Kind.EMPTY_IMAGE, "it has no annotations")
     for row in _without(content.category_rows, content.category_ids):
         yield content.of_category(row, Kind.EMPTY_CATEGORY, f"{content.category_name(row)} has no annotations")
+    trained = (content.annotations["crowd"] == 0) & (content.annotations["ignored"] == 0)
+    without = set(_without(content.category_rows[trained], content.category_ids))
+    for row in sorted(without.difference(_without(content.category_rows, content.category_ids))):
+        message = f"{content.category_name(row)} has crowds (iscrowd) and ignored annotations alone: none is trained on"
+        yield content.of_category(row, Kind.UNTRAINED_CATEGORY, message)
 
 
 # ---- how ----
+
+
+def _spoken(name: str | None) -> str | None:
+    """A name as a text encoder reads it: without capitals, underscores and repeated spaces."""
+    return None if name is None else " ".join(name.replace("_", " ").lower().split())
 
 
 def _where(mask: np.ndarray) -> list[int]:
@@ -156,4 +210,6 @@ def _unknown_in(listed: ImageList, content: Content) -> Iterator[Defect]:
         yield content.of_image(int(listed.images[place]), Kind.UNKNOWN_CATEGORY_IN_LIST, message, number)
 
 
-CHECKS: tuple[Callable[[Content], Iterator[Defect]], ...] = (duplicates, unknown_references, image_lists, empties)
+CHECKS: tuple[Callable[[Content], Iterator[Defect]], ...] = (
+    duplicates, unknown_references, areas, outlines, image_lists, empties
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""An annotation file as arrays: what the checks need of it, and no more. 64 bytes an annotation."""
+"""An annotation file as arrays: what the checks need of it, and no more. 96 bytes an annotation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from dk_detr.data.check.defects import Defect, Kind
+from dk_detr.annotations.defects import Defect, Kind
 
 IMAGE = np.dtype([("id", "<i8"), ("width", "<i8"), ("height", "<i8")])
-ANNOTATION = np.dtype([("id", "<i8"), ("image", "<i8"), ("category", "<i8"), ("ignored", "<i8"), ("box", "<f8", 4)])
+ANNOTATION = np.dtype([
+    ("id", "<i8"), ("image", "<i8"), ("category", "<i8"), ("ignored", "<i4"), ("crowd", "<i4"), ("box", "<f8", 4),
+    ("area", "<f8"), ("outline", "<f8", 2),
+])  # fmt: skip
+NO_ID = -(2**63)  # of annotations whose file gives them none
 
 
 class Ids:
@@ -56,8 +60,9 @@ class Content:
 
     Attributes:
         path: of the file. images: (I,) `IMAGE`; width and height are 0 where the file does not say them. file_names,
-            category_names: None where the file has none. annotations: (N,) `ANNOTATION`, boxes xywh in pixels; ignored
-            is 1 where `load_coco_format` leaves the annotation out. categories: (K,) ids.
+            category_names: None where the file has none. annotations: (N,) `ANNOTATION`: boxes xywh in pixels; ignored
+            and crowd are 1 where it is not trained on; area is NaN where the file has none; outline is the lowest and
+            the highest number of its polygons, 0 without. categories: (K,) ids.
     """
 
     path: str
@@ -97,7 +102,9 @@ class Content:
         number, image_id = int(self.annotations["id"][row]), int(self.annotations["image"][row])
         found = int(self.image_rows[row])
         file_name = self.file_names[found] if found >= 0 else None
-        return Defect(kind, message, self.path, image_id, file_name, number, category_id)
+        if number == NO_ID:
+            message = f"number {row + 1} of annotations: {message}"
+        return Defect(kind, message, self.path, image_id, file_name, None if number == NO_ID else number, category_id)
 
     def of_category(self, row: int, kind: Kind, message: str) -> Defect:
         """A defect of the category in a row."""

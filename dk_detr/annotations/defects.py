@@ -6,21 +6,25 @@ from typing import Any
 
 
 class Kind(StrEnum):
-    """The sorts of defects, in the order of the report; the last four are notes: worth knowing, not wrong."""
+    """The sorts of defects, in the order of the report; the last five are notes: worth knowing, not wrong."""
 
     MALFORMED_RECORD = "malformed record"
+    PADDED_NAME = "name with spaces around it"
     DUPLICATE_IMAGE_ID = "duplicate image id"
     DUPLICATE_FILE_NAME = "duplicate file name"
     DUPLICATE_ANNOTATION_ID = "duplicate annotation id"
     DUPLICATE_CATEGORY_ID = "duplicate category id"
     DUPLICATE_CATEGORY_NAME = "duplicate category name"
+    SAME_WORDS = "names that are the same words"
     UNKNOWN_IMAGE = "unknown image"
     UNKNOWN_CATEGORY = "unknown category"
     NOT_FINITE = "number that is not finite"
     BOX_WITHOUT_AREA = "box without area"
     BOX_OUT_OF_IMAGE = "box out of image"
+    AREA_OF_NOTHING = "area of 0 of a box that has one"
     SHORT_POLYGON = "polygon of fewer than three points"
     ODD_POLYGON = "polygon of odd length"
+    FAR_POLYGON = "polygon far out of image"
     UNKNOWN_CATEGORY_IN_LIST = "unknown category in a list of the image"
     CONTRADICTION = "list of the image contradicts it"
     UNKNOWN_NAME = "name that the vocabulary lacks"
@@ -31,11 +35,15 @@ class Kind(StrEnum):
     NOT_EXHAUSTIVE_WITHOUT_BOX = "not-exhaustive category without annotations in the image"
     EMPTY_IMAGE = "image without annotations"
     EMPTY_CATEGORY = "category without annotations"
+    UNTRAINED_CATEGORY = "category of which no annotation is trained on"
 
     @property
     def is_note(self) -> bool:
         """Whether nothing is wrong."""
-        return self in (Kind.IGNORED_BOX, Kind.NOT_EXHAUSTIVE_WITHOUT_BOX, Kind.EMPTY_IMAGE, Kind.EMPTY_CATEGORY)
+        return self in _NOTES
+
+
+_NOTES = frozenset(list(Kind)[-5:])
 
 
 @dataclass(frozen=True)

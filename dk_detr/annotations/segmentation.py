@@ -5,7 +5,9 @@ from math import isfinite
 from reprlib import repr as shown
 from typing import Any
 
-from dk_detr.data.check.defects import Kind
+import numpy as np
+
+from dk_detr.annotations.defects import Kind
 
 
 def segmentation_faults(segmentation: Any) -> Iterator[tuple[Kind, str]]:
@@ -19,10 +21,34 @@ def segmentation_faults(segmentation: Any) -> Iterator[tuple[Kind, str]]:
             if not _is_sound(polygon):
                 yield _polygon_fault(polygon, f"polygon {number} of {len(segmentation)}")
     elif isinstance(segmentation, dict):
-        if not {"counts", "size"} <= segmentation.keys():
-            yield Kind.MALFORMED_RECORD, 'its segmentation is an object without "counts" and "size"'
+        yield from _runs_faults(segmentation)
     elif segmentation is not None:
         yield Kind.MALFORMED_RECORD, f"its segmentation {shown(segmentation)} is neither polygons nor run lengths"
+
+
+def outline_of(segmentation: Any) -> tuple[float, float]:
+    """The lowest and the highest number of its polygons; zeros where it has none, or none that are sound."""
+    try:
+        return float(min(map(min, segmentation))), float(max(map(max, segmentation)))
+    except (TypeError, ValueError, OverflowError):
+        return 0.0, 0.0
+
+
+def is_far(lowest: Any, highest: Any, width: Any, height: Any) -> Any:
+    """Whether polygons with these numbers leave their image by more than its longer side: numbers, or arrays of them.
+    To draw such a one takes `pycocotools` memory by its length, however small the image."""
+    side = np.maximum(width, height)
+    return (lowest < -side) | (highest > 2 * side)
+
+
+def _runs_faults(runs: dict[str, Any]) -> Iterator[tuple[Kind, str]]:
+    counts, size = runs.get("counts"), runs.get("size")
+    if not {"counts", "size"} <= runs.keys():
+        yield Kind.MALFORMED_RECORD, 'its segmentation is an object without "counts" and "size"'
+    elif not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size)):
+        yield Kind.MALFORMED_RECORD, f"its segmentation has the size {shown(size)}; wanted [height, width]"
+    elif not isinstance(counts, str | list):
+        yield Kind.MALFORMED_RECORD, f"its segmentation has the counts {shown(counts)}; wanted run lengths"
 
 
 def _is_sound(polygon: Any) -> bool:

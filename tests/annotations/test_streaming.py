@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dk_detr.data.streaming import Item, items_of, read_items, rewrite, write_items
+from dk_detr.annotations.streaming import Item, items_of, read_items, rewrite, write_items
 
 CONTENT: dict[str, Any] = {
     "info": {"year": 2017, "notes": ["a", "b"]},

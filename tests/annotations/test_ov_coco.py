@@ -3,7 +3,7 @@
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-from dk_detr.data.ov_coco import BASE, NOVEL, UNUSED
+from dk_detr.annotations.ov_coco import BASE, NOVEL, UNUSED
 
 
 def test_the_three_lists_have_48_17_and_15_names_and_are_disjoint() -> None:

@@ -39,7 +39,7 @@ def read_items(path: str, chunk: int = CHUNK) -> Iterator[Item]:
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no annotation file {path}; `python tools/doctor.py` says where to get it.")
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig") as file:
         text = _Text(file, path, chunk)
         try:
             yield from _object(text)

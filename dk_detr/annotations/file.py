@@ -1,0 +1,99 @@
+"""An annotation file in memory, read by one reader for all that use it, and refused where it would be misread."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from dk_detr.annotations.content import Content
+from dk_detr.annotations.defects import Defect, Kind
+from dk_detr.annotations.reader import Reader, items_of_content
+from dk_detr.annotations.records import settle
+from dk_detr.annotations.relations import boxes, boxes_elsewhere, duplicates, outlines, unknown_references
+from dk_detr.structures import read_json
+
+_AMBIGUOUS = frozenset({
+    Kind.MALFORMED_RECORD, Kind.NOT_FINITE, Kind.DUPLICATE_IMAGE_ID, Kind.DUPLICATE_CATEGORY_ID, Kind.UNKNOWN_IMAGE,
+    Kind.UNKNOWN_CATEGORY,
+})  # fmt: skip
+
+
+ANYWHERE = float("inf")  # how far a box may reach out of its image, where readers clip it
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a file is read for.
+
+    Attributes:
+        refused: kinds of defects that it must not have. optional: fields that may be absent, see `Reader`.
+    """
+
+    refused: frozenset[Kind]
+    optional: frozenset[str] = frozenset()
+
+
+SCORING = Use(_AMBIGUOUS, frozenset({"id", "file_name", "width", "height"}))
+SCORING_MASKS = Use(SCORING.refused | {Kind.FAR_POLYGON}, SCORING.optional)
+SPLITTING = Use(_AMBIGUOUS | {Kind.DUPLICATE_FILE_NAME, Kind.DUPLICATE_CATEGORY_NAME}, frozenset({"id"}))
+TRAINING = Use(
+    SPLITTING.refused | {Kind.PADDED_NAME, Kind.SAME_WORDS, Kind.BOX_WITHOUT_AREA, Kind.BOX_OUT_OF_IMAGE},
+    frozenset({"id"}),
+)
+
+
+def read_annotation_file(path: str, use: Use) -> dict[str, Any]:
+    """What a file in COCO's or LVIS's format holds: "images", "annotations", "categories", and whatever else it has.
+
+    A file is read once, and again when it has changed. Its records are sound: ids and sides are integers, "iscrowd",
+    "ignore" and "difficult" are 0 or 1, `null` is absent; see records.py.
+
+    Raises: FileNotFoundError; ValueError for a file that is not whole or in another format, or that has a defect which
+        this use refuses: the first is named, with its image and annotation.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no annotation file {path}.")
+    status = os.stat(path)
+    content, defects = _read(path, status.st_size, status.st_mtime_ns, use.optional)
+    refuse([defect for defect in defects if defect.kind in use.refused])
+    return content
+
+
+def refuse(defects: list[Defect]) -> None:
+    """Raises ValueError with the first defect, if there is one, and how to see the others."""
+    if defects:
+        more = f" {len(defects) - 1} more like it or other defects follow." if defects[1:] else ""
+        raise ValueError(
+            f"{str(defects[0]).rstrip('.')}.{more} `tools/prepare_dataset.py check --json {defects[0].file} --images "
+            "DIR` lists all."
+        )
+
+
+@lru_cache(maxsize=2)
+def _read(path: str, size: int, changed: int, optional: frozenset[str]) -> tuple[dict[str, Any], tuple[Defect, ...]]:
+    """Content and defects; `size` and `changed` are those of the file, so that it is read again after a change."""
+    content = read_json(path, "annotation file")
+    if not isinstance(content, dict):
+        raise ValueError(  # noqa: TRY004  a user's mistake
+            f"{path} holds a {type(content).__name__}, no object with images, annotations and categories: it is not in "
+            "LVIS or COCO format."
+        )
+    reader = Reader(path, optional)
+    table = reader.read_from(items_of_content(content))
+    defects = [replace(d, file_name=d.file_name or table.file_name_of(d.image_id)) for d in reader.defects]
+    if not any(defect.kind in _AMBIGUOUS for defect in defects):
+        for which, records in (("images", content["images"]), ("categories", content["categories"])):
+            for record in records:
+                settle(which, record)
+        for record in reader.unusual:
+            settle("annotations", record)
+    return content, (*defects, *_defects_of(table))
+
+
+def _defects_of(table: Content) -> Iterator[Defect]:
+    """Of records among one another."""
+    return chain(
+        duplicates(table), unknown_references(table), boxes(table, ANYWHERE), boxes_elsewhere(table), outlines(table)
+    )
