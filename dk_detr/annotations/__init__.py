@@ -3,4 +3,6 @@
 from dk_detr.annotations.defects import Defect, Kind
 from dk_detr.annotations.file import SCORING, SCORING_MASKS, SPLITTING, TRAINING, Use, read_annotation_file, refuse
 
-__all__ = ["SCORING", "SCORING_MASKS", "SPLITTING", "TRAINING", "Defect", "Kind", "Use", "read_annotation_file", "refuse"]
+__all__ = [
+    "SCORING", "SCORING_MASKS", "SPLITTING", "TRAINING", "Defect", "Kind", "Use", "read_annotation_file", "refuse",
+]  # fmt: skip

@@ -154,7 +154,7 @@ def items_of_content(content: Mapping[str, Any]) -> Iterator[Item]:
 
 
 def _ordinary(record: Any) -> bytes | None:
-    """One `ANNOTATION` where all but the mask is as nearly all annotations have it, so that no question need be asked."""
+    """One `ANNOTATION` where all but the mask is as in nearly all annotations, so that no question need be asked."""
     try:
         x, y, w, h = record["bbox"]
         ignored, crowd, area = record.get("ignore", 0), record.get("iscrowd", 0), record.get("area", 0)

@@ -128,7 +128,11 @@ def settle(which: str, record: dict[str, Any]) -> None:
             record[key] = flag(record[key])
 
 
-_INTEGERS = {"images": ("id", "width", "height"), "annotations": ("id", "image_id", "category_id"), "categories": ("id",)}
+_INTEGERS = {
+    "images": ("id", "width", "height"),
+    "annotations": ("id", "image_id", "category_id"),
+    "categories": ("id",),
+}
 
 
 def _no_object(record: Any) -> Fault:

@@ -18,26 +18,34 @@ ROWS_AT_ONCE = 1 << 20  # bounds the memory of intermediate results
 
 def duplicates(content: Content) -> Iterator[Defect]:
     """Ids and names that two records share; the later one is blamed."""
+    yield from _shared_ids(content)
+    yield from _shared_names(content)
+
+
+def _shared_ids(content: Content) -> Iterator[Defect]:
     for row in content.image_ids.repeated():
         first = content.file_name_of(int(content.images["id"][row])) or "an image without a file name"
         yield content.of_image(row, Kind.DUPLICATE_IMAGE_ID, f"its id is already that of {first}")
-    for row, first_row in repeated_texts(content.file_names):
-        other = int(content.images["id"][first_row])
-        yield content.of_image(row, Kind.DUPLICATE_FILE_NAME, f"its file is already that of image {other}")
     for row in Ids(content.annotations["id"]).repeated():
         yield content.of_annotation(row, Kind.DUPLICATE_ANNOTATION_ID, "its id is already that of another annotation")
     for row in content.category_ids.repeated():
         first_row = int(content.category_ids.rows(content.categories[row : row + 1])[0])
         message = f"{content.category_name(row)} has the id of {content.category_name(first_row)}"
         yield content.of_category(row, Kind.DUPLICATE_CATEGORY_ID, message)
+
+
+def _shared_names(content: Content) -> Iterator[Defect]:
+    for row, first_row in repeated_texts(content.file_names):
+        other = int(content.images["id"][first_row])
+        yield content.of_image(row, Kind.DUPLICATE_FILE_NAME, f"its file is already that of image {other}")
     for row, first_row in repeated_texts(content.category_names):
         message = f"{content.category_name(row)} is already the name of category {content.categories[first_row]}"
         yield content.of_category(row, Kind.DUPLICATE_CATEGORY_NAME, message)
     for row, first_row in repeated_texts([_spoken(name) for name in content.category_names]):
         if content.category_names[row] != content.category_names[first_row]:
-            other = f"{content.category_name(first_row)}, category {content.categories[first_row]}"
-            message = f"{content.category_name(row)} and {other}, are the same words to a text encoder; rename one"
-            yield content.of_category(row, Kind.SAME_WORDS, message)
+            others = f"{content.category_name(first_row)}, category {content.categories[first_row]}"
+            shared = f"{content.category_name(row)} and {others}, are the same words to a text encoder; rename one"
+            yield content.of_category(row, Kind.SAME_WORDS, shared)
 
 
 def unknown_references(content: Content) -> Iterator[Defect]:

@@ -6,6 +6,7 @@ project's for as long as it is imported. Detectron2's `LVISEvaluator` works with
 not.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from detectron2.structures import BoxMode
 from dk_detr.annotations import SCORING, TRAINING, Use, read_annotation_file
 from dk_detr.annotations.ov_coco import NOVEL
 from dk_detr.annotations.records import file_name_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,10 @@ def load_coco_format(json_file: str, image_root: str, name: str) -> list[dict[st
     ids = sorted(category["id"] for category in content["categories"])
     contiguous = {category_id: index for index, category_id in enumerate(ids)}
     records = {image["id"]: _record(image, image_root) for image in content["images"]}
+    ignored = sum(annotation.get("ignore", 0) for annotation in content["annotations"])
+    if ignored:
+        total = len(content["annotations"])
+        logger.info('%s: %d of %d annotations are marked "ignore", and left out.', name, ignored, total)
     for annotation in content["annotations"]:
         if annotation.get("ignore"):
             continue

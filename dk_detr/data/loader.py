@@ -4,6 +4,7 @@ Each sample is drawn with random numbers of its own position in the stream. So a
 what would have come next, and the number of worker processes changes nothing.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain, count, islice
@@ -17,6 +18,8 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSample
 from detectron2.utils import comm
 from torch import Generator
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+
+logger = logging.getLogger(__name__)
 
 Sample = dict[str, Any]
 
@@ -94,11 +97,22 @@ def _numpy_seed(*seed: int) -> Iterator[None]:
 def train_records(names: list[str]) -> list[Sample]:
     """The records of data sets that have at least one box."""
     records = [record for name in names for record in DatasetCatalog.get(name)]
+    _tell_crowds(records, names)
     records = filter_images_with_only_crowd_annotations(records)
     if not records:
         known = ", ".join(f'"{name}"' for name in names)
         raise ValueError(f"No image of {known} (DATASETS.TRAIN) has a box: there is nothing to train on.")
     return records
+
+
+def _tell_crowds(records: list[Sample], names: list[str]) -> None:
+    """Tools that write all masks as crowds leave nothing to train on, which nothing else would say."""
+    flags = [annotation.get("iscrowd", 0) for record in records for annotation in record["annotations"]]
+    if any(flags):
+        logger.warning(
+            "%d of %d annotations of %s are crowds (iscrowd 1), and are not trained on.",
+            sum(map(bool, flags)), len(flags), ", ".join(names),
+        )  # fmt: skip
 
 
 def build_train_stream(cfg: CfgNode, mapper: Callable[[Sample], Sample], seed: int) -> TrainStream:

@@ -11,7 +11,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_tes
 from detectron2.evaluation import inference_on_dataset
 from torch import nn
 
-from dk_detr.data import categories_of, test_mapper
+from dk_detr.data import categories_of, require_images, test_mapper
+from dk_detr.data.present import CHECK_IMAGES
 from dk_detr.engine.proposals import WithProposals
 from dk_detr.evaluation import OpenVocabularyEvaluator
 from dk_detr.language.from_config import read_vocabulary
@@ -48,8 +49,9 @@ def prepare_evaluation(cfg: CfgNode, detector: Any) -> dict[str, tuple[Vocabular
     """For each of DATASETS.TEST the words, in the order of its categories, and the evaluator. Asked for before
     training, too: what cannot be evaluated need not be trained.
 
-    Raises: ValueError naming the data set where names are missing, the words are not for this detector, or the
-        annotation file is not one for its benchmark; and for a recall that the detector cannot give.
+    Raises: FileNotFoundError for an image that is not there; ValueError naming the data set where names are missing,
+        the words are not for this detector, or the annotation file is not one for its benchmark; and for a recall
+        that the detector cannot give.
     """
     unknown = [what for what in cfg.TEST.ALSO_RECALL_OF if what != "proposals"]
     if unknown:
@@ -61,6 +63,7 @@ def prepare_evaluation(cfg: CfgNode, detector: Any) -> dict[str, tuple[Vocabular
     try:
         for name in cfg.DATASETS.TEST:
             words = words_of(cfg, name, own_words)
+            require_images(DatasetCatalog.get(name), name, CHECK_IMAGES)
             with _named(name):
                 detector.set_vocabulary(words)
                 prepared[name] = words, build_evaluator(cfg, name, words)

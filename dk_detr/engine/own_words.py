@@ -5,20 +5,17 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from dk_detr.data import load_coco_format, read_annotations, register
+from dk_detr.data import load_coco_format, read_annotations, register, require_images
 from dk_detr.engine.own_data import TRAIN, VAL, spelt
 from dk_detr.engine.vocabulary import is_novel, split_names, write_once
 from dk_detr.language import is_closed, novel_mask, save_vocabulary
 from dk_detr.structures import Vocabulary
-
-LOOKED_AT = 100  # images whose files must be there before training starts
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,8 @@ class OwnFile:
 
     Attributes:
         path: of the file. folder: of the images. names: of its categories by ascending id. kind: "lvis" where it says
-            which categories were looked for, else "coco". with_boxes: names that have a box. marked: names that are
-            novel by LVIS's or OV-COCO's own marks.
+            which categories were looked for, else "coco". with_boxes: names that have a box to train on: no crowd,
+            and not to be ignored. marked: names that are novel by LVIS's or OV-COCO's own marks.
     """
 
     path: str
@@ -77,12 +74,8 @@ def _read(own: CfgNode, part: str, dataset: str) -> OwnFile:
         raise FileNotFoundError(f"There is no folder {folder} ({spelt(f'{part}_IMAGES')}).")
     content = read_annotations(path, dataset)
     names = _names(content["categories"], path)
-    for record in islice(load_coco_format(path, folder, dataset), LOOKED_AT):
-        if not os.path.isfile(record["file_name"]):
-            raise FileNotFoundError(
-                f"Image {record['file_name']} of {path} is not there. Is {folder} the folder that its file names are "
-                f"below ({spelt(f'{part}_IMAGES')})?"
-            )
+    remedy = f"Is {folder} the folder that its file names are below ({spelt(f'{part}_IMAGES')})?"
+    require_images(load_coco_format(path, folder, dataset), path, remedy)
     kind = "lvis" if _is_federated(content) else "coco"
     marked = tuple(category["name"] for category in content["categories"] if is_novel(category))
     return OwnFile(path, folder, tuple(names.values()), kind, _with_boxes(content, names), marked)
@@ -90,16 +83,9 @@ def _read(own: CfgNode, part: str, dataset: str) -> OwnFile:
 
 def _names(categories: list[dict[str, Any]], path: str) -> dict[int, str]:
     """Names by ascending id."""
-    if not categories or not all(isinstance(c.get("name"), str) and "id" in c for c in categories):
+    if not categories:
         raise ValueError(f"{path} lists no categories with id and name.")
-    names = {category["id"]: category["name"] for category in sorted(categories, key=lambda c: c["id"])}
-    repeated = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
-    if repeated:
-        raise ValueError(f'{path}: the name "{repeated[0]}" has several ids; rename or merge them.')
-    padded = [name for name in names.values() if not name.strip() or name != name.strip()]
-    if padded:
-        raise ValueError(f'{path}: category "{padded[0]}" has no name, or spaces around it; rename it.')
-    return names
+    return {category["id"]: category["name"] for category in sorted(categories, key=lambda c: c["id"])}
 
 
 def _is_federated(content: dict[str, Any]) -> bool:
@@ -109,7 +95,8 @@ def _is_federated(content: dict[str, Any]) -> bool:
 
 
 def _with_boxes(content: dict[str, Any], names: dict[int, str]) -> frozenset[str]:
-    return frozenset(names[i] for i in {box["category_id"] for box in content["annotations"]})
+    trained = (box for box in content["annotations"] if not (box.get("iscrowd") or box.get("ignore")))
+    return frozenset(names[i] for i in {box["category_id"] for box in trained})
 
 
 def own_words(

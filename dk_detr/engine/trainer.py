@@ -19,7 +19,16 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter, get_event_storage
 from torch import nn
 
-from dk_detr.data import TrainMapper, TrainStream, categories_of, labels_among, stream_of, train_records
+from dk_detr.data import (
+    TrainMapper,
+    TrainStream,
+    categories_of,
+    labels_among,
+    require_images,
+    stream_of,
+    train_records,
+)
+from dk_detr.data.present import CHECK_IMAGES
 from dk_detr.engine import ema
 from dk_detr.engine.bank.training import bank_of_training
 from dk_detr.engine.checkpoint import SafeCheckpointer
@@ -81,6 +90,7 @@ class Trainer(DefaultTrainer):
                 raise ValueError(f'DATASETS.TRAIN: "{other}" has other categories than "{first}".')
         labels = labels_among(names, model.train_vocabulary.names, model.vocabulary.novel_names, first)
         records = train_records(cfg.DATASETS.TRAIN)
+        require_images(records, ", ".join(cfg.DATASETS.TRAIN), CHECK_IMAGES)
         bank = bank_of_training(cfg, records, model.train_vocabulary.width)
         return stream_of(cfg, records, TrainMapper(cfg, labels, bank), seed)
 

@@ -14,8 +14,8 @@ class ChannelMapper(nn.Module):
     Args:
         input_shape: of the backbone's maps. in_features: which of them, the finest first.
         channels: C of all levels, a multiple of 32. num_extra_levels: coarser levels beyond the backbone's.
-        norm: "GN", of 32 groups, or "none" (DETR), where weights start as PyTorch's do: from Xavier's distribution, which
-            the releases with a norm take, tokens would start 2.3 times as large.
+        norm: "GN", of 32 groups, or "none" (DETR), where weights start as PyTorch's do: from Xavier's distribution,
+            which the releases with a norm take, tokens would start 2.3 times as large.
     """
 
     def __init__(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dk_detr.data import categories_of, load_coco_format, register
 from dk_detr.annotations.ov_coco import BASE, NOVEL, UNUSED
+from dk_detr.data import categories_of, load_coco_format, register
 from dk_detr.data.prepare import (
     convert_objects365,
     convert_voc,

@@ -124,7 +124,13 @@ def test_categories_of_the_same_name_count_one_by_one(files, tmp_path):
     assert ours == pytest.approx(score_file(*files, "coco", novel=[named[first], named[second]])["bbox"], nan_ok=True)
 
 
-@pytest.mark.parametrize(("key", "message"), [("image_id", "its image 4711 is not in the file"), ("category_id", "its category 4711 is not in the file")])
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("image_id", "its image 4711 is not in the file"),
+        ("category_id", "its category 4711 is not in the file"),
+    ],
+)
 def test_annotations_of_unknown_images_and_categories_are_refused(files, tmp_path, key, message):
     content = load(files[0])
     content["annotations"][3][key] = 4711

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dk_detr.data import DATASETS, categories_of, register_all
 from dk_detr.annotations.ov_coco import BASE, NOVEL, UNUSED
+from dk_detr.data import DATASETS, categories_of, register_all
 from tests.run_fixtures import World, add_box, annotations_of, image_entry, write_json
 
 Run = Callable[..., int]

@@ -8,10 +8,10 @@ from tqdm import tqdm
 
 from dk_detr.annotations.content import Content
 from dk_detr.annotations.defects import Defect
-from dk_detr.data.check.images import WORKERS, image_faults
-from dk_detr.data.check.names import unknown_names
 from dk_detr.annotations.reader import Reader
 from dk_detr.annotations.relations import CHECKS, boxes
+from dk_detr.data.check.images import WORKERS, image_faults
+from dk_detr.data.check.names import unknown_names
 
 TOLERANCE = 1.0  # pixel
 

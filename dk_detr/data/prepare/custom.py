@@ -5,8 +5,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from dk_detr.data.prepare.counts import Accept, Written
 from dk_detr.annotations.streaming import items_of, rewrite
+from dk_detr.data.prepare.counts import Accept, Written
 
 
 def split_custom(

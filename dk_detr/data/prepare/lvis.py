@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from dk_detr.data.prepare.counts import Accept, Published, Rule, Written
 from dk_detr.annotations.streaming import items_of, rewrite
+from dk_detr.data.prepare.counts import Accept, Published, Rule, Written
 
 NORARE = Published(
     {"images": 100170, "annotations": 1264884, "categories": 1203}, "LVIS v1; boxes by the counts that Detic ships"

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
+from dk_detr.annotations.streaming import items_of, rewrite
 from dk_detr.data.prepare.counts import Accept, Published, Rule, Written
 from dk_detr.data.prepare.unlearnable import Marker
-from dk_detr.annotations.streaming import items_of, rewrite
 
 PUBLISHED = {
     "val": Published({"images": 80000, "annotations": 1240587, "categories": 365}, "Detic"),

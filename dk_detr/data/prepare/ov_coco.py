@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dk_detr.annotations.ov_coco import BASE, NOVEL
+from dk_detr.annotations.streaming import items_of, rewrite
 from dk_detr.data.prepare.counts import Accept, Published, Rule, Written
 from dk_detr.data.prepare.unlearnable import Marker
-from dk_detr.annotations.streaming import items_of, rewrite
 
 ALL = {**BASE, **NOVEL}
 

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 
-from dk_detr.data.prepare.counts import Accept, Published, Rule, Written
 from dk_detr.annotations.streaming import write_items
+from dk_detr.data.prepare.counts import Accept, Published, Rule, Written
 
 PUBLISHED = {
     "test": Published({"images": 4952, "annotations": 14976, "categories": 20}, "VOC2007; boxes from memory")

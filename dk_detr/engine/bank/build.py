@@ -17,7 +17,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from dk_detr.data import train_records
+from dk_detr.data import require_images, train_records
 from dk_detr.data.bank import (
     BankImage,
     EmbeddingBank,
@@ -30,6 +30,7 @@ from dk_detr.data.bank import (
     write_manifest,
     write_shard,
 )
+from dk_detr.data.present import CHECK_IMAGES
 from dk_detr.engine.bank.choose import choose
 from dk_detr.engine.bank.encoder import RegionEncoder
 from dk_detr.engine.bank.images import KEYS, samples_of
@@ -174,7 +175,9 @@ class Builder:
 
 def _records(cfg: CfgNode) -> list[dict[str, Any]]:
     """Of the images to train on, by ascending id, without their annotations: loader processes get them all."""
-    by_id = images_of(train_records(cfg.DATASETS.TRAIN))
+    records = train_records(cfg.DATASETS.TRAIN)
+    require_images(records, ", ".join(cfg.DATASETS.TRAIN), CHECK_IMAGES)
+    by_id = images_of(records)
     return [{key: by_id[number][key] for key in KEYS} for number in sorted(by_id)]
 
 
