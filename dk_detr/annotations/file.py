@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any
 
@@ -11,7 +11,14 @@ from dk_detr.annotations.content import Content
 from dk_detr.annotations.defects import Defect, Kind
 from dk_detr.annotations.reader import Reader, items_of_content
 from dk_detr.annotations.records import settle
-from dk_detr.annotations.relations import boxes, boxes_elsewhere, duplicates, outlines, unknown_references
+from dk_detr.annotations.relations import (
+    boxes,
+    boxes_elsewhere,
+    duplicates,
+    negative_boxes,
+    outlines,
+    unknown_references,
+)
 from dk_detr.structures import read_json
 
 _AMBIGUOUS = frozenset({
@@ -94,6 +101,6 @@ def _read(path: str, size: int, changed: int, optional: frozenset[str]) -> tuple
 
 def _defects_of(table: Content) -> Iterator[Defect]:
     """Of records among one another."""
-    return chain(
-        duplicates(table), unknown_references(table), boxes(table, ANYWHERE), boxes_elsewhere(table), outlines(table)
-    )
+    among = (duplicates, unknown_references, outlines)
+    of_boxes = (partial(boxes, tolerance=ANYWHERE), negative_boxes, boxes_elsewhere)
+    return chain.from_iterable(check(table) for check in (*among, *of_boxes))

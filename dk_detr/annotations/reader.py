@@ -55,7 +55,10 @@ class Reader:
 
     def read(self) -> Content:
         """The whole file, item by item. Raises ValueError if it is no whole file in LVIS or COCO format."""
-        return self.read_from(read_items(self.path))
+        content = self.read_from(read_items(self.path))
+        if not self.counts["images"]:
+            raise ValueError(f"{self.path} lists no images.")
+        return content
 
     def read_from(self, items: Iterable[Item]) -> Content:
         """The same of a file whose items are at hand."""
@@ -70,8 +73,6 @@ class Reader:
             absent.discard(key)
         if absent:
             raise ValueError(f"{self.path} has no {sorted(absent)}: it is not in LVIS or COCO format.")
-        if not self.counts["images"]:
-            raise ValueError(f"{self.path} lists no images.")
         return self._content()
 
     def _content(self) -> Content:
@@ -158,11 +159,14 @@ def _ordinary(record: Any) -> bytes | None:
     try:
         x, y, w, h = record["bbox"]
         ignored, crowd, area = record.get("ignore", 0), record.get("iscrowd", 0), record.get("area", 0)
+        number, image, category = record["id"], record["image_id"], record["category_id"]
+        if not (type(number) is type(image) is type(category) is int):
+            return None
         if not (ignored in (0, 1) and crowd in (0, 1) and record.get("difficult", 0) in (0, 1) and 0 <= area < 1e300):
             return None
         return _ANNOTATION.pack(
-            record["id"], record["image_id"], record["category_id"], ignored, crowd, x, y, w, h,
-            area if "area" in record else NO_NUMBER, *outline_of(record.get("segmentation")),
+            number, image, category, ignored, crowd, x, y, w, h, area if "area" in record else NO_NUMBER,
+            *outline_of(record.get("segmentation")),
         )  # fmt: skip
     except (*_DOES_NOT_FIT, AttributeError):
         return None

@@ -74,13 +74,13 @@ def image_faults(record: Any, optional: Collection[str] = ()) -> Iterator[Fault]
 
 
 def annotation_faults(record: Any, optional: Collection[str] = ()) -> Iterator[Fault]:
-    """What is wrong with an annotation. Args: optional: fields that may be absent, of "id"."""
+    """What is wrong with an annotation. Args: optional: fields that may be absent, of "id", "bbox"."""
     if not isinstance(record, dict):
         yield _no_object(record)
         return
     ids = [key for key in ("id", "image_id", "category_id") if not (key in optional and record.get(key) is None)]
     yield from _ids(record, ids)
-    if not _is_box(record.get("bbox")):
+    if not _is_box(record.get("bbox")) and not (record.get("bbox") is None and "bbox" in optional):
         yield Kind.MALFORMED_RECORD, f"its bbox is {_of(record, 'bbox')}; wanted four numbers x, y, width, height"
     yield from segmentation_faults(record.get("segmentation"))
     for key in FLAGS:
@@ -91,17 +91,23 @@ def annotation_faults(record: Any, optional: Collection[str] = ()) -> Iterator[F
     yield from _area(record.get("area"))
 
 
-def category_faults(record: Any) -> Iterator[Fault]:
-    """What is wrong with a category."""
+def category_faults(record: Any, optional: Collection[str] = ()) -> Iterator[Fault]:
+    """What is wrong with a category. Args: optional: fields that may be absent, of "name"."""
     if not isinstance(record, dict):
         yield _no_object(record)
         return
     yield from _ids(record, ("id",))
     name = record.get("name")
+    if name is None and "name" in optional:
+        return
     if not isinstance(name, str) or not name.strip():
         yield Kind.MALFORMED_RECORD, f"its name is {_of(record, 'name')}; wanted a word"
     elif name != name.strip():
         yield Kind.PADDED_NAME, f"its name {shown(name)} has spaces around it; rename it"
+
+
+FAULTS = {"images": image_faults, "annotations": annotation_faults, "categories": category_faults}
+"""By the list of the file."""
 
 
 def are_ids(values: Any) -> bool:

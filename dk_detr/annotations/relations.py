@@ -126,6 +126,14 @@ def outlines(content: Content) -> Iterator[Defect]:
             yield content.of_annotation(row, Kind.FAR_POLYGON, message)
 
 
+def negative_boxes(content: Content) -> Iterator[Defect]:
+    """Boxes of negative width or height: corners in the wrong order, or two corners instead of one and a size."""
+    sides = content.annotations["box"][:, 2:]
+    for row in _where((sides < 0).any(axis=1) & (content.annotations["ignored"] == 0)):
+        message = f"{_shown(content.annotations['box'][row])} has no {'height' if sides[row, 0] > 0 else 'width'}"
+        yield content.of_annotation(row, Kind.MALFORMED_RECORD, message)
+
+
 def boxes_elsewhere(content: Content) -> Iterator[Defect]:
     """Boxes that lie wholly outside of their image, and so have nothing to show."""
     x, y, w, h = content.annotations["box"].T

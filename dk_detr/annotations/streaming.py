@@ -196,17 +196,25 @@ def accept_all(counts: Counter[str]) -> None:
     """Whatever the numbers are."""
 
 
-def rewrite(source: str, target: str, changes: Mapping[str, Change], accept: Accept = accept_all) -> Counter[str]:
+def rewrite(
+    source: str,
+    target: str,
+    changes: Mapping[str, Change],
+    accept: Accept = accept_all,
+    read: Counter[str] | None = None,
+) -> Counter[str]:
     """Copy an annotation file with changed elements, whole or not at all.
 
     Args:
         source, target: may be the same file. changes: by the key of the list. accept: raises if these numbers of
-            elements must not be; then nothing is written.
+            elements must not be; then nothing is written. read: counts the elements of the lists of `source`.
 
     Returns: how many elements the lists of `target` have.
     """
+    read = Counter() if read is None else read
     with _writer(target) as writer:
         for item in read_items(source):
+            read[item.key] += item.in_list
             if item.in_list and item.key in changes:
                 changed = changes[item.key](item.value)
                 if changed is not None:

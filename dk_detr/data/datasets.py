@@ -158,6 +158,8 @@ def load_coco_format(json_file: str, image_root: str, name: str) -> list[dict[st
                 **({"segmentation": annotation["segmentation"]} if "segmentation" in annotation else {}),
             }
         )
+    if not records:
+        raise ValueError(f"{json_file} ({name}) lists no images.")
     return list(records.values())
 
 

@@ -122,7 +122,9 @@ def build_train_stream(cfg: CfgNode, mapper: Callable[[Sample], Sample], seed: i
 
 def stream_of(cfg: CfgNode, records: list[Sample], mapper: Callable[[Sample], Sample], seed: int) -> TrainStream:
     """The same of records that are loaded already."""
-    if not cfg.MODEL.MASK_ON:  # outlines would be most of what loader processes keep
+    if cfg.MODEL.MASK_ON:
+        _require_outlines(records)
+    else:  # outlines would be most of what loader processes keep
         for annotation in chain.from_iterable(record["annotations"] for record in records):
             annotation.pop("segmentation", None)
     world = comm.get_world_size()
@@ -133,6 +135,26 @@ def stream_of(cfg: CfgNode, records: list[Sample], mapper: Callable[[Sample], Sa
     batch_size = cfg.SOLVER.IMS_PER_BATCH // world
     sampler = _build_sampler(cfg, records, seed)
     return TrainStream(records, mapper, sampler, batch_size, seed, cfg.DATALOADER.NUM_WORKERS)
+
+
+def _require_outlines(records: list[Sample]) -> None:
+    """Polygons of fewer than three points are left out, as in Detectron2; what has no other cannot teach a mask."""
+    dropped = 0
+    for record in records:
+        for annotation in record["annotations"]:
+            outline = annotation.get("segmentation")
+            if isinstance(outline, list):
+                drawn = [polygon for polygon in outline if len(polygon) >= 6 and len(polygon) % 2 == 0]
+                dropped += len(outline) - len(drawn)
+                annotation["segmentation"] = outline = drawn
+            if not outline and not annotation.get("iscrowd"):
+                raise ValueError(
+                    f"Image {record['file_name']} (id {record['image_id']}) has an object at {annotation['bbox']} "
+                    "without a polygon of three points or a mask, and MODEL.MASK_ON learns masks. Draw it, drop it, or "
+                    "set MODEL.MASK_ON False."
+                )
+    if dropped:
+        logger.warning("%d polygons have fewer than three points, or half a point, and are left out.", dropped)
 
 
 def _build_sampler(cfg: CfgNode, records: list[Sample], seed: int) -> Sampler[int]:

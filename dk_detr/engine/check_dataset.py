@@ -136,6 +136,9 @@ def _summary(check: DatasetCheck, findings: Findings) -> str:
     """Counts by kind, and the first of each in full."""
     read = ", ".join(f"{number:,} {what}" for what, number in check.counts.items())
     lines = [f"{check.json_file}: {read}"]
+    if check.not_trained:
+        told = ", ".join(f"{number:,} {what}" for what, number in check.not_trained.items())
+        lines.append(f"Not trained on, of the annotations: {told}.")
     if findings.counts:
         rows = [(kind, findings.counts[kind], "note" if kind.is_note else "defect") for kind in _in_order(findings)]
         lines += ["", tabulate(rows, headers=("what", "number", ""), tablefmt="github", intfmt=",")]

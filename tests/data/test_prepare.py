@@ -309,7 +309,8 @@ def test_a_folder_without_any_of_the_images_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def mine(tmp_path: Path) -> str:
     """Ten images, each with a cat and a dog."""
-    images = [{"id": i, "file_name": f"{i}.jpg", "neg_category_ids": [1, 2]} for i in range(10)]
+    size = {"width": 9, "height": 9}
+    images = [{"id": i, "file_name": f"{i}.jpg", **size, "neg_category_ids": [1, 2]} for i in range(10)]
     pairs = [(i, c) for i in range(10) for c in (1, 2)]
     boxes = [{"id": 2 * i + c, "image_id": i, "category_id": c, "bbox": [0, 0, 1, 1]} for i, c in pairs]
     categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]

@@ -70,7 +70,7 @@ def test_what_is_no_list_of_results_is_refused(files, tmp_path, text, message):
         ('{"images": 3, "annotations": [], "categories": []}', 'wrong.json: its "images" is 3, no list'),
         ('{"images": [{"id": 1}], "annotations": null, "categories": []}', 'its "annotations" is None, no list'),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "wrong.json lists no categories"),
-        ('{"images": [], "annotations": [], "categories": []}', "wrong.json lists no images"),
+        ('{"images": [], "annotations": [], "categories": []}', "wrong.json lists no categories"),
         ('{"images": [', "annotation file .*wrong.json is no whole JSON file"),
     ],
 )

@@ -27,6 +27,7 @@ class DatasetCheck:
 
     Attributes:
         how_far: in words, how far it came, for one who interrupts it. counts: of records, of each list of the file.
+        not_trained: annotations that are read and not trained on, by reason; empty before they are read.
 
     Raises: FileNotFoundError; ValueError if the file is not whole or in no such format.
     """
@@ -49,6 +50,7 @@ class DatasetCheck:
         self.json_file, self.image_root, self.vocabulary_names = json_file, image_root, vocabulary_names
         self.decode, self.tolerance, self.workers, self.progress = decode, tolerance, workers, progress
         self.how_far = "not all records were read, no image was opened"
+        self.not_trained: dict[str, int] = {}
         self._reader = Reader(json_file)
 
     @property
@@ -59,6 +61,7 @@ class DatasetCheck:
     def __iter__(self) -> Iterator[Defect]:
         self._reader = Reader(self.json_file)
         content = self._reader.read()
+        self.not_trained = _not_trained(content)
         self.how_far = "all records were read, no image was opened"
         for defect in self._reader.defects:
             yield replace(defect, file_name=defect.file_name or content.file_name_of(defect.image_id))
@@ -77,6 +80,12 @@ class DatasetCheck:
                 bar.update(count)
                 self.how_far = f"all records were read, {done} of {total} images opened"
                 yield from defects
+
+
+def _not_trained(content: Content) -> dict[str, int]:
+    crowd, ignored = (content.annotations[flag] == 1 for flag in ("crowd", "ignored"))
+    counts = {"crowds (iscrowd)": int((crowd & ~ignored).sum()), 'marked "ignore"': int(ignored.sum())}
+    return {reason: number for reason, number in counts.items() if number}
 
 
 def check_annotations(

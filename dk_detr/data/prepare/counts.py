@@ -27,18 +27,28 @@ class Published:
 
 @dataclass(frozen=True)
 class Written:
-    """A file that was made, what it holds, and what was noticed on the way."""
+    """A file that was made, what it holds, and what was noticed on the way.
+
+    Attributes:
+        read: how many records the source has; None where there is no such file.
+    """
 
     path: str
     counts: Counter[str]
     published: Published | None = None
     notes: tuple[str, ...] = ()
+    read: Counter[str] | None = None
 
     def report(self) -> str:
-        """Some lines for the terminal."""
+        """Some lines for the terminal: what was found, and what of the source is not in the file."""
         rows = [[name, self.counts[name], _expected(self.published, name)] for name in LISTS]
         source = f"expected ({self.published.source})" if self.published else "expected"
-        return "\n".join([self.path, tabulate(rows, ["", "found", source]), *self.notes])
+        return "\n".join([self.path, tabulate(rows, ["", "found", source]), *self._left_out(), *self.notes])
+
+    def _left_out(self) -> tuple[str, ...]:
+        missing = {name: self.read[name] - self.counts[name] for name in LISTS} if self.read else {}
+        told = ", ".join(f"{number} {name}" for name, number in missing.items() if number)
+        return (f"Left out of its source: {told}.",) if told else ()
 
 
 def _expected(published: Published | None, name: str) -> str:

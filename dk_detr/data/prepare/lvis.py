@@ -1,9 +1,11 @@
 """OV-LVIS: LVIS v1 without the boxes of rare categories; and minival, its part that COCO's val2017 holds."""
 
+from collections import Counter
 from typing import Any
 
-from dk_detr.annotations.streaming import items_of, rewrite
+from dk_detr.annotations.streaming import rewrite
 from dk_detr.data.prepare.counts import Accept, Published, Rule, Written
+from dk_detr.data.prepare.sound import sound_items, soundly
 
 NORARE = Published(
     {"images": 100170, "annotations": 1264884, "categories": 1203}, "LVIS v1; boxes by the counts that Detic ships"
@@ -23,13 +25,14 @@ def drop_rare(source: str, target: str, rule: Rule = "published") -> Written:
 
     Raises: FileNotFoundError; ValueError if the file knows no rare categories or has other numbers than published.
     """
-    change = _WithoutRare(list(items_of(source, "categories")))
+    change = _WithoutRare(list(sound_items(source, "categories")))
     if not change.rare:
         raise ValueError(f"{source} has no categories of frequency r: it is no LVIS file.")
     changes = {"images": change.image, "annotations": change.annotation}
-    counts = rewrite(source, target, changes, Accept(target, NORARE, rule))
+    read: Counter[str] = Counter()
+    counts = rewrite(source, target, soundly(source, changes), Accept(target, NORARE, rule), read)
     notes = (f"{change.dropped} boxes of {len(change.rare)} rare categories left out",)
-    return Written(target, counts, NORARE, notes)
+    return Written(target, counts, NORARE, notes, read)
 
 
 class _WithoutRare:
@@ -53,11 +56,13 @@ def take_minival(source: str, target: str, rule: Rule = "published") -> Written:
 
     Raises: FileNotFoundError; ValueError for a file without such images, or with other numbers than published.
     """
-    inside = {image["id"] for image in items_of(source, "images") if "/val2017/" in image.get("coco_url", "")}
+    inside = {image["id"] for image in sound_items(source, "images") if "/val2017/" in image.get("coco_url", "")}
     if not inside:
         raise ValueError(f"{source} lists no image of val2017 by its coco_url: it is not lvis_v1_val.json.")
     changes = {
         "images": lambda image: image if image["id"] in inside else None,
         "annotations": lambda annotation: annotation if annotation["image_id"] in inside else None,
     }
-    return Written(target, rewrite(source, target, changes, Accept(target, MINIVAL, rule)), MINIVAL)
+    read: Counter[str] = Counter()
+    counts = rewrite(source, target, soundly(source, changes), Accept(target, MINIVAL, rule), read)
+    return Written(target, counts, MINIVAL, read=read)

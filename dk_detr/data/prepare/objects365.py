@@ -1,12 +1,14 @@
 """Objects365 v2 as COCO JSON: readable names, and file names that are there."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from dk_detr.annotations.streaming import items_of, rewrite
+from dk_detr.annotations.streaming import rewrite
 from dk_detr.data.prepare.counts import Accept, Published, Rule, Written
+from dk_detr.data.prepare.sound import sound_items, soundly
 from dk_detr.data.prepare.unlearnable import Marker
 
 PUBLISHED = {
@@ -37,7 +39,7 @@ def convert_objects365(
     """
     published, layout = PUBLISHED[part], _layout(source, image_root)
     absent: set[int] = set()
-    for image in items_of(source, "images"):
+    for image in sound_items(source, "images"):
         if not os.path.isfile(os.path.join(image_root, layout(image["file_name"]))):
             absent.add(image["id"])
     marker = Marker()
@@ -46,9 +48,10 @@ def convert_objects365(
         "annotations": lambda box: None if box["image_id"] in absent else marker(_annotation(box)),
         "categories": lambda category: {"id": category["id"], "name": readable_spelling(category["name"])},
     }
-    counts = rewrite(source, target, changes, Accept(target, published, rule))
+    read: Counter[str] = Counter()
+    counts = rewrite(source, target, soundly(source, changes), Accept(target, published, rule), read)
     missing = (f"{len(absent)} images are not in {image_root}; they and their boxes are left out",) if absent else ()
-    return Written(target, counts, published, missing + marker.notes())
+    return Written(target, counts, published, missing + marker.notes(), read)
 
 
 def readable_spelling(name: str) -> str:
@@ -75,7 +78,7 @@ def _by_patch(file_name: str) -> str:
 
 def _layout(source: str, image_root: str) -> Callable[[str], str]:
     """Images lie as the file lists them (val/images/v1/patch8/x.jpg), or in patches (val/patch8/x.jpg): look."""
-    names = [image["file_name"] for image in islice(items_of(source, "images"), LOOKED_AT)]
+    names = [image["file_name"] for image in islice(sound_items(source, "images"), LOOKED_AT)]
     for layout in (_as_listed, _by_patch):
         if any(os.path.isfile(os.path.join(image_root, layout(name))) for name in names):
             return layout

@@ -1,13 +1,15 @@
 """OV-COCO from COCO's annotation files, as OVR-CNN and Detic make it: boxes of some categories, images with any."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dk_detr.annotations.ov_coco import BASE, NOVEL
-from dk_detr.annotations.streaming import items_of, rewrite
+from dk_detr.annotations.streaming import rewrite
 from dk_detr.data.prepare.counts import Accept, Published, Rule, Written
+from dk_detr.data.prepare.sound import sound_items, soundly
 from dk_detr.data.prepare.unlearnable import Marker
 
 ALL = {**BASE, **NOVEL}
@@ -62,7 +64,7 @@ def split_coco(train: str, val: str, folder: str, rule: Rule = "published") -> l
 def _write(split: Split, source: str, folder: str, rule: Rule) -> Written:
     _check_categories(source, split.categories)
     ids, listed = set(split.boxes.values()), set(split.categories.values())
-    images = {box["image_id"] for box in items_of(source, "annotations") if box["category_id"] in ids}
+    images = {box["image_id"] for box in sound_items(source, "annotations") if box["category_id"] in ids}
     marker = Marker()
     changes = {
         "images": lambda image: image if image["id"] in images else None,
@@ -70,8 +72,9 @@ def _write(split: Split, source: str, folder: str, rule: Rule) -> Written:
         "categories": lambda category: _with_split(category) if category["id"] in listed else None,
     }
     target = os.path.join(folder, split.file)
-    counts = rewrite(source, target, changes, Accept(target, split.published, rule))
-    return Written(target, counts, split.published, marker.notes())
+    read: Counter[str] = Counter()
+    counts = rewrite(source, target, soundly(source, changes), Accept(target, split.published, rule), read)
+    return Written(target, counts, split.published, marker.notes(), read)
 
 
 def _with_split(category: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def _with_split(category: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_categories(source: str, categories: Mapping[str, int]) -> None:
-    found = {category["id"]: category["name"] for category in items_of(source, "categories")}
+    found = {category["id"]: category["name"] for category in sound_items(source, "categories")}
     for name, number in categories.items():
         if found.get(number) != name:
             other = found.get(number, "")

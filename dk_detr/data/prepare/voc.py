@@ -1,5 +1,6 @@
 """PASCAL VOC as COCO JSON: one file instead of thousands, difficult objects marked."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from xml.etree import ElementTree
 
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 
+from dk_detr.annotations.records import flag
 from dk_detr.annotations.streaming import write_items
 from dk_detr.data.prepare.counts import Accept, Published, Rule, Written
 
@@ -55,7 +57,9 @@ def _parse(path: Path) -> ElementTree.Element:
 
 
 def _image(root: ElementTree.Element, number: str) -> dict[str, Any]:
-    width, height = (int(_text(root, f"size/{side}", number)) for side in ("width", "height"))
+    width, height = (int(_number(root, f"size/{side}", number)) for side in ("width", "height"))
+    if not number.isdecimal():
+        raise ValueError(f'"{number}" is no number of an image of VOC; its list should hold such as 000005.')
     return {"id": int(number), "file_name": f"JPEGImages/{number}.jpg", "width": width, "height": height}
 
 
@@ -63,9 +67,9 @@ def _annotation(element: ElementTree.Element, annotation_id: int, image_id: int,
     name = _text(element, "name", number)
     if name not in CLASS_NAMES:
         raise ValueError(f'{number}.xml: "{name}" is no class of VOC.')
-    left, top, right, bottom = (float(_text(element, f"bndbox/{side}", number)) for side in _SIDES)
+    left, top, right, bottom = (_number(element, f"bndbox/{side}", number) for side in _SIDES)
     width, height = right - left + 1, bottom - top + 1
-    difficult = int(element.findtext("difficult", "0"))
+    difficult = _difficult(element, number)
     return {
         "id": annotation_id, "image_id": image_id, "category_id": CLASS_NAMES.index(name) + 1,
         "bbox": [left - 1, top - 1, width, height], "area": width * height,
@@ -74,6 +78,23 @@ def _annotation(element: ElementTree.Element, annotation_id: int, image_id: int,
 
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+def _number(element: ElementTree.Element, path: str, number: str) -> float:
+    text = _text(element, path, number)
+    try:
+        if math.isfinite(value := float(text)):
+            return value
+    except ValueError:
+        pass
+    raise ValueError(f'{number}.xml: <{path}> is "{text}", no number.')
+
+
+def _difficult(element: ElementTree.Element, number: str) -> int:
+    try:
+        return flag(element.findtext("difficult"))
+    except ValueError as error:
+        raise ValueError(f"{number}.xml: <difficult> is {error}.") from error
 
 
 def _text(element: ElementTree.Element, path: str, number: str) -> str:

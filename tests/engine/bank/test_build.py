@@ -339,7 +339,8 @@ def test_an_image_that_is_not_there_is_named(
 ) -> None:
     data_set["images"][1]["file_name"] = "train/gone.png"
     options = register_odd(bank_world, tmp_path, data_set)
-    assert "train/gone.png of odd_train is not there" in error_of(bank_world, capsys, tmp_path / "bank", options=options)
+    error = error_of(bank_world, capsys, tmp_path / "bank", options=options)
+    assert "train/gone.png of odd_train is not there" in error
 
 
 def test_an_image_of_another_size_than_its_record_says_is_named(
