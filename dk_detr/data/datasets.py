@@ -10,10 +10,11 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets import load_coco_json, register_coco_instances
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 from detectron2.structures import BoxMode
 
@@ -97,6 +98,13 @@ def register(name: str, json_file: str, image_root: str, evaluator_type: str = "
     )
 
 
+def _load_coco(json_file: str, image_root: str, name: str) -> list[dict[str, Any]]:
+    """Detectron2's records of a file that our reader has looked at: Detectron2's own breaks on malformed ones."""
+    read_annotations(json_file, name, SCORING)
+    records: list[dict[str, Any]] = load_coco_json(json_file, image_root, name)
+    return records
+
+
 def _forget(name: str) -> None:
     for catalog in (DatasetCatalog, MetadataCatalog):
         if name in catalog.list():
@@ -111,6 +119,8 @@ def register_all() -> None:
         if dataset.evaluator_type == "coco":  # Detectron2's, with masks, where Detectron2 looked when it was imported
             _forget(name)
             register_coco_instances(name, _get_builtin_metadata("coco"), json_file, images)
+            DatasetCatalog.pop(name)
+            DatasetCatalog.register(name, partial(_load_coco, json_file, images, name))
         else:
             novel = {"novel_names": dataset.novel_names} if dataset.novel_names else {}
             register(name, json_file, images, dataset.evaluator_type, **novel)
