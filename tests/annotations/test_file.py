@@ -129,7 +129,8 @@ def test_objects_with_an_area_of_0_that_lvis_does_not_score_are_counted(
     content["annotations"][0]["area"] = 0
     ap50(tmp_path, content, "lvis")
     assert "1 of 2 objects have an area of 0 and are not scored" in caplog.text
-    (defect,) = (d for d in check_annotations(str(tmp_path / "b.json"), str(tmp_path)) if d.message.startswith("its area"))
+    defects = check_annotations(str(tmp_path / "b.json"), str(tmp_path))
+    (defect,) = (defect for defect in defects if defect.message.startswith("its area"))
     assert defect.annotation_id == 1 and not defect.kind.is_note
 
 

@@ -229,6 +229,22 @@ def test_a_folder_that_holds_other_images_is_refused_by_the_first_file(refusal: 
     assert "Image my_data/000001.png of my_data/val.json is not there." in error and "--val-images" in error
 
 
+def test_the_last_image_that_is_not_there_is_found_before_training(refusal: Callable[..., str]) -> None:
+    change("my_data/train.json", lambda content: content["images"][-1].update(file_name="gone.png"))
+    assert "Image my_data/images/gone.png of my_data/train.json is not there." in refusal()
+
+
+def test_a_category_of_crowds_alone_is_novel_as_nothing_of_it_is_trained_on(train: Callable[..., int]) -> None:
+    def crowd_blue(content: Content) -> None:
+        for box in content["annotations"]:
+            box["iscrowd"] = int(box["category_id"] == 3)
+
+    change("my_data/train.json", crowd_blue)
+    assert train() == 0
+    assert load_vocabulary("run/own_vocabulary.npz").novel_names == ("blue_box",)
+    assert "are crowds (iscrowd 1), and are not trained on" in Path("run/log.txt").read_text()
+
+
 def test_an_unknown_novel_name_is_refused_with_those_that_there_are(refusal: Callable[..., str]) -> None:
     error = refusal(novel="blue_box,bleu_box")
     assert '"bleu_box" (--novel, DATASETS.OWN.NOVEL) is no category; there are: red_box, green_box, blue_box' in error
