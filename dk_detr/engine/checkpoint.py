@@ -9,6 +9,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from fvcore.common.checkpoint import _IncompatibleKeys
 
 from dk_detr.engine.ema import averaged
+from dk_detr.meta_arch.words import WORDS, OfWords, check_trained_words
 from dk_detr.structures import whole_file, write_whole
 
 
@@ -20,6 +21,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **{k: v.state_dict() for k, v in self.checkpointables.items()}}
+        if isinstance(self.model, OfWords):
+            data[WORDS] = self.model.words_of_training()
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
         with whole_file(path) as part:
@@ -55,6 +58,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             checkpoint["model"] = {k: v for k, v in checkpoint["model"].items() if not k.startswith("branch.")}
         incompatible = cast(_IncompatibleKeys, super()._load_model(checkpoint))
         self._refuse_other_architectures(incompatible)
+        if isinstance(self.model, OfWords):
+            check_trained_words(self.model, checkpoint.get(WORDS), self._path, goes_on=self._goes_on)
         return incompatible
 
     def _refuse_other_architectures(self, found: _IncompatibleKeys) -> None:

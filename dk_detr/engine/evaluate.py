@@ -76,7 +76,7 @@ def words_of(cfg: CfgNode, name: str, default: Vocabulary) -> Vocabulary:
     """The words of a data set: of its file in MODEL.VOCABULARY.OF_DATASETS, else of the default vocabulary."""
     path = vocabulary_files(cfg).get(name)
     with _named(name):
-        vocabulary = read_vocabulary(path) if path else default
+        vocabulary = read_vocabulary(path, name, "MODEL.VOCABULARY.OF_DATASETS") if path else default
         return vocabulary.select([category["name"] for category in categories_of(name)])
 
 

@@ -91,7 +91,7 @@ class Trainer(DefaultTrainer):
         labels = labels_among(names, model.train_vocabulary.names, model.vocabulary.novel_names, first)
         records = train_records(cfg.DATASETS.TRAIN)
         require_images(records, ", ".join(cfg.DATASETS.TRAIN), CHECK_IMAGES)
-        bank = bank_of_training(cfg, records, model.train_vocabulary.width)
+        bank = bank_of_training(cfg, records, model.train_vocabulary)
         return stream_of(cfg, records, TrainMapper(cfg, labels, bank), seed)
 
     @classmethod

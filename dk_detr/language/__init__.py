@@ -10,14 +10,25 @@ from dk_detr.language.from_config import (
     clip_from_config,
     closed_vocabulary,
     is_closed,
+    is_novel,
+    read_categories,
     read_vocabulary,
     vocabularies_from_config,
 )
 from dk_detr.language.prompts import PROMPTS, prompt_texts, readable
-from dk_detr.language.vocabularies import build_vocabulary, load_vocabulary, novel_mask, save_vocabulary
+from dk_detr.language.space import require_one_space, require_same_probe, require_words_of
+from dk_detr.language.vocabularies import (
+    NO_ENCODER,
+    WrongNumber,
+    build_vocabulary,
+    load_vocabulary,
+    novel_mask,
+    save_vocabulary,
+)
 
 __all__ = [
-    "CLOSED", "COCO_NAMES", "LVIS_NAMES", "LVIS_NOVEL", "PROMPTS", "WORD_LISTS", "Clip", "build_vocabulary",
-    "clip_from_config", "closed_vocabulary", "is_closed", "load_clip", "load_vocabulary", "novel_mask", "prompt_texts",
-    "read_vocabulary", "readable", "save_vocabulary", "vocabularies_from_config",
+    "CLOSED", "COCO_NAMES", "LVIS_NAMES", "LVIS_NOVEL", "NO_ENCODER", "PROMPTS", "WORD_LISTS", "Clip", "WrongNumber",
+    "build_vocabulary", "clip_from_config", "closed_vocabulary", "is_closed", "is_novel", "load_clip",
+    "load_vocabulary", "novel_mask", "prompt_texts", "read_categories", "read_vocabulary", "readable",
+    "require_one_space", "require_same_probe", "require_words_of", "save_vocabulary", "vocabularies_from_config",
 ]  # fmt: skip

@@ -1,8 +1,11 @@
 """CLIP: one door to the image and text encoders of open_clip and of OpenAI's `clip` package."""
 
 import importlib.util
+import json
 import pickle
+import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dk_detr.language.download import downloadable, require_server, source_at
+from dk_detr.structures import looked_for_at
+
+PROBE_TEXT = "a photo of a cat."
 LIBRARIES = ("open_clip", "clip")
+RANDOM = "random"
 
 
 class Clip:
@@ -47,6 +55,14 @@ class Clip:
     def width(self) -> int:
         """E, the width of the shared space."""
         return self.encode_text(["a"]).shape[1]
+
+    @cached_property
+    def probe(self) -> str:
+        """What tells this CLIP from others, wherever its weights lie and whatever they are called: the embedding of one
+        sentence as a JSON list; "" for random weights, which nobody has again."""
+        if self.provenance.get("weights") == RANDOM:
+            return ""
+        return json.dumps([round(x, 5) for x in self.encode_text([PROBE_TEXT])[0].tolist()])
 
     def to(self, device: torch.device | str) -> "Clip":
         """Move the encoders; returns itself."""
@@ -85,6 +101,7 @@ def load_clip(
 
     Raises:
         ValueError: unknown library, architecture or tag. FileNotFoundError: the config or checkpoint is not there.
+        OSError: the weights of a tag are not on this machine and cannot be downloaded.
     """
     if library == "open_clip":
         return _load_open_clip(architecture, weights, device)
@@ -102,18 +119,27 @@ def _load_open_clip(architecture: str, weights: str, device: torch.device | str)
             f'open_clip knows no model "{architecture}" (MODEL.CLIP.ARCHITECTURE). '
             "List them with `python -c 'import open_clip; print(open_clip.list_models())'`, or give a .json config."
         )
-    _check_weights(name, weights, [tag for model, tag in open_clip.list_pretrained() if model == name])
-    try:
-        model = open_clip.create_model(name, pretrained=weights or None, device=device, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        if not Path(weights).is_file():
-            raise
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{weights} (MODEL.CLIP.WEIGHTS) holds no weights of {architecture}: {reason}") from error
+    tags = [tag for model, tag in open_clip.list_pretrained() if model == name]
+    _check_weights(name, weights, tags)
+    create = partial(open_clip.create_model, name, pretrained=weights or None, device=device, weights_only=True)
+    if weights in tags:
+        with downloadable(name, weights):
+            model = create()
+    else:
+        model = _from_file(create, weights, architecture)
     config: dict[str, Any] = open_clip.get_model_preprocess_cfg(model)
     side = config["size"] if isinstance(config["size"], int) else config["size"][0]
-    provenance = {"library": "open_clip", "architecture": architecture, "weights": weights or "random"}
+    provenance = {"library": "open_clip", "architecture": architecture, "weights": weights or RANDOM}
     return Clip(model, open_clip.get_tokenizer(name), side, config["mean"], config["std"], provenance)
+
+
+def _from_file(create: Callable[[], Any], weights: str, architecture: str) -> Any:
+    """What `create` gives. Raises ValueError naming the file that it could not read."""
+    try:
+        return create()
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{weights} (MODEL.CLIP.WEIGHTS) holds no weights of {architecture}: {reason}") from error
 
 
 def _register_architecture(architecture: str) -> str:
@@ -123,34 +149,58 @@ def _register_architecture(architecture: str) -> str:
     import open_clip
 
     if not Path(architecture).is_file():
-        raise FileNotFoundError(f"There is no open_clip model config {architecture} (MODEL.CLIP.ARCHITECTURE).")
+        where = looked_for_at(architecture)
+        raise FileNotFoundError(f"There is no open_clip model config {architecture} (MODEL.CLIP.ARCHITECTURE){where}.")
     open_clip.add_model_config(architecture)
     return Path(architecture).stem
 
 
 def _check_weights(name: str, weights: str, tags: list[str]) -> None:
+    """Raises FileNotFoundError, ValueError for what is neither a tag of the model nor a file."""
     if not weights or weights in tags or Path(weights).is_file():
         return
     if weights.endswith((".pt", ".pth", ".bin", ".safetensors")) or "/" in weights:
-        raise FileNotFoundError(f"There is no CLIP checkpoint {weights} (MODEL.CLIP.WEIGHTS).")
+        where = looked_for_at(weights)
+        raise FileNotFoundError(f"There is no CLIP checkpoint {weights} (MODEL.CLIP.WEIGHTS){where}.")
     known = ", ".join(tags) or "none"
     raise ValueError(f'MODEL.CLIP.WEIGHTS "{weights}" is no tag of {name}; known: {known}. A file path works too.')
 
 
 def _load_openai_clip(architecture: str, weights: str, device: torch.device | str) -> Clip:
-    if importlib.util.find_spec("clip") is None:
-        raise ImportError(
-            'MODEL.CLIP.LIBRARY "clip" needs OpenAI\'s package: pip install git+https://github.com/openai/CLIP.git, '
-            'or use "open_clip" with MODEL.CLIP.WEIGHTS "openai": the same weights.'
-        )
-    import clip
-
-    source = weights if Path(weights).is_file() else architecture
-    model, _ = clip.load(source, device=device, jit=False)
+    clip = _openai_package()
+    if Path(weights).is_file():
+        model = _from_file(lambda: clip.load(weights, device=device, jit=False)[0], weights, architecture)
+    else:
+        model = _openai_release(clip, architecture, weights, device)
     provenance = {"library": "clip", "architecture": architecture, "weights": weights or "openai"}
-
-    def tokenize(texts: list[str]) -> Tensor:
-        return clip.tokenize(texts, truncate=True)
-
+    tokenize = partial(clip.tokenize, context_length=model.context_length, truncate=True)
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     return Clip(model.float(), tokenize, model.visual.input_resolution, mean, std, provenance)
+
+
+def _openai_package() -> Any:
+    if importlib.util.find_spec("clip") is None:
+        raise ImportError(
+            'MODEL.CLIP.LIBRARY "clip" needs OpenAI\'s package: pip install clip-anytorch (the package index has it by '
+            "this name) or pip install git+https://github.com/openai/CLIP.git, or use \"open_clip\" with "
+            'MODEL.CLIP.WEIGHTS "openai": the same weights.'
+        )
+    with warnings.catch_warnings():  # it asks setuptools for what setuptools would rather not give any more
+        warnings.simplefilter("ignore")
+        import clip
+    return clip
+
+
+def _openai_release(clip: Any, architecture: str, weights: str, device: torch.device | str) -> Any:
+    """One of the models that OpenAI released, from its cache or the network."""
+    _check_weights(architecture, weights, ["openai"])
+    if architecture not in clip.available_models():
+        known = ", ".join(clip.available_models())
+        raise ValueError(f'clip knows no model "{architecture}" (MODEL.CLIP.ARCHITECTURE); there are: {known}.')
+    source = source_at(clip.clip._MODELS[architecture])
+    if not source.cached:
+        require_server(source, weights or "openai")
+    try:
+        return clip.load(architecture, device=device, jit=False)[0]
+    except (OSError, RuntimeError) as error:
+        raise source.missed(weights or "openai", error) from error

@@ -1,24 +1,32 @@
 """Vocabularies and CLIP as a config asks for them."""
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
+from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_NAMES
 
 from dk_detr.language.clip import Clip, load_clip
-from dk_detr.language.vocabularies import load_vocabulary, novel_mask
-from dk_detr.structures import Vocabulary
+from dk_detr.language.space import require_one_space
+from dk_detr.language.vocabularies import WrongNumber, load_vocabulary, novel_mask
+from dk_detr.structures import Vocabulary, looked_for_at, read_json
 
 LVIS_NAMES = tuple(c["name"] for c in sorted(LVIS_CATEGORIES, key=lambda c: c["id"]))
 LVIS_NOVEL = tuple(c["name"] for c in LVIS_CATEGORIES if c["frequency"] == "r")
 COCO_NAMES = tuple(c["name"] for c in COCO_CATEGORIES if c["isthing"])
 CLOSED = ("Linear", "LinearBackground")  # values of MODEL.DETR.CLASSIFIER.NAME
-WORD_LISTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # names, and the novel among them
+Words = tuple[tuple[str, ...], tuple[str, ...]]  # names, and the novel among them
+WORD_LISTS: dict[str, Words] = {
     "lvis": (LVIS_NAMES, LVIS_NOVEL),
     "coco": (COCO_NAMES, ()),
+    "voc": (tuple(VOC_NAMES), ()),
 }
+TEST, TRAIN = "MODEL.VOCABULARY.TEST", "MODEL.VOCABULARY.TRAIN"
 
 
 def clip_from_config(cfg: CfgNode) -> Clip:
@@ -35,27 +43,36 @@ def vocabularies_from_config(cfg: CfgNode) -> tuple[Vocabulary, Vocabulary]:
     """The words to train with (base only) and the words to detect."""
     if is_closed(cfg):
         return _closed_vocabularies(cfg.MODEL.VOCABULARY)
-    test = read_vocabulary(cfg.MODEL.VOCABULARY.TEST)
-    train = read_vocabulary(cfg.MODEL.VOCABULARY.TRAIN) if cfg.MODEL.VOCABULARY.TRAIN else test
+    test = read_vocabulary(cfg.MODEL.VOCABULARY.TEST, _only(cfg.DATASETS.TEST))
+    if not cfg.MODEL.VOCABULARY.TRAIN:
+        return test.base(), test
+    train = read_vocabulary(cfg.MODEL.VOCABULARY.TRAIN, _only(cfg.DATASETS.TRAIN), TRAIN)
     if train.width != test.width:
         raise ValueError(
             f"MODEL.VOCABULARY.TRAIN ({train.describe()}) and MODEL.VOCABULARY.TEST ({test.describe()}) come from "
             "different text encoders: their widths differ."
         )
+    require_one_space(train, test)
     return train.base(), test
+
+
+def _only(datasets: Sequence[str]) -> str:
+    """The data set that a vocabulary is for; "" where it may be any."""
+    return datasets[0] if len(datasets) == 1 else ""
 
 
 def _closed_vocabularies(words: CfgNode) -> tuple[Vocabulary, Vocabulary]:
     test = closed_vocabulary(words.TEST)
-    train = test.select(closed_vocabulary(words.TRAIN).base().names) if words.TRAIN else test
+    train = test.select(closed_vocabulary(words.TRAIN, TRAIN).base().names) if words.TRAIN else test
     return train.base(), test
 
 
-def closed_vocabulary(source: str) -> Vocabulary:
+def closed_vocabulary(source: str, key: str = TEST) -> Vocabulary:
     """The words of a detector that knows a fixed list of them: each is an axis, a unit vector (see `Linear`).
 
     Args:
-        source: "coco", "lvis" (rare = novel), or a vocabulary file, of which only the names count.
+        source: "coco", "lvis" (rare = novel), "voc", or a vocabulary file, of which only the names count.
+        key: how errors call it.
 
     Raises: FileNotFoundError; ValueError for a file that is no vocabulary.
     """
@@ -63,10 +80,11 @@ def closed_vocabulary(source: str) -> Vocabulary:
         names, novel = WORD_LISTS[source]
     elif source and not os.path.isfile(source):
         raise FileNotFoundError(
-            f"There is no vocabulary {source} (MODEL.VOCABULARY.TEST); name a file, or one of {', '.join(WORD_LISTS)}."
+            f"There is no vocabulary {source} ({key}){looked_for_at(source)}; name a file, or one of "
+            f"{', '.join(WORD_LISTS)}."
         )
     else:
-        words = read_vocabulary(source)
+        words = read_vocabulary(source, key=key)
         names, novel = words.names, words.novel_names
     remedy = 'A MODEL.DETR.CLASSIFIER.NAME that begins with "Linear" knows no others; "CosineText" takes any words.'
     return Vocabulary(
@@ -74,15 +92,54 @@ def closed_vocabulary(source: str) -> Vocabulary:
     )
 
 
-def read_vocabulary(path: str) -> Vocabulary:
-    """A vocabulary file; a bare matrix is understood by its number of rows: 1203 is LVIS v1 (rare = novel), 80 COCO."""
+def read_vocabulary(path: str, dataset: str = "", key: str = TEST) -> Vocabulary:
+    """A vocabulary file. A bare matrix is understood by its number of rows: 1203 is LVIS v1 (rare = novel), 80 COCO, 20
+    VOC; any other has the categories of its data set by ascending id.
+
+    Args:
+        dataset: that the file is given for, if it is one. key: how errors call what named the file.
+
+    Raises: FileNotFoundError; ValueError for what is no vocabulary, or a matrix of other rows.
+    """
     if not path:
-        raise ValueError("MODEL.VOCABULARY.TEST is empty: name a vocabulary file, made by tools/build_vocabulary.py.")
+        raise ValueError(f"{key} is empty: name a vocabulary file, made by tools/build_vocabulary.py.")
     if path.endswith(".npz"):
-        return load_vocabulary(path)
-    for names, novel in WORD_LISTS.values():
+        return load_vocabulary(path, key=key)
+    tried = []
+    for known, (names, novel) in _rows_of(dataset):
         try:
-            return load_vocabulary(path, names, novel)
-        except ValueError as error:
-            reason = error
-    raise ValueError(f"{reason} Bare matrices are understood for LVIS v1 (1203 rows) and COCO (80 rows) only.")
+            return load_vocabulary(path, names, novel, key)
+        except WrongNumber as error:
+            tried.append(f"{known} ({len(names)})")
+            rows = error.rows
+    raise ValueError(
+        f"{path} ({key}) has {rows} rows, but bare matrices are understood for {', '.join(dict.fromkeys(tried))}, or "
+        "for the one data set that they are given for, with a row for each of its categories. Give this one names: "
+        f"tools/build_vocabulary.py --annotations JSON --embeddings {path}."
+    )
+
+
+def _rows_of(dataset: str) -> Iterator[tuple[str, Words]]:
+    """What the rows of a matrix for this data set may be. Its own list first, if it is of a benchmark, for the file of
+    LVIS takes long to read; then the categories of its annotation file."""
+    yield from ((known, words) for known, words in WORD_LISTS.items() if dataset.startswith(known))
+    path = MetadataCatalog.get(dataset).get("json_file") if dataset else None
+    if path and os.path.isfile(path):
+        categories = read_categories(path)
+        novel = tuple(category["name"] for category in categories if is_novel(category))
+        yield dataset, (tuple(category["name"] for category in categories), novel)
+    yield from WORD_LISTS.items()
+
+
+def is_novel(category: Mapping[str, Any]) -> bool:
+    """Whether a category is novel by the convention of its benchmark: rare in LVIS, "unseen" in OV-COCO."""
+    return category.get("frequency") == "r" or category.get("split") == "unseen"
+
+
+def read_categories(path: str) -> list[dict[str, Any]]:
+    """Categories of an annotation file, or of a file that is a list of categories, by ascending id."""
+    content = read_json(path, "annotation file")
+    categories = content if isinstance(content, list) else content.get("categories", [])
+    if not categories or not all(isinstance(c, dict) and {"id", "name"} <= c.keys() for c in categories):
+        raise ValueError(f"{path} lists no categories with id and name.")
+    return sorted(categories, key=lambda category: category["id"])

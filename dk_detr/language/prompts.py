@@ -28,7 +28,7 @@ VILD_TEMPLATES = _vild_templates()
 
 def readable(name: str) -> str:
     """A category name as words: "speaker_(stero_equipment)" -> "speaker (stero equipment)", "a/b" -> "a or b"."""
-    return name.replace("_", " ").replace("/", " or ").lower().strip().rstrip(".")
+    return " ".join(name.replace("_", " ").replace("/", " or ").lower().split()).rstrip(". ")
 
 
 def prompt_texts(name: str, prompt: str) -> list[str]:

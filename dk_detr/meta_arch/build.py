@@ -38,7 +38,7 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
         "criterion": build_criterion(detr, build_class_loss(detr)),
         "proposal_criterion": build_criterion(detr, Focal()),
         "companions": build_companions(cfg, num_words),
-        "branch": build_branch(cfg, vocabulary.width) if cfg.MODEL.KD.TERMS else None,
+        "branch": build_branch(cfg, vocabulary) if cfg.MODEL.KD.TERMS else None,
         "train_vocabulary": train_vocabulary,
         "vocabulary": vocabulary,
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,

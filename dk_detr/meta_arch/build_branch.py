@@ -17,30 +17,32 @@ from dk_detr.distillation import (
     TermSettings,
     build_terms,
 )
-from dk_detr.language import clip_from_config
+from dk_detr.language import Clip, clip_from_config, require_words_of
 from dk_detr.modeling import CLASSIFIERS, QUERIES, CosineText, Proposals
 from dk_detr.modeling.acceleration import TEACHER
-from dk_detr.structures import choose, require
+from dk_detr.structures import Vocabulary, choose, require
 from dk_detr.structures.queries import DETECT
 
 
-def build_branch(cfg: CfgNode, width: int) -> DistillationBranch:
+def build_branch(cfg: CfgNode, vocabulary: Vocabulary) -> DistillationBranch:
     """The distillation branch of MODEL.KD with the teacher of MODEL.TEACHER."""
     kd = cfg.MODEL.KD
     _refuse_what_cannot_be_taught(cfg.MODEL.DETR, kd)
-    teacher = build_teacher(cfg, width)
+    teacher = build_teacher(cfg, vocabulary)
     terms = build_terms(kd.TERMS, _term_settings(kd))
     return DistillationBranch(build_companions(cfg, teacher), terms, kd.LAYERS)
 
 
-def build_teacher(cfg: CfgNode, width: int) -> Teacher:
-    """The teacher of MODEL.TEACHER, for words of this width."""
+def build_teacher(cfg: CfgNode, vocabulary: Vocabulary) -> Teacher:
+    """The teacher of MODEL.TEACHER, for these words."""
     settings = cfg.MODEL.TEACHER
     require("MODEL.TEACHER.NAME", settings.NAME, ("CLIPCrops", "EmbeddingBank"))
     if settings.NAME == "EmbeddingBank":
-        return StoredEmbeddings(width)
-    teacher = CLIPCrops(
-        clip_from_config(cfg),
+        return StoredEmbeddings(vocabulary.width)
+    clip = clip_from_config(cfg)
+    require_one_clip(cfg, clip, vocabulary)
+    return CLIPCrops(
+        clip,
         cfg.MODEL.PIXEL_MEAN,
         cfg.MODEL.PIXEL_STD,
         bgr=cfg.INPUT.FORMAT == "BGR",
@@ -48,17 +50,16 @@ def build_teacher(cfg: CfgNode, width: int) -> Teacher:
         dtype=teacher_dtype(cfg),
         compiled=TEACHER in cfg.MODEL.DETR.COMPILED,
     )
-    require_one_space(cfg, teacher.width, width)
-    return teacher
 
 
-def require_one_space(cfg: CfgNode, teacher_width: int, width: int) -> None:
+def require_one_clip(cfg: CfgNode, clip: Clip, vocabulary: Vocabulary) -> None:
     """Raises ValueError for a CLIP that is not that of the words: it could not teach this config's detector."""
-    if teacher_width != width:
+    if clip.width != vocabulary.width:
         raise ValueError(
-            f"The teacher {cfg.MODEL.CLIP.ARCHITECTURE} (MODEL.CLIP) gives embeddings of width {teacher_width}, but "
-            f"MODEL.VOCABULARY.TEST has width {width}: both must come from the same CLIP."
+            f"The teacher {cfg.MODEL.CLIP.ARCHITECTURE} (MODEL.CLIP) gives embeddings of width {clip.width}, but "
+            f"MODEL.VOCABULARY.TEST has width {vocabulary.width}: both must come from the same CLIP."
         )
+    require_words_of(clip, vocabulary)
 
 
 def teacher_dtype(cfg: CfgNode) -> torch.dtype:

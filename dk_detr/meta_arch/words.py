@@ -1,18 +1,27 @@
 """The words of a detector: those that it was trained for, and those that it detects. K words."""
 
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from dk_detr.language import readable
+from dk_detr.language import readable, require_one_space
+from dk_detr.modeling import Linear
 from dk_detr.structures import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+WORDS = "words"  # in checkpoints, beside the weights: the words of training
+REMEDY = "Build the words with the CLIP of the detector: tools/build_vocabulary.py, or MODEL.CLIP."
 
 
 class OfWords(nn.Module):
     """What detectors of any words share.
 
-    Words are not learnt: checkpoints are free of them, and any vocabulary of the same encoder fits.
+    Words are not learnt: weights are free of them, and any vocabulary of the same encoder fits. Checkpoints say beside
+    the weights which words were trained, so that those of another encoder are noticed.
 
     Attributes:
         train_vocabulary: base words. vocabulary: the words to detect. train_text, text: their embeddings, on the
@@ -40,11 +49,18 @@ class OfWords(nn.Module):
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Detect these words from now on: known or new ones, in any order. Raises ValueError if they are not for the
-        classifier."""
+        classifier, or of another text encoder than those of training."""
         self.words_classifier.check(vocabulary)
+        require_one_space(vocabulary, self.train_vocabulary, REMEDY)
         self.vocabulary = vocabulary
         self.text = vocabulary.embeddings.to(self.text.device)
         self.novel = self.is_novel(vocabulary).to(self.text.device)
+
+    def words_of_training(self) -> dict[str, Any]:
+        """What checkpoints say of the words of training: names, embeddings in half floats, and where they are from."""
+        words = self.train_vocabulary
+        provenance = {key: value for key, value in words.provenance.items() if key not in ("request", "remedy")}
+        return {"names": list(words.names), "embeddings": words.embeddings.half().cpu(), "provenance": provenance}
 
     def is_novel(self, vocabulary: Vocabulary) -> Tensor:
         """(K,) bool: what was not trained, whatever the vocabulary says."""
@@ -58,3 +74,47 @@ def untrained(vocabulary: Vocabulary, train_vocabulary: Vocabulary) -> Tensor:
     """
     trained = set(map(readable, train_vocabulary.names))
     return torch.tensor([readable(name) not in trained for name in vocabulary.names])
+
+def check_trained_words(model: OfWords, saved: dict[str, Any] | None, path: str, goes_on: bool) -> None:
+    """Whether weights were trained with words like those that the detector has for its training.
+
+    Args:
+        saved: what `words_of_training` gave then; None of files that are older or not ours. path: of the weights, for
+            messages. goes_on: whether a run is taken up again.
+
+    Raises: ValueError for words of another text encoder, or in another order where a closed detector knows them by
+        their places. Weights that other training only starts from may be of any: then it is a warning.
+    """
+    if saved is None:
+        logger.info(f"{path} does not tell by which text encoder the words of its training were encoded.")
+        return
+    rows = F.normalize(saved["embeddings"].float(), dim=1)
+    trained = Vocabulary(tuple(saved["names"]), rows, torch.zeros(len(rows), dtype=torch.bool), saved["provenance"])
+    try:
+        if isinstance(model.words_classifier, Linear):
+            _require_places(trained, model.train_vocabulary, path)
+        else:
+            require_one_space(model.train_vocabulary, trained, f"Those are what {path} was trained with. {REMEDY}")
+    except ValueError as error:
+        if goes_on or not model.training:
+            raise
+        logger.warning(f"{error} Training goes on from these weights all the same.")
+
+
+def _require_places(trained: Vocabulary, here: Vocabulary, path: str) -> None:
+    """The words of closed detectors are axes, and a class is what stands at its place."""
+    if trained.width != here.width:
+        return  # a detector of other shape, which is not loaded
+    before, now = ({name: int(row.argmax()) for name, row in zip(v.names, v.embeddings)} for v in (trained, here))
+    moved = [name for name in before.keys() & now.keys() if before[name] != now[name]]
+    if moved:
+        name = min(moved, key=before.__getitem__)
+        raise ValueError(
+            f'"{name}" is class {before[name]} of {path}, but class {now[name]} of MODEL.VOCABULARY '
+            f"({here.describe()}): a closed detector knows words by their places. Name the vocabulary of its training."
+        )
+    names = {place: name for name, place in now.items()}
+    renamed = [(name, names[place]) for name, place in before.items() if names.get(place, name) != name]
+    if renamed:
+        old, new = renamed[0]
+        logger.warning(f'{path} was trained to find "{old}" where MODEL.VOCABULARY says "{new}" ({len(renamed)} such).')

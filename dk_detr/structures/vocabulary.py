@@ -1,5 +1,7 @@
 """Vocabulary: the words that a detector can be asked for, each with its text embedding."""
 
+import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +21,8 @@ class Vocabulary:
             what to do about a word that is not in it.
 
     Raises:
-        ValueError: empty, duplicate names, shapes that do not agree, rows that are zero or not finite.
+        ValueError: empty, duplicate or blank names, shapes that do not agree, rows that are zero or not finite, one row
+            for two spellings of a name.
     """
 
     names: tuple[str, ...]
@@ -30,6 +33,9 @@ class Vocabulary:
     def __post_init__(self) -> None:
         if not self.names:
             raise ValueError("A vocabulary needs at least one name; this one is empty.")
+        blank = [index for index, name in enumerate(self.names) if not name.strip()]
+        if blank:
+            raise ValueError(f'A vocabulary needs names; number {blank[0] + 1} of {len(self.names)} is blank.')
         repeated = sorted({name for name in self.names if self.names.count(name) > 1}) if self._has_repeats() else []
         if repeated:
             raise ValueError(f"Vocabulary names must differ; repeated: {_first(repeated)}.")
@@ -43,6 +49,20 @@ class Vocabulary:
         if wrong:
             bad = _first([self.names[i] for i in wrong])
             raise ValueError(f"Vocabulary embeddings must be unit rows; {len(wrong)} are not, among them {bad}.")
+        self._refuse_spellings_of_one_row()
+
+    def _refuse_spellings_of_one_row(self) -> None:
+        """Nothing could tell them apart, and one of them would never be found."""
+        spellings: dict[str, list[int]] = defaultdict(list)
+        for index, name in enumerate(self.names):
+            spellings["".join(filter(str.isalnum, name.casefold()))].append(index)
+        for first, *others in spellings.values():
+            for other in others:
+                if bool((self.embeddings[first] - self.embeddings[other]).abs().max() < 1e-6):
+                    raise ValueError(
+                        f'The names "{self.names[first]}" and "{self.names[other]}" have one embedding, so that they '
+                        "are one word to a detector: merge or rename them."
+                    )
 
     def _has_repeats(self) -> bool:
         return len(set(self.names)) < len(self.names)
@@ -83,6 +103,17 @@ class Vocabulary:
         """One line for logs and errors."""
         source = self.provenance.get("file") or self.provenance.get("encoder") or "built in memory"
         return f"{len(self)} names, {int(self.novel.sum())} novel, width {self.width}, {source}"
+
+
+def require_words(names: Sequence[str]) -> None:
+    """Raises ValueError naming the first of `names` that says nothing to a text encoder: without a letter, a digit or a
+    pictograph, or with a control character."""
+    for name in names:
+        kinds = [unicodedata.category(character) for character in name]
+        if any(kind in ("Cc", "Cs") for kind in kinds):
+            raise ValueError(f"The name {name!r} holds a control character, a line break perhaps: remove it.")
+        if not any(kind[0] in "LN" or kind == "So" for kind in kinds):
+            raise ValueError(f'The name "{name}" is no word: it has no letter and no digit.')
 
 
 def _first(names: Sequence[str], count: int = 3) -> str:

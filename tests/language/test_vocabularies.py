@@ -215,7 +215,8 @@ def test_80_rows_are_coco_without_novel_names(tmp_path: Path) -> None:
 
 
 def test_any_other_number_of_rows_is_refused_with_those_that_are_understood(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has 81 rows.*LVIS v1 \(1203 rows\) and COCO \(80 rows\) only"):
+    understood = r"has 81 rows.*lvis \(1203\), coco \(80\), voc \(20\).*build_vocabulary.py --annotations"
+    with pytest.raises(ValueError, match=understood):
         read_vocabulary(save(tmp_path, np.ones((81, 4), np.float16)))
 
 

@@ -43,7 +43,7 @@ from dk_detr.engine.bank.sources import FirstStageBoxes, Source
 from dk_detr.engine.own_words import prepare_own_data
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.language import clip_from_config, is_closed, vocabularies_from_config
-from dk_detr.meta_arch.build_branch import require_one_space, teacher_dtype
+from dk_detr.meta_arch.build_branch import require_one_clip, teacher_dtype
 from dk_detr.structures import Vocabulary
 
 TIMED = 5  # images that --estimate looks at, after one to warm up
@@ -94,7 +94,7 @@ class Builder:
         clip = clip_from_config(cfg)
         vocabulary = _words(cfg)
         if vocabulary is not None:
-            require_one_space(cfg, clip.width, vocabulary.width)
+            require_one_clip(cfg, clip, vocabulary)
         dtype = teacher_dtype(cfg)
         encoder = RegionEncoder(clip, cfg.INPUT.FORMAT == "BGR", args.crop_scales, cfg.MODEL.DEVICE, dtype)
         settings = {
@@ -104,7 +104,7 @@ class Builder:
             "proposals": {**source.settings, **asdict(selection)},
             "images_per_shard": args.images_per_shard,
         }
-        information = {"prompt": vocabulary.provenance.get("prompt") if vocabulary else None}
+        information = {"prompt": vocabulary.provenance.get("prompt") if vocabulary else None, "probe": clip.probe}
         plan = Plan(Path(args.output), settings, records)
         return cls(cfg, plan, source, encoder, selection, process, information)
 

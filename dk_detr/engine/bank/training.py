@@ -8,13 +8,15 @@ from detectron2.utils import comm
 
 from dk_detr.data.bank import BankImage, EmbeddingBank, check_images, check_settings, images_of
 from dk_detr.engine.bank.settings import clip_settings
+from dk_detr.language import require_same_probe
+from dk_detr.structures import Vocabulary
 
 
-def bank_of_training(cfg: CfgNode, records: Iterable[Mapping[str, Any]], width: int) -> EmbeddingBank | None:
+def bank_of_training(cfg: CfgNode, records: Iterable[Mapping[str, Any]], words: Vocabulary) -> EmbeddingBank | None:
     """The bank that teaches, if one does.
 
     Args:
-        records: to train on. width: E of the model's words.
+        records: to train on. words: of the model.
 
     Raises: FileNotFoundError; ValueError for a bank that is unfinished, damaged, or of another teacher or data set.
     """
@@ -30,7 +32,9 @@ def bank_of_training(cfg: CfgNode, records: Iterable[Mapping[str, Any]], width: 
         raise ValueError(f"MODEL.TEACHER.BANK_REGIONS must be at least 1, got {teacher.BANK_REGIONS}.")
     bank = EmbeddingBank(teacher.BANK)
     remedy = "Set MODEL.CLIP and MODEL.VOCABULARY to those of the bank, or build a bank for this config."
-    check_settings(bank, "clip", clip_settings(cfg, width), remedy)
+    probe = bank.manifest.information.get("probe", "")
+    if not require_same_probe(words, probe, f"embedding bank {bank.folder} (MODEL.TEACHER.BANK)", remedy):
+        check_settings(bank, "clip", clip_settings(cfg, words.width), remedy)
     check_images(bank, [BankImage.of(record) for record in images_of(records).values()])
     if comm.get_local_rank() == 0:  # once a machine
         bank.verify(progress=True)

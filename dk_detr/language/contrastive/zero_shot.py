@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dk_detr.language.clip import Clip
 from dk_detr.language.contrastive.pairs import look_at
-from dk_detr.language.vocabularies import build_vocabulary
+from dk_detr.language.vocabularies import encode_names
 
 CONTEXTS = {"1x": (1.0,), "1.5x": (1.5,), "1x + 1.5x": (1.0, 1.5)}
 GROUPS = ("base", "novel, new combination", "novel, unseen concept")
@@ -30,7 +30,7 @@ def measure(clip: Clip, root: Path, split: str = "val", prompt: str = "vild") ->
     data = json.loads((root / f"annotations/mini_lvis_{split}.json").read_text())
     column = {category["id"]: index for index, category in enumerate(data["categories"])}
     labels = torch.tensor([column[annotation["category_id"]] for annotation in data["annotations"]])
-    texts = build_vocabulary([category["name"] for category in data["categories"]], clip, prompt).embeddings
+    texts = encode_names([category["name"] for category in data["categories"]], clip, prompt)
     images = {scale: clip.encode_image(_crops(data, root, scale, clip.image_size)) for scale in (1.0, 1.5)}
     group = torch.tensor([_group(category) for category in data["categories"]])[labels]
     accuracy = {}

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dk_detr.modeling.classifiers.classifier import Classifier
-from dk_detr.structures import Vocabulary
+from dk_detr.structures import Vocabulary, require_words
 
 
 class CosineText(Classifier):
@@ -50,6 +50,7 @@ class CosineText(Classifier):
 
     def check(self, vocabulary: Vocabulary) -> None:
         """See `Classifier`."""
+        require_words(vocabulary.names)
         if vocabulary.width != self.width:
             raise ValueError(
                 f"This detector compares with text embeddings of width {self.width}; the vocabulary "

@@ -56,7 +56,7 @@ class ViLD(OfWords, GeneralizedRCNN):
             "backbone": backbone,
             "proposal_generator": build_proposal_generator(cfg, shape),
             "roi_heads": ViLDHeads(cfg, shape, num_words=len(train_vocabulary), width=vocabulary.width),
-            "lessons": _lessons_from_config(cfg, vocabulary.width),
+            "lessons": _lessons_from_config(cfg, vocabulary),
             "train_vocabulary": train_vocabulary,
             "vocabulary": vocabulary,
             "input_format": cfg.INPUT.FORMAT,
@@ -160,7 +160,7 @@ def _check(objects: Instances, file_name: str, num_words: int, with_masks: bool)
         )
 
 
-def _lessons_from_config(cfg: CfgNode, width: int) -> Lessons | None:
+def _lessons_from_config(cfg: CfgNode, vocabulary: Vocabulary) -> Lessons | None:
     kd, form = cfg.MODEL.KD, cfg.MODEL.VILD.FORM
     if not kd.TERMS:
         return None
@@ -173,4 +173,4 @@ def _lessons_from_config(cfg: CfgNode, width: int) -> Lessons | None:
         raise ValueError(
             'ViLD teaches regions whether they match an object or not: take "unmatched" out of MODEL.KD.SLOT_FILTERS.'
         )
-    return Lessons(build_teacher(cfg, width), build_slots(kd))
+    return Lessons(build_teacher(cfg, vocabulary), build_slots(kd))

@@ -179,7 +179,7 @@ def test_a_detector_of_a_closed_list_of_words_may_lend_its_config(
     """Its words have no embeddings that could be of another CLIP."""
     path = written(tmp_path / "proposals.json", rows_of_bank(EmbeddingBank(whole_bank))[:9])
     folder = bank_world.build(tmp_path / "bank", {"MODEL__DETR__CLASSIFIER__NAME": "Linear"}, proposals=path)
-    assert EmbeddingBank(folder).manifest.information == {"prompt": None}
+    assert EmbeddingBank(folder).manifest.information["prompt"] is None
 
 
 def test_a_killed_bank_of_a_file_goes_on_with_that_file_only(

@@ -14,7 +14,7 @@ from dk_detr.data import TrainMapper, register, stream_of, train_records
 from dk_detr.engine import Trainer, setup_cfg
 from dk_detr.engine.bank.training import bank_of_training
 from tests.engine.bank.building import BankWorld, contents
-from tests.run_fixtures import MINI, WIDTH, assert_same_training, write_json
+from tests.run_fixtures import MINI, WIDTH, assert_same_training, words, write_json
 
 SHORT = {"SOLVER__MAX_ITER": 2, "DATASETS__TEST": ()}
 
@@ -64,7 +64,7 @@ def test_every_sample_of_the_stream_has_regions(bank_world: BankWorld, bank: Pat
     with bank_world.in_use():
         cfg = config(bank_world, bank)
         records = train_records(cfg.DATASETS.TRAIN)
-        opened = bank_of_training(cfg, records, WIDTH)
+        opened = bank_of_training(cfg, records, words())
         stream = stream_of(cfg, records, TrainMapper(cfg, [0, 1, -1], opened), seed=0)
         samples = [sample for batch in islice(stream, 4) for sample in batch]
     for sample in samples:
@@ -76,14 +76,14 @@ def test_every_sample_of_the_stream_has_regions(bank_world: BankWorld, bank: Pat
 @pytest.mark.parametrize("off", [{"MODEL__KD__TERMS": []}, {"MODEL__TEACHER__NAME": "CLIPCrops"}])
 def test_a_run_that_no_bank_teaches_opens_none(bank_world: BankWorld, off: dict[str, Any]) -> None:
     cfg = config(bank_world, "nowhere", **off)
-    assert bank_of_training(cfg, [], WIDTH) is None
+    assert bank_of_training(cfg, [], words()) is None
 
 
 def test_a_run_on_some_of_the_images_may_use_the_bank_of_all(bank_world: BankWorld, bank: Path) -> None:
     with bank_world.in_use():
         cfg = config(bank_world, bank)
         records = train_records(cfg.DATASETS.TRAIN)
-        assert bank_of_training(cfg, records[2:4], WIDTH) is not None
+        assert bank_of_training(cfg, records[2:4], words()) is not None
 
 
 def test_a_data_set_that_was_moved_is_the_same(bank_world: BankWorld, bank: Path, tmp_path: Path) -> None:
@@ -144,17 +144,17 @@ def test_another_teacher_is_refused(
 def test_words_of_another_width_are_refused(bank_world: BankWorld, bank: Path) -> None:
     with bank_world.in_use(), pytest.raises(ValueError, match="clip.width is 16 there, 512 here"):
         cfg = config(bank_world, bank)
-        bank_of_training(cfg, train_records(cfg.DATASETS.TRAIN), 512)
+        bank_of_training(cfg, train_records(cfg.DATASETS.TRAIN), words(width=512))
 
 
 def test_a_bank_must_be_named(bank_world: BankWorld) -> None:
     with pytest.raises(ValueError, match='"EmbeddingBank" needs MODEL.TEACHER.BANK'):
-        bank_of_training(config(bank_world, ""), [], WIDTH)
+        bank_of_training(config(bank_world, ""), [], words())
 
 
 def test_a_bank_of_which_nothing_is_read_is_refused(bank_world: BankWorld, bank: Path) -> None:
     with pytest.raises(ValueError, match="MODEL.TEACHER.BANK_REGIONS must be at least 1, got 0"):
-        bank_of_training(config(bank_world, bank, MODEL__TEACHER__BANK_REGIONS=0), [], WIDTH)
+        bank_of_training(config(bank_world, bank, MODEL__TEACHER__BANK_REGIONS=0), [], words())
 
 
 def changed(bank_world: BankWorld, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
