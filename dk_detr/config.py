@@ -110,18 +110,20 @@ def _add_classes(detr: CN) -> None:
 
 def _add_language(cfg: CN) -> None:
     vocabulary = cfg.MODEL.VOCABULARY = CN()
-    # The words to detect: an .npz of tools/build_vocabulary.py, or a bare .npy/.pt matrix with one row for each of
-    # LVIS v1's 1203 or COCO's 80 categories in the order of their ids (as Detic ships them). Of these the classifier
-    # "Linear" takes the names alone; for it "coco" and "lvis" (rare = novel) will do.
+    # The words to detect: an .npz of tools/build_vocabulary.py, or a bare .npy/.pt matrix with a row for each category
+    # of LVIS v1 (1203), COCO (80), VOC (20) or the one data set of DATASETS.TEST, in the order of their ids (as Detic
+    # and DK-DETR ship them). Of these the classifier "Linear" takes the names alone; for it "coco", "lvis" (rare =
+    # novel) and "voc" will do. As all paths in configs: relative to the working directory.
     vocabulary.TEST = ""
     vocabulary.TRAIN = ""  # the words with boxes in training; "" for the base words of TEST
     # Of the test sets that need another file than TEST, say ["voc_2007_test=voc.npz", "coco_2017_val=coco.npz"]. Names
-    # decide which rows are taken, not their order.
+    # decide which rows are taken, not their order; those of a bare matrix are the categories of the data set.
     vocabulary.OF_DATASETS = []
     vocabulary.PROMPT = "vild"  # for names that are encoded on the fly: "name", "single" or "vild"
 
-    clip = cfg.MODEL.CLIP = CN()  # encodes new words, and teaches
-    clip.LIBRARY = "open_clip"  # or "clip", OpenAI's package
+    # Encodes new words, and teaches. Words of another CLIP are refused, also where only their weights are others.
+    clip = cfg.MODEL.CLIP = CN()
+    clip.LIBRARY = "open_clip"  # or "clip", OpenAI's package (pip install clip-anytorch)
     clip.ARCHITECTURE = "ViT-B-32-quickgelu"  # a name of the library, or the path of an open_clip .json config
     clip.WEIGHTS = "openai"  # a tag that the library downloads, a checkpoint file, or "" for random weights (tests)
 
@@ -160,7 +162,9 @@ def _add_data(cfg: CN) -> None:
     # Annotation files of your own, in COCO's or LVIS's format, and the folders of their images. Where they are named,
     # DATASETS.TRAIN, DATASETS.TEST and MODEL.VOCABULARY follow from them; see configs/own_data/README.md.
     own = cfg.DATASETS.OWN = CN({"TRAIN_JSON": "", "TRAIN_IMAGES": "", "VAL_JSON": "", "VAL_IMAGES": ""})
-    own.NOVEL = ""  # names that training must not see, "x,y"; "" for those without a box in TRAIN_JSON
+    # Names that training must not see: "x,y" or ["x", "y"], [] for none; None (null in a file) for those without a box
+    # in TRAIN_JSON.
+    own.NOVEL = None
 
 
 def _add_training(cfg: CN) -> None:

@@ -12,6 +12,7 @@
 import argparse
 
 import dk_detr  # noqa: F401  first, so that Detectron2 can be imported
+from dk_detr.engine.names import NAMES_HELP, NOVEL_HELP
 from dk_detr.engine.vocabulary import main
 from dk_detr.language import PROMPTS
 
@@ -21,9 +22,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--annotations", metavar="JSON", help="LVIS or COCO annotations, or a list of categories")
-    source.add_argument("--names", metavar="A,B,C")
-    parser.add_argument("--novel", metavar="A,B", help="novel names; default: frequency r (LVIS), unseen (OV-COCO)")
-    parser.add_argument("--embeddings", metavar="NPY", help="a matrix (K, E), rows by ascending category id")
+    source.add_argument("--names", metavar="A,B,C", help=f"names, {NAMES_HELP}")
+    novel = f"novel names (default: frequency r of LVIS, unseen of OV-COCO), {NOVEL_HELP}"
+    parser.add_argument("--novel", metavar="A,B", help=novel)
+    rows = "a matrix (K, E), .npy or .pt, with a row for each category by ascending id"
+    parser.add_argument("--embeddings", metavar="FILE", help=rows)
     parser.add_argument("--prompt", choices=PROMPTS, default="vild")
     parser.add_argument("--library", choices=("open_clip", "clip"), default="open_clip")
     parser.add_argument("--architecture", default="ViT-B-32-quickgelu", help="model name, or an open_clip .json config")

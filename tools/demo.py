@@ -12,6 +12,7 @@ import argparse
 
 import dk_detr  # noqa: F401  registers the detectors; first, so that Detectron2 can be imported
 from dk_detr.engine.demo import main
+from dk_detr.engine.names import NAMES_HELP
 
 
 def parse() -> argparse.Namespace:
@@ -21,7 +22,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--input", nargs="+", required=True, metavar="IMAGE", help="images, folders, or patterns")
     parser.add_argument("--output", required=True, metavar="FOLDER")
     parser.add_argument("--vocabulary", choices=("lvis", "coco", "custom"), help="default: the words of the config")
-    parser.add_argument("--custom_vocabulary", metavar='"A,B,C"', help="with --vocabulary custom; encoded by CLIP")
+    parser.add_argument("--custom_vocabulary", metavar='"A,B,C"', help=f"with --vocabulary custom: {NAMES_HELP}")
     parser.add_argument("--confidence-threshold", type=float, default=0.3, metavar="SCORE")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config overrides")
     return parser.parse_args()

@@ -11,6 +11,7 @@ Metrics are in points, NaN where there is no ground truth. AR@100 and AR@300 are
 import argparse
 
 import dk_detr  # noqa: F401  first, so that Detectron2 can be imported
+from dk_detr.engine.names import NOVEL_HELP
 from dk_detr.engine.score import main
 from dk_detr.evaluation import IOU_TYPES, PROTOCOLS
 
@@ -21,7 +22,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--annotations", required=True, metavar="JSON", help="ground truth, in COCO or LVIS format")
     parser.add_argument("--results", required=True, metavar="JSON", help="a list of detections")
     parser.add_argument("--protocol", required=True, choices=list(PROTOCOLS))
-    parser.add_argument("--novel", metavar="A,B", help="default: OV-COCO's 17, LVIS's rare ones, or none (\"\")")
+    novel = f"novel names (default: OV-COCO's 17, LVIS's rare ones, else none), {NOVEL_HELP}"
+    parser.add_argument("--novel", metavar="A,B", help=novel)
     parser.add_argument("--iou-type", choices=IOU_TYPES, default="bbox", help="compare boxes or masks (default boxes)")
     parser.add_argument("--tables", metavar="DIR", default="", help="write a table of categories as CSV and Markdown")
     parser.add_argument("--json", metavar="FILE", help='write {"bbox" or "segm": {metric: points}}')

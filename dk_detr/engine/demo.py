@@ -18,12 +18,19 @@ from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from tqdm import tqdm
 
+from dk_detr.engine.names import split_names
 from dk_detr.engine.pictures import confident_boxes, draw_boxes, save_picture, with_legend
 from dk_detr.engine.predictor import Predictor, UnreadableImage, read_image
 from dk_detr.engine.setup import one_clear_error, setup_cfg
-from dk_detr.engine.vocabulary import split_names
-from dk_detr.language import WORD_LISTS, build_vocabulary, clip_from_config, is_closed, readable
-from dk_detr.structures import Vocabulary, write_whole
+from dk_detr.language import (
+    WORD_LISTS,
+    build_vocabulary,
+    clip_from_config,
+    is_closed,
+    readable,
+    require_words_of,
+)
+from dk_detr.structures import Vocabulary, require_words, write_whole
 
 DETECTIONS_FILE = "detections.json"
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
@@ -109,12 +116,16 @@ def choose_vocabulary(cfg: CfgNode, choice: str | None, custom: str | None, own:
     if closed or (choice != "custom" and set(names) <= set(own.names)):
         return own.select(names)
     print(f"Encoding {len(names)} names with CLIP {cfg.MODEL.CLIP.ARCHITECTURE} {cfg.MODEL.CLIP.WEIGHTS}")
-    return build_vocabulary(names, clip_from_config(cfg), cfg.MODEL.VOCABULARY.PROMPT, novel)
+    clip = clip_from_config(cfg)
+    require_words_of(clip, own)
+    return build_vocabulary(names, clip, cfg.MODEL.VOCABULARY.PROMPT, novel)
 
 
 def custom_names(text: str) -> list[str]:
-    """"a, b" -> ["a", "b"]. Raises ValueError for none, and for two that the text encoder would read as the same."""
+    """"a, b" -> ["a", "b"] (see `split_names`). Raises ValueError for none, for what is no word, and for two that the
+    text encoder would read as the same."""
     names = split_names(text)
+    require_words(names)
     repeated = [words for words, times in Counter(map(readable, names)).items() if times > 1]
     if repeated:
         raise ValueError(f'--custom_vocabulary names "{repeated[0]}" more than once.')

@@ -6,6 +6,7 @@ import os
 from detectron2.config import CfgNode
 
 from dk_detr.data import register
+from dk_detr.engine.names import NOVEL_HELP
 
 TRAIN, VAL = "own_train", "own_val"
 _OPTIONS = {
@@ -13,7 +14,11 @@ _OPTIONS = {
     "TRAIN_IMAGES": ("--train-images", "DIR", "the folder that their file names are below"),
     "VAL_JSON": ("--val-json", "FILE", "annotations to evaluate with"),
     "VAL_IMAGES": ("--val-images", "DIR", "the folder that their file names are below"),
-    "NOVEL": ("--novel", "A,B", "names that training must not see; default: those without a box in --train-json"),
+    "NOVEL": (
+        "--novel",
+        "A,B",
+        f"names that training must not see (default: those without a box in --train-json), {NOVEL_HELP}",
+    ),
 }  # key of DATASETS.OWN: option, what follows it, what for
 
 
@@ -31,6 +36,8 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def _as_options(args: argparse.Namespace) -> list[str]:
     """KEY VALUE pairs for the options that were given."""
     given = {key: getattr(args, option[2:].replace("-", "_")) for key, (option, *_) in _OPTIONS.items()}
+    if given["NOVEL"] is not None and not given["NOVEL"].strip():
+        given["NOVEL"] = []  # as the config says none: see `novel_of`
     # In quotes: a category may be called "7", and yacs would take that for a number.
     return [word for key, value in given.items() if value is not None for word in (f"DATASETS.OWN.{key}", repr(value))]
 

@@ -12,9 +12,10 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from dk_detr.data import load_coco_format, read_annotations, register, require_images
+from dk_detr.engine.names import novel_names
 from dk_detr.engine.own_data import TRAIN, VAL, spelt
-from dk_detr.engine.vocabulary import is_novel, split_names, write_once
-from dk_detr.language import is_closed, novel_mask, save_vocabulary
+from dk_detr.engine.vocabulary import write_once
+from dk_detr.language import NO_ENCODER, is_closed, is_novel, novel_mask, save_vocabulary
 from dk_detr.structures import Vocabulary
 
 
@@ -49,7 +50,7 @@ def prepare_own_data(cfg: CfgNode, training: bool) -> None:
         raise ValueError(f"There is nothing to train with: name a file ({spelt('TRAIN_JSON')}), or add --eval-only.")
     train = _read(own, "TRAIN", TRAIN) if own.TRAIN_JSON else None
     val = _read(own, "VAL", VAL) if own.VAL_JSON else None
-    names, novel = own_words(train, val, split_names(own.NOVEL) if own.NOVEL else None)
+    names, novel = own_words(train, val, novel_of(own.NOVEL, train, val))
     for name, file in ((TRAIN, train), (VAL, val)):
         if file:
             register(name, file.path, file.folder, file.kind)
@@ -60,7 +61,7 @@ def prepare_own_data(cfg: CfgNode, training: bool) -> None:
 
 def _refuse_leftovers(own: CfgNode) -> None:
     for key in ("NOVEL", "TRAIN_IMAGES", "VAL_IMAGES"):
-        if own[key]:
+        if own[key] not in ("", None):
             raise ValueError(f'"{own[key]}" ({spelt(key)}) belongs to annotations: name them ({spelt("TRAIN_JSON")}).')
 
 
@@ -86,6 +87,29 @@ def _names(categories: list[dict[str, Any]], path: str) -> dict[int, str]:
     if not categories:
         raise ValueError(f"{path} lists no categories with id and name.")
     return {category["id"]: category["name"] for category in sorted(categories, key=lambda c: c["id"])}
+
+
+def novel_of(given: Any, train: OwnFile | None, val: OwnFile | None) -> list[str] | None:
+    """What DATASETS.OWN.NOVEL says (see `novel_names`). "" was the default once, where others are novel than none: it
+    will do where that makes no difference.
+
+    Raises: ValueError where it does.
+    """
+    others = _novel_unless_named(train, val) if given == "" else []
+    if others:
+        raise ValueError(
+            f'DATASETS.OWN.NOVEL is "", which says that no name is novel, but in older configs said that "{others[0]}" '
+            f"is, for it has no box to train on. Write null for that, [] for none (on the command line --novel "
+            f'""), or the names.'
+        )
+    return novel_names(given)
+
+
+def _novel_unless_named(train: OwnFile | None, val: OwnFile | None) -> list[str]:
+    """Names without a box to train on, or, of a file to evaluate with alone, those that it marks."""
+    if train:
+        return [name for name in train.names if name not in train.with_boxes]
+    return list(val.marked) if val else []
 
 
 def _is_federated(content: dict[str, Any]) -> bool:
@@ -117,7 +141,7 @@ def own_words(
     if unknown:
         raise ValueError(f'"{unknown[0]}" ({spelt("NOVEL")}) is no category; there are: {", ".join(names)}.')
     if novel is None:
-        novel = [name for name in train.names if name not in train.with_boxes] if train else list(known.marked)
+        novel = _novel_unless_named(train, val)
     if train and val:
         _refuse_other_categories(train, val, novel)
     if train and not train.with_boxes - set(novel):
@@ -144,7 +168,7 @@ def _refuse_other_categories(train: OwnFile, val: OwnFile, novel: Sequence[str])
 def _write_vocabulary(cfg: CfgNode, names: list[str], novel: list[str]) -> str:
     path, clip = cfg.MODEL.VOCABULARY.TEST, cfg.MODEL.CLIP
     if is_closed(cfg):  # reads the names alone; no CLIP is loaded for them
-        closed = Vocabulary(tuple(names), torch.eye(len(names)), novel_mask(names, novel), {"encoder": "none"})
+        closed = Vocabulary(tuple(names), torch.eye(len(names)), novel_mask(names, novel), {"encoder": NO_ENCODER})
         save_vocabulary(closed, path)
         return f"{path}: {closed.describe()}"
     request = argparse.Namespace(

@@ -16,8 +16,8 @@ from dk_detr.data.prepare import (
     take_minival,
 )
 from dk_detr.engine import check_dataset
+from dk_detr.engine.names import NOVEL_HELP, novel_names
 from dk_detr.engine.setup import one_clear_error
-from dk_detr.engine.vocabulary import split_names
 
 Arguments = argparse.Namespace
 
@@ -147,14 +147,14 @@ def _objects365(args: Arguments) -> None:
 def _custom_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", required=True, metavar="JSON", help="annotations in COCO or LVIS format")
     parser.add_argument("--output", required=True, metavar="DIR", help="for train.json and val.json")
-    parser.add_argument("--novel", metavar="A,B", help="names whose boxes the training part shall not have")
+    what = "names whose boxes the training part shall not have (default: none)"
+    parser.add_argument("--novel", metavar="A,B", help=f"{what}, {NOVEL_HELP}")
     parser.add_argument("--val-share", type=float, default=0.2, metavar="X", help="of the images (default: 0.2)")
     parser.add_argument("--seed", type=int, default=0)
 
 
 def _custom(args: Arguments) -> None:
-    novel = split_names(args.novel) if args.novel else []
-    _say(*split_custom(args.source, args.output, novel, args.val_share, args.seed))
+    _say(*split_custom(args.source, args.output, novel_names(args.novel) or [], args.val_share, args.seed))
 
 
 COMMANDS = {

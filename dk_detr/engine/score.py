@@ -3,11 +3,11 @@
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dk_detr.engine.names import novel_names
 from dk_detr.engine.setup import one_clear_error
-from dk_detr.engine.vocabulary import split_names
 from dk_detr.evaluation import score_file
 from dk_detr.structures import as_json, write_whole
 
@@ -17,17 +17,10 @@ def main(args: argparse.Namespace) -> None:
     with one_clear_error():
         with _printed("dk_detr.evaluation"):
             results = score_file(
-                args.annotations, args.results, args.protocol, _novel(args), None, args.iou_type, args.tables
+                args.annotations, args.results, args.protocol, novel_names(args.novel), None, args.iou_type, args.tables
             )
         if args.json:
             write_whole(args.json, as_json(results, indent=2))
-
-
-def _novel(args: argparse.Namespace) -> Sequence[str] | None:
-    """What the command line says, none for ""; None leaves it to the benchmark."""
-    if args.novel is None:
-        return None
-    return split_names(args.novel) if args.novel else ()
 
 
 @contextmanager

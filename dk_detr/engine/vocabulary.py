@@ -5,9 +5,20 @@ import json
 import os
 from contextlib import suppress
 
+from dk_detr.engine.names import novel_names, split_names
 from dk_detr.engine.setup import one_clear_error
-from dk_detr.language import WORD_LISTS, build_vocabulary, load_clip, load_vocabulary, novel_mask, save_vocabulary
-from dk_detr.structures import Vocabulary, read_json
+from dk_detr.language import (
+    WORD_LISTS,
+    WrongNumber,
+    build_vocabulary,
+    is_novel,
+    load_clip,
+    load_vocabulary,
+    novel_mask,
+    read_categories,
+    save_vocabulary,
+)
+from dk_detr.structures import Vocabulary
 
 
 def main(args: argparse.Namespace) -> None:
@@ -38,7 +49,7 @@ def _shipped(path: str, names: list[str], novel: list[str]) -> Vocabulary:
     """Embeddings that others ship: a row for each name, or those of a whole benchmark, COCO or LVIS, that has them."""
     for known, _ in WORD_LISTS.values():
         if len(names) < len(known) and set(names) <= set(known):
-            with suppress(ValueError):  # another number of rows: then they are of these names, or an error says so
+            with suppress(WrongNumber):  # another number of rows: then they are of these names, or an error says so
                 chosen = load_vocabulary(path, known).select(names)
                 return Vocabulary(chosen.names, chosen.embeddings, novel_mask(names, novel), chosen.provenance)
     return load_vocabulary(path, names, novel)
@@ -52,29 +63,8 @@ def _words(args: argparse.Namespace) -> tuple[list[str], list[str]]:
         categories = read_categories(args.annotations)
         names = [category["name"] for category in categories]
         novel = [category["name"] for category in categories if is_novel(category)]
-    return names, novel if args.novel is None else split_names(args.novel)
-
-
-def is_novel(category: dict[str, str]) -> bool:
-    """Whether a category is novel by the convention of its benchmark: rare in LVIS, "unseen" in OV-COCO."""
-    return category.get("frequency") == "r" or category.get("split") == "unseen"
-
-
-def split_names(text: str) -> list[str]:
-    """"a, b" -> ["a", "b"]. Raises ValueError where no name is left."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise ValueError(f'"{text}" holds no names; give them separated by commas.')
-    return names
-
-
-def read_categories(path: str) -> list[dict[str, str]]:
-    """Categories of an annotation file, or of a file that is a list of categories, by ascending id."""
-    content = read_json(path, "annotation file")
-    categories = content if isinstance(content, list) else content.get("categories", [])
-    if not categories or not all({"id", "name"} <= category.keys() for category in categories):
-        raise ValueError(f"{path} lists no categories with id and name.")
-    return sorted(categories, key=lambda category: category["id"])
+    said = novel_names(args.novel)
+    return names, novel if said is None else said
 
 
 def _request(args: argparse.Namespace, names: list[str], novel: list[str]) -> str:
