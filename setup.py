@@ -47,5 +47,8 @@ setup(
         "wheel",
         *DETECTRON2_NEEDS,
     ],
-    extras_require={"dev": ["mypy", "pytest", "ruff", "transformers"]},
+    extras_require={
+        "openai-clip": ["clip-anytorch"],  # OpenAI's `clip`, as the package index has it; for MODEL.CLIP.LIBRARY "clip"
+        "dev": ["clip-anytorch", "mypy", "pytest", "ruff", "transformers"],
+    },
 )
