@@ -1,24 +1,30 @@
 """Vocabularies on disk and from names: what is read is what was meant, or it is refused by name."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from dk_detr.data import register
 from dk_detr.engine import setup_cfg
 from dk_detr.language import (
     COCO_NAMES,
     LVIS_NAMES,
     LVIS_NOVEL,
+    WORD_LISTS,
     Clip,
     build_vocabulary,
     load_clip,
     load_vocabulary,
     prompt_texts,
     read_vocabulary,
+    require_one_space,
     save_vocabulary,
     vocabularies_from_config,
 )  # fmt: skip
@@ -218,6 +224,58 @@ def test_any_other_number_of_rows_is_refused_with_those_that_are_understood(tmp_
     understood = r"has 81 rows.*lvis \(1203\), coco \(80\), voc \(20\).*build_vocabulary.py --annotations"
     with pytest.raises(ValueError, match=understood):
         read_vocabulary(save(tmp_path, np.ones((81, 4), np.float16)))
+
+
+def test_20_rows_are_voc(tmp_path: Path) -> None:
+    vocabulary = read_vocabulary(save(tmp_path, torch.eye(20, dtype=torch.float16), "voc.pt"))
+    assert (vocabulary.names[0], vocabulary.names[-1], vocabulary.novel_names) == ("aeroplane", "tvmonitor", ())
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Iterator[str]:
+    """A data set of 20 animals, no VOC, in no order; the last is rare."""
+    categories = [{"id": 100 - i, "name": f"animal {i}", **({"frequency": "r"} if i == 0 else {})} for i in range(20)]
+    path = write_json(tmp_path / "zoo.json", {"images": [], "annotations": [], "categories": categories})
+    register("zoo_val", path, str(tmp_path))
+    yield "zoo_val"
+    DatasetCatalog.remove("zoo_val")
+    MetadataCatalog.remove("zoo_val")
+
+
+def test_as_many_rows_as_a_data_set_has_categories_are_of_these_by_ascending_id(zoo: str, tmp_path: Path) -> None:
+    vocabulary = read_vocabulary(save(tmp_path, torch.eye(20), "zoo.pt"), zoo)
+    assert vocabulary.names == tuple(f"animal {19 - i}" for i in range(20)) and vocabulary.novel_names == ("animal 0",)
+    assert torch.equal(vocabulary.embeddings, torch.eye(20))
+
+
+def test_a_matrix_of_a_whole_benchmark_will_do_for_a_data_set_of_some_of_its_names(zoo: str, tmp_path: Path) -> None:
+    assert read_vocabulary(save(tmp_path, np.eye(80, dtype=np.float32)), zoo).names == COCO_NAMES
+
+
+def test_rows_of_nothing_are_refused_with_the_data_set_and_the_way_out(zoo: str, tmp_path: Path) -> None:
+    path = save(tmp_path, np.eye(21, dtype=np.float32))
+    said = rf"{path} \(OF\) has 21 rows.* zoo_val \(20\).*build_vocabulary.py --annotations JSON --embeddings {path}"
+    with pytest.raises(ValueError, match=said):
+        read_vocabulary(path, zoo, "OF")
+
+
+def test_the_one_test_set_of_a_config_says_what_the_rows_of_test_are(zoo: str, tmp_path: Path) -> None:
+    path = save(tmp_path, torch.eye(20), "zoo.pt")
+    for tests, first in (((zoo,), "animal 19"), ((zoo, "coco_2017_val"), "aeroplane")):
+        _, test = vocabularies_from_config(
+            setup_cfg(MINI, ["MODEL.VOCABULARY.TEST", path, "DATASETS.TEST", str(tests)])
+        )
+        assert test.names[0] == first
+
+
+@pytest.mark.parametrize(("file", "dataset"), [("lvis_v1_clip_a+cname.npy", "lvis"), ("coco_clip_a+cname.npy", "coco")])
+def test_the_matrices_that_others_ship_are_of_one_space(file: str, dataset: str) -> None:
+    folder = Path(os.environ.get("DK_DETR_VOCABULARIES", ""))
+    if not (folder / file).is_file():
+        pytest.skip(f"{file} is not there; DK_DETR_VOCABULARIES names its folder")
+    words = read_vocabulary(str(folder / file))
+    assert words.names == WORD_LISTS[dataset][0]
+    require_one_space(words, read_vocabulary(str(folder / "lvis_v1_clip_a+cname.npy")))
 
 
 def test_an_empty_path_is_refused_by_its_key() -> None:

@@ -112,6 +112,19 @@ def test_of_a_whole_benchmarks_embeddings_those_of_the_names_are_taken(tool: Too
     assert vocabulary.novel_names == ("dog",)
 
 
+def test_a_name_may_hold_a_comma_and_names_may_be_in_a_file(tool: Tool, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("nut, bolt\ncup\n")
+    for names in ('"nut, bolt",cup', f"@{tmp_path}/names.txt"):
+        tool("--names", names, "--novel", '"nut, bolt"')
+        vocabulary = load_vocabulary(str(tool.output))
+        assert (vocabulary.names, vocabulary.novel_names) == (("nut, bolt", "cup"), ("nut, bolt",))
+
+
+def test_no_name_is_novel_where_the_list_is_empty(tool: Tool, annotations: str) -> None:
+    tool("--annotations", annotations, "--novel", "")
+    assert load_vocabulary(str(tool.output)).novel_names == ()
+
+
 # ---- built once ----
 
 
@@ -166,6 +179,17 @@ def test_no_names_are_refused(tool: Tool) -> None:
 
 def test_repeated_names_are_refused_by_name(tool: Tool) -> None:
     assert 'repeated: "cat"' in tool.error("--names", "cat,dog,cat")
+
+
+@pytest.mark.parametrize("names", ["Paper_Cup,paper cup", "red star,red  star"])
+def test_two_spellings_of_one_word_are_refused(names: str, tool: Tool) -> None:
+    assert "are the same to the text encoder" in tool.error("--names", names)
+    assert not tool.output.exists()
+
+
+@pytest.mark.parametrize("name", [".", "???"])
+def test_what_is_no_word_is_refused_by_name(name: str, tool: Tool) -> None:
+    assert f'The name "{name}" is no word' in tool.error("--names", f"cat,{name}")
 
 
 def test_a_novel_name_that_is_no_name_is_refused(tool: Tool) -> None:
