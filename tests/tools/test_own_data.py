@@ -118,6 +118,24 @@ def test_names_without_a_box_in_training_are_novel_where_none_are_named(train: C
     assert load_vocabulary("run/own_vocabulary.npz").novel_names == ("blue_box",)
 
 
+def test_none_is_novel_where_the_list_of_novel_names_is_empty(train: Callable[..., int]) -> None:
+    """Then also a name without a box is one of training."""
+
+    def drop_blue(content: Content) -> None:
+        content["annotations"] = [box for box in content["annotations"] if box["category_id"] != 3]
+
+    change("my_data/train.json", drop_blue)
+    assert train(novel="") == 0
+    assert load_vocabulary("run/own_vocabulary.npz").novel_names == ()
+
+
+def test_a_category_with_a_comma_can_be_named(train: Callable[..., int]) -> None:
+    for part in ("train", "val"):
+        change(f"my_data/{part}.json", lambda content: content["categories"][0].update(name="nut, bolt"))
+    assert train(novel='"nut, bolt"') == 0
+    assert load_vocabulary("run/own_vocabulary.npz").novel_names == ("nut, bolt",)
+
+
 def test_a_novel_category_need_not_be_in_the_training_file(train: Callable[..., int]) -> None:
     def forget_red(content: Content) -> None:
         content["annotations"] = [box for box in content["annotations"] if box["category_id"] != 1]
@@ -243,6 +261,23 @@ def test_a_category_of_crowds_alone_is_novel_as_nothing_of_it_is_trained_on(trai
     assert train() == 0
     assert load_vocabulary("run/own_vocabulary.npz").novel_names == ("blue_box",)
     assert "are crowds (iscrowd 1), and are not trained on" in Path("run/log.txt").read_text()
+
+
+def test_two_names_that_the_text_encoder_reads_as_one_are_refused(
+    train: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("train", "val"):
+        change(f"my_data/{part}.json", lambda content: content["categories"][0].update(name="Green Box"))
+    assert train() == 1
+    assert '"green_box" and "Green Box", category 1, are the same words' in capsys.readouterr().err
+
+
+def test_the_default_of_older_configs_is_refused_where_it_would_mean_something_else(
+    refusal: Callable[..., str],
+) -> None:
+    change("my_data/train.json", lambda content: content["annotations"].clear())
+    error = refusal(DATASETS__OWN__NOVEL="''")
+    assert 'DATASETS.OWN.NOVEL is "", which says that no name is novel' in error and "Write null" in error
 
 
 def test_an_unknown_novel_name_is_refused_with_those_that_there_are(refusal: Callable[..., str]) -> None:

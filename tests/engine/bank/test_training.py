@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from dk_detr.data import TrainMapper, register, stream_of, train_records
+from dk_detr.data.bank import EmbeddingBank
 from dk_detr.engine import Trainer, setup_cfg
 from dk_detr.engine.bank.training import bank_of_training
 from tests.engine.bank.building import BankWorld, contents
@@ -145,6 +147,18 @@ def test_words_of_another_width_are_refused(bank_world: BankWorld, bank: Path) -
     with bank_world.in_use(), pytest.raises(ValueError, match="clip.width is 16 there, 512 here"):
         cfg = config(bank_world, bank)
         bank_of_training(cfg, train_records(cfg.DATASETS.TRAIN), words(width=512))
+
+
+def test_words_of_another_clip_than_the_banks_are_refused_and_those_of_its_own_are_not(
+    bank_world: BankWorld, bank: Path
+) -> None:
+    with bank_world.in_use():
+        cfg = config(bank_world, bank)
+        records, probe = train_records(cfg.DATASETS.TRAIN), EmbeddingBank(bank).manifest.information["probe"]
+        other = json.dumps([-number for number in json.loads(probe)])
+        assert bank_of_training(cfg, records, replace(words(), provenance={"probe": probe})) is not None
+        with pytest.raises(ValueError, match=rf"mine.* and embedding bank {bank}.* different CLIPs.*or build a bank"):
+            bank_of_training(cfg, records, replace(words(), provenance={"probe": other, "encoder": "mine"}))
 
 
 def test_a_bank_must_be_named(bank_world: BankWorld) -> None:
