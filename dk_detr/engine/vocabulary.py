@@ -50,9 +50,9 @@ def _shipped(path: str, names: list[str], novel: list[str]) -> Vocabulary:
     for known, _ in WORD_LISTS.values():
         if len(names) < len(known) and set(names) <= set(known):
             with suppress(WrongNumber):  # another number of rows: then they are of these names, or an error says so
-                chosen = load_vocabulary(path, known).select(names)
+                chosen = load_vocabulary(path, known, key="--embeddings").select(names)
                 return Vocabulary(chosen.names, chosen.embeddings, novel_mask(names, novel), chosen.provenance)
-    return load_vocabulary(path, names, novel)
+    return load_vocabulary(path, names, novel, "--embeddings")
 
 
 def _words(args: argparse.Namespace) -> tuple[list[str], list[str]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dk_detr.language.download import downloadable, require_server, source_at
+from dk_detr.language.download import require_server, source_at, with_weights_of_tag
 from dk_detr.structures import looked_for_at
 
 PROBE_TEXT = "a photo of a cat."
@@ -123,8 +123,7 @@ def _load_open_clip(architecture: str, weights: str, device: torch.device | str)
     _check_weights(name, weights, tags)
     create = partial(open_clip.create_model, name, pretrained=weights or None, device=device, weights_only=True)
     if weights in tags:
-        with downloadable(name, weights):
-            model = create()
+        model = with_weights_of_tag(create, name, weights)
     else:
         model = _from_file(create, weights, architecture)
     config: dict[str, Any] = open_clip.get_model_preprocess_cfg(model)

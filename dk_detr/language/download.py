@@ -4,8 +4,8 @@ import os
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,15 @@ class Source:
     def missed(self, tag: str, reason: object) -> OSError:
         """The error of weights that are not to be had."""
         return OSError(
-            f'MODEL.CLIP.WEIGHTS "{tag}": {self.file} is not in {self.cache}, and cannot be downloaded from {self.url} '
+            f'MODEL.CLIP.WEIGHTS "{tag}": {self.file} can be had neither from {self.cache} nor from {self.url} '
             f"({' '.join(str(reason).split())[:200]}). Run once where there is a network, or fetch the file and name "
             f"it: MODEL.CLIP.WEIGHTS path/to/{self.file}."
         )
 
 
-@contextmanager
-def downloadable(architecture: str, tag: str) -> Iterator[None]:
-    """For a block in which open_clip loads the weights of a tag. What is cached is taken without asking the network,
-    which may not be there.
+def with_weights_of_tag(create: Callable[[], Any], architecture: str, tag: str) -> Any:
+    """What `create` gives, an open_clip model with the weights of a tag. What is cached is taken without asking the
+    network, which may not be there.
 
     Raises: OSError naming key, file, cache and address, in seconds where the server does not answer: the hub's client
         would try for a minute.
@@ -47,14 +46,13 @@ def downloadable(architecture: str, tag: str) -> Iterator[None]:
     import open_clip
 
     source = source_of(open_clip.get_pretrained_cfg(architecture, tag))
-    if not source.cached:
-        require_server(source, tag)
+    if source.cached:
+        with suppress(OSError, RuntimeError), _hub_offline():  # a tokenizer, say, may be missing all the same
+            return create()
+    require_server(source, tag)
     try:
-        with _hub_offline(source.cached):
-            yield
+        return create()
     except (OSError, RuntimeError) as error:
-        if source.cached:
-            raise
         raise source.missed(tag, error) from error
 
 
@@ -97,11 +95,11 @@ def require_server(source: Source, tag: str) -> None:
 
 
 @contextmanager
-def _hub_offline(offline: bool) -> Iterator[None]:
+def _hub_offline() -> Iterator[None]:
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or offline
+    constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:

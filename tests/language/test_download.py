@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import constants
 
 from dk_detr.language import download, load_clip
-from dk_detr.language.download import Source, downloadable, require_server, source_of
+from dk_detr.language.download import Source, require_server, source_of, with_weights_of_tag
 
 OPENAI = {"url": "https://server/clip/ViT-B-32.pt", "hf_hub": "timm/vit_base_patch32_clip_224.openai/"}
 SOURCE = Source("weights.pt", "https://server/weights.pt", "/cache", cached=False)
@@ -35,7 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 def test_without_a_network_one_line_names_key_file_cache_address_and_the_way_out(
     asked: list[str], tmp_path: Path
 ) -> None:
-    with pytest.raises(OSError, match=r'MODEL\.CLIP\.WEIGHTS "openai": open_clip_model\.safetensors is not in') as error:
+    with pytest.raises(OSError, match=r'WEIGHTS "openai": open_clip_model\.safetensors can be had neither') as error:
         load_clip()
     (address,) = asked
     message = str(error.value)
@@ -45,7 +45,7 @@ def test_without_a_network_one_line_names_key_file_cache_address_and_the_way_out
 
 def test_openais_own_package_says_the_same(asked: list[str]) -> None:
     pytest.importorskip("clip")
-    with pytest.raises(OSError, match=r'MODEL\.CLIP\.WEIGHTS "openai": ViT-B-16\.pt is not in .*path/to/ViT-B-16\.pt'):
+    with pytest.raises(OSError, match=r'WEIGHTS "openai": ViT-B-16\.pt can be had neither .*path/to/ViT-B-16\.pt'):
         load_clip("clip", "ViT-B/16", "openai")
     assert len(asked) == 1
 
@@ -53,9 +53,23 @@ def test_openais_own_package_says_the_same(asked: list[str]) -> None:
 def test_what_is_cached_is_loaded_offline(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, name: f"/cache/{name}")
     before = constants.HF_HUB_OFFLINE
-    with downloadable("ViT-B-32-quickgelu", "openai"):
-        assert constants.HF_HUB_OFFLINE and not asked
-    assert constants.HF_HUB_OFFLINE == before
+    assert with_weights_of_tag(lambda: constants.HF_HUB_OFFLINE, "ViT-B-32-quickgelu", "openai") is True
+    assert constants.HF_HUB_OFFLINE == before and not asked
+
+
+def test_what_is_cached_in_part_is_completed_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, name: f"/cache/{name}")
+    monkeypatch.setattr(download, "require_server", lambda source, tag: None)
+    tries = []
+
+    def create() -> str:
+        tries.append(constants.HF_HUB_OFFLINE)
+        if constants.HF_HUB_OFFLINE:
+            raise OSError("no tokenizer")
+        return "model"
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert with_weights_of_tag(create, "ViT-B-32-quickgelu", "openai") == "model" and tries == [True, False]
 
 
 def test_a_server_that_answers_anything_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,9 +83,12 @@ def test_a_server_that_answers_anything_is_there(monkeypatch: pytest.MonkeyPatch
 def test_a_download_that_fails_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "require_server", lambda source, tag: None)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, name: None)
-    with pytest.raises(OSError, match="cannot be downloaded from .*first second") as error:
-        with downloadable("ViT-B-32-quickgelu", "openai"):
-            raise RuntimeError("first\nsecond")
+
+    def create() -> None:
+        raise RuntimeError("first\nsecond")
+
+    with pytest.raises(OSError, match=r"nor from .*\(first second\)") as error:
+        with_weights_of_tag(create, "ViT-B-32-quickgelu", "openai")
     assert "\n" not in str(error.value)
 
 

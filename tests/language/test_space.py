@@ -140,10 +140,8 @@ def test_a_matrix_without_provenance_says_so_once(
     for _ in range(2):
         load_vocabulary(str(tmp_path / "bare.npy"), ("cat", "dog"))
         load_vocabulary(files.words("ours"))
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}/bare.npy does not tell by which CLIP its words were encoded: make sure that it is that of the "
-        "detector and of MODEL.CLIP. Files that tools/build_vocabulary.py makes from names do tell."
-    ]
+    (record,) = caplog.records
+    assert f"{tmp_path}/bare.npy does not tell by which CLIP its words were encoded" in record.getMessage()
 
 
 # ---- weights and the words that they were trained with ----
