@@ -116,7 +116,7 @@ def test_the_ensemble_exchanges_its_projections_for_words_that_become_novel() ->
     detector.decoder.register_forward_hook(lambda module, _, trace: given.append(trace.hidden[-1]))
     for last, home in (("word 3", 2 / 3), ("gnu", 1 / 3)):
         names = ("word 0", "word 1", last)
-        detector.set_vocabulary(Vocabulary(names, words(3).embeddings, torch.zeros(3, dtype=torch.bool)))
+        detector.set_vocabulary(Vocabulary(names, words(3).embeddings[[2, 1, 0]], torch.zeros(3, dtype=torch.bool)))
         found = [score for word, score, _ in detections(detector) if word == last]
         classifier, hidden = detector.classifier, given[-1]
         p = classifier.score(classifier.project(hidden, -1), detector.text).softmax(-1)[..., 2]
