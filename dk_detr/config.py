@@ -21,6 +21,10 @@ def _add_detr(cfg: CN) -> None:
     detr.NUM_EXTRA_LEVELS = 1  # coarser maps beyond the backbone's, each half the size of the one before
     detr.CHANNELS = 256  # C, a multiple of 32 and of NUM_HEADS
     detr.NECK_NORM = "GN"  # after the convolutions that bring maps to C; or "none" (DETR)
+    # Pixels, side of the square that every image is padded to, on the right and below, in training and evaluation.
+    # Backbone and neck see all of it, and queries none of the padding: the release of DK-DETR (1024). 0: a batch of
+    # training is padded to its largest image, and in evaluation nothing sees padding, so that it changes no detection.
+    detr.PADDED_SIZE = 0
 
     # What detection queries start as: "Proposals", position and content from the boxes of the first stage (the paper);
     # "Mixed", place from the boxes, content learned (DINO; better in the mini world); "Learned", content, position and,
@@ -172,6 +176,11 @@ def _add_training(cfg: CN) -> None:
     cfg.INPUT.AUGMENTATION = "LargeScaleJitter"
     cfg.INPUT.JITTER_SIZE = 1024  # pixels, side of the square that images are cropped to
     cfg.INPUT.JITTER_SCALE = [0.1, 2.0]  # images are first resized to fit JITTER_SIZE times a number drawn from here
+    # Samples that show no object of the words of training: "Keep"; or "Redraw", from another image (DK-DETR).
+    cfg.INPUT.EMPTY_SAMPLES = "Keep"
+    # Detectron2's own: DATALOADER.FILTER_EMPTY_ANNOTATIONS leaves out images without boxes. DATALOADER.SAMPLER_TRAIN is
+    # "TrainingSampler"; "RepeatFactorTrainingSampler"; or "ClassBalancedTrainingSampler", the same with repeats of an
+    # image rounded up, where the former draws the fraction (mmdet's ClassBalancedDataset: DK-DETR).
 
     cfg.SOLVER.OPTIMIZER = "AdamW"  # or "SGD", with SOLVER.MOMENTUM
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # of the learning rate

@@ -11,17 +11,20 @@ from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetFromList
 from detectron2.data.build import filter_images_with_only_crowd_annotations, trivial_batch_collator
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
-from torch import Generator
+from torch import Generator, Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-logger = logging.getLogger(__name__)
+from dk_detr.structures import choose, require
 
 Sample = dict[str, Any]
+MOST_DRAWS = 100  # of a sample with an object in view
+logger = logging.getLogger(__name__)
 
 
 class TrainStream:
@@ -30,6 +33,7 @@ class TrainStream:
     Args:
         records: Detectron2's records. mapper: record -> sample. sampler: endless indices of this worker.
         batch_size: of this worker. seed: of the augmentation. num_workers: processes that load.
+        empty: what becomes of a sample without an object: "Keep", or "Redraw", from a random image, as mmdet does.
     """
 
     def __init__(
@@ -40,8 +44,9 @@ class TrainStream:
         batch_size: int,
         seed: int,
         num_workers: int = 0,
+        empty: str = "Keep",
     ) -> None:
-        self.samples = _SeededSamples(records, mapper, seed)
+        self.samples = _SeededSamples(records, mapper, seed, empty)
         self.sampler, self.batch_size, self.num_workers = sampler, batch_size, num_workers
         self.start_iteration = 0
 
@@ -71,8 +76,10 @@ class _Positions(Sampler[tuple[int, int]]):
 
 
 class _SeededSamples(Dataset[Sample]):
-    def __init__(self, records: list[Sample], mapper: Callable[[Sample], Sample], seed: int) -> None:
+    def __init__(self, records: list[Sample], mapper: Callable[[Sample], Sample], seed: int, empty: str) -> None:
+        require("INPUT.EMPTY_SAMPLES", empty, ("Keep", "Redraw"))
         self.records, self.mapper, self.seed = DatasetFromList(records), mapper, seed
+        self.draws = MOST_DRAWS if empty == "Redraw" else 1
 
     def __len__(self) -> int:
         return len(self.records)
@@ -80,7 +87,16 @@ class _SeededSamples(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         position, index = key
         with _numpy_seed(self.seed, comm.get_rank(), position):
-            return self.mapper(self.records[index])
+            return self._draw(index)
+
+    def _draw(self, index: int) -> Sample:
+        """Of this image, or, while no object is in view, of any other; after many draws an empty one is taken."""
+        sample = self.mapper(self.records[index])
+        for _ in range(self.draws - 1):
+            if len(sample["instances"]):
+                break
+            sample = self.mapper(self.records[np.random.randint(len(self.records))])
+        return sample
 
 
 @contextmanager
@@ -94,12 +110,13 @@ def _numpy_seed(*seed: int) -> Iterator[None]:
         np.random.set_state(state)
 
 
-def train_records(names: list[str]) -> list[Sample]:
-    """The records of data sets that have at least one box."""
+def train_records(names: list[str], filter_empty: bool = True) -> list[Sample]:
+    """The records of data sets, at will those alone that have a box. Raises ValueError where none has."""
     records = [record for name in names for record in DatasetCatalog.get(name)]
     _tell_crowds(records, names)
-    records = filter_images_with_only_crowd_annotations(records)
-    if not records:
+    if filter_empty:
+        records = filter_images_with_only_crowd_annotations(records)
+    if all(annotation.get("iscrowd", 0) for record in records for annotation in record["annotations"]):
         known = ", ".join(f'"{name}"' for name in names)
         raise ValueError(f"No image of {known} (DATASETS.TRAIN) has a box: there is nothing to train on.")
     return records
@@ -117,7 +134,8 @@ def _tell_crowds(records: list[Sample], names: list[str]) -> None:
 
 def build_train_stream(cfg: CfgNode, mapper: Callable[[Sample], Sample], seed: int) -> TrainStream:
     """The stream of DATASETS.TRAIN with SOLVER.IMS_PER_BATCH images in all workers together."""
-    return stream_of(cfg, train_records(cfg.DATASETS.TRAIN), mapper, seed)
+    records = train_records(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    return stream_of(cfg, records, mapper, seed)
 
 
 def stream_of(cfg: CfgNode, records: list[Sample], mapper: Callable[[Sample], Sample], seed: int) -> TrainStream:
@@ -133,8 +151,14 @@ def stream_of(cfg: CfgNode, records: list[Sample], mapper: Callable[[Sample], Sa
             f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be divided among {world} workers evenly."
         )
     batch_size = cfg.SOLVER.IMS_PER_BATCH // world
-    sampler = _build_sampler(cfg, records, seed)
-    return TrainStream(records, mapper, sampler, batch_size, seed, cfg.DATALOADER.NUM_WORKERS)
+    repeats = repeats_of(cfg, records)
+    logger.info(describe_epoch(cfg, len(records), float(repeats.sum())))
+    repeated = cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler"
+    sampler: Sampler[int] = (
+        RepeatFactorTrainingSampler(repeats, seed=seed) if repeated else TrainingSampler(len(records), seed=seed)
+    )
+    workers, empty = cfg.DATALOADER.NUM_WORKERS, cfg.INPUT.EMPTY_SAMPLES
+    return TrainStream(records, mapper, sampler, batch_size, seed, workers, empty)
 
 
 def _require_outlines(records: list[Sample]) -> None:
@@ -157,15 +181,29 @@ def _require_outlines(records: list[Sample]) -> None:
         logger.warning("%d polygons have fewer than three points, or half a point, and are left out.", dropped)
 
 
-def _build_sampler(cfg: CfgNode, records: list[Sample], seed: int) -> Sampler[int]:
-    name = cfg.DATALOADER.SAMPLER_TRAIN
-    if name == "TrainingSampler":
-        return TrainingSampler(len(records), seed=seed)
-    if name == "RepeatFactorTrainingSampler":
-        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            records, cfg.DATALOADER.REPEAT_THRESHOLD
-        )
-        return RepeatFactorTrainingSampler(factors, seed=seed)
-    raise ValueError(
-        f'DATALOADER.SAMPLER_TRAIN is "{name}"; choose TrainingSampler or RepeatFactorTrainingSampler.'
+def repeats_of(cfg: CfgNode, records: list[Sample]) -> Tensor:
+    """(number of records) how often each comes in an epoch by DATALOADER.SAMPLER_TRAIN; a fraction is a chance.
+
+    Those of images with rare categories are repeated, see Detectron2's sampler.
+    """
+
+    def factors() -> Tensor:
+        threshold = cfg.DATALOADER.REPEAT_THRESHOLD
+        return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(records, threshold)
+
+    kinds: dict[str, Callable[[], Tensor]] = {
+        "TrainingSampler": lambda: torch.ones(len(records)),
+        "RepeatFactorTrainingSampler": factors,
+        "ClassBalancedTrainingSampler": lambda: factors().ceil(),
+    }
+    return choose(kinds, "DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN)()
+
+
+def describe_epoch(cfg: CfgNode, num_images: int, num_samples: float) -> str:
+    """How long an epoch is, and how many of them the schedule has."""
+    solver = cfg.SOLVER
+    epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / num_samples
+    return (
+        f"An epoch is {num_samples:.0f} samples of {num_images} images ({cfg.DATALOADER.SAMPLER_TRAIN}): "
+        f"SOLVER.MAX_ITER {solver.MAX_ITER} with batches of {solver.IMS_PER_BATCH} is {epochs:.2f} epochs."
     )

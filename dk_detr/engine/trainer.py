@@ -89,7 +89,7 @@ class Trainer(DefaultTrainer):
             if [category["name"] for category in categories_of(other)] != names:
                 raise ValueError(f'DATASETS.TRAIN: "{other}" has other categories than "{first}".')
         labels = labels_among(names, model.train_vocabulary.names, model.vocabulary.novel_names, first)
-        records = train_records(cfg.DATASETS.TRAIN)
+        records = train_records(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
         require_images(records, ", ".join(cfg.DATASETS.TRAIN), CHECK_IMAGES)
         bank = bank_of_training(cfg, records, model.train_vocabulary)
         return stream_of(cfg, records, TrainMapper(cfg, labels, bank), seed)

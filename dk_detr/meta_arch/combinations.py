@@ -23,6 +23,7 @@ def refuse_bad_combinations(cfg: CfgNode) -> None:
     for check in (_classifier_and_loss, _attention_and_levels, _attention_and_position, _queries_and_position,
                   _queries_and_refinement, _queries_and_content, _queries_and_companions, _layers):  # fmt: skip
         check(detr)
+    _padding_and_sizes(cfg)
     if detr.FIRST_STAGE == "Words":
         if not issubclass(QUERIES[detr.QUERIES], Proposals):
             raise _refusal(detr, "FIRST_STAGE", "QUERIES", "has no first stage", '"Mixed" has one')
@@ -113,6 +114,18 @@ def _queries_and_companions(detr: CfgNode) -> None:
             f'MODEL.DETR.COMPANIONS "{detr.COMPANIONS[0]}" starts from boxes, MODEL.DETR.QUERIES "{detr.QUERIES}" '
             'does not: choose "Anchors", "Proposals" or "Mixed".'
         )
+
+
+def _padding_and_sizes(cfg: CfgNode) -> None:
+    """What is larger than the square would be met in the middle of a run."""
+    side = cfg.MODEL.DETR.PADDED_SIZE
+    of_training = "JITTER_SIZE" if cfg.INPUT.AUGMENTATION == "LargeScaleJitter" else "MAX_SIZE_TRAIN"
+    for key in (of_training, "MAX_SIZE_TEST"):
+        if 0 < side < cfg.INPUT[key]:
+            raise ValueError(
+                f"INPUT.{key} {cfg.INPUT[key]} is more than MODEL.DETR.PADDED_SIZE {side}, the square that every image "
+                "is padded to: lower the one, raise the other, or set MODEL.DETR.PADDED_SIZE 0 for no fixed padding."
+            )
 
 
 def _derived() -> list[str]:

@@ -47,6 +47,7 @@ class DETR(OfWords):
         companions: groups of queries that training adds. branch: the distillation branch; None trains without one.
         train_vocabulary: base words. vocabulary: the words to detect; `set_vocabulary` exchanges them.
         pixel_mean, pixel_std: of the input channels. num_detections: of an image, at most.
+        padded_size: side of the square that images are padded to; 0 for no more than a batch needs.
     """
 
     @configurable
@@ -68,6 +69,7 @@ class DETR(OfWords):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         num_detections: int,
+        padded_size: int = 0,
     ) -> None:
         super().__init__()
         # Channels last is how convolutions are fastest, and how the levels of the neck are rows of tokens already.
@@ -77,7 +79,7 @@ class DETR(OfWords):
         self.queries, self.decoder, self.classifier = queries, decoder, classifier
         self.criterion, self.proposal_criterion = criterion, proposal_criterion
         self.companions = nn.ModuleList(companions)
-        self.branch, self.num_detections = branch, num_detections
+        self.branch, self.num_detections, self.padded_size = branch, num_detections, padded_size
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         self.register_words(train_vocabulary, vocabulary)
@@ -146,7 +148,8 @@ class DETR(OfWords):
     @torch.no_grad()
     def detect(self, images: ImageList, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Detections in the size that each input asks for; only the last decoder layer speaks."""
-        first_stage = self.queries(memory := self.encoder(self.see_one_by_one(images)))
+        see = self.see if self.padded_size else self.see_one_by_one
+        first_stage = self.queries(memory := self.encoder(see(images)))
         trace = self.decoder(QuerySet((first_stage.group,)), memory)
         scores = self.classifier.confidence(trace.hidden[-1], self.text, self.novel, first_stage.objectness)
         if first_stage.real is not None:
@@ -171,9 +174,25 @@ class DETR(OfWords):
         return FeaturePyramid.stack([self.see(one) for one in alone])
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalise, move to the device, pad to one size on the right and below."""
+        """Normalise, move to the device, pad on the right and below to one size: `padded_size`, or the largest image's.
+
+        Raises ValueError for an image that is larger than `padded_size`.
+        """
         pixels = [(given["image"].to(self.device) - self.pixel_mean) / self.pixel_std for given in batched_inputs]
-        return ImageList.from_tensors(pixels)
+        return self._on_squares(pixels, batched_inputs) if self.padded_size else ImageList.from_tensors(pixels)
+
+    def _on_squares(self, pixels: list[Tensor], batched_inputs: list[dict[str, Any]]) -> ImageList:
+        side = self.padded_size
+        squares = self.pixel_mean.new_zeros(len(pixels), len(self.pixel_mean), side, side)
+        sizes = [(image.shape[-2], image.shape[-1]) for image in pixels]
+        for square, image, (h, w), given in zip(squares, pixels, sizes, batched_inputs):
+            if max(h, w) > side:
+                raise ValueError(
+                    f"Image {given.get('file_name', '?')} comes as {w}x{h} pixels and does not fit into the square of "
+                    f"MODEL.DETR.PADDED_SIZE {side}: resize it, or choose a larger square, or 0 for none."
+                )
+            square[:, :h, :w] = image
+        return ImageList(squares, sizes)
 
     def targets(self, batched_inputs: list[dict[str, Any]]) -> Targets:
         """Ground truth in the frame of the network. Raises ValueError for a class outside the training vocabulary."""

@@ -139,6 +139,67 @@ def test_rare_categories_come_more_often_with_repeat_factors(world: World) -> No
     assert sum(drawn) / len(drawn) == pytest.approx(2**0.5 / (2**0.5 + 1), abs=0.02)
 
 
+CLASS_BALANCED = {"DATALOADER__SAMPLER_TRAIN": "ClassBalancedTrainingSampler", "DATALOADER__REPEAT_THRESHOLD": 1.0}
+
+
+def test_a_class_balanced_epoch_has_whole_repeats(world: World) -> None:
+    """Half of the images show blue: sqrt(2) is 2, as in mmdet, and not 1 or 2 by chance."""
+    balanced = stream(world, **CLASS_BALANCED)
+    has_blue = [len(record["annotations"]) == 3 for record in train_records(["mini_lvis_train_norare"])]
+    length = sum(1 + blue for blue in has_blue)
+    drawn = list(islice(balanced.sampler, 2 * length))
+    for epoch in (drawn[:length], drawn[length:]):
+        assert [epoch.count(index) for index in range(len(has_blue))] == [1 + blue for blue in has_blue]
+
+
+def test_the_log_says_how_long_an_epoch_is(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="dk_detr.data.loader")
+    schedule = {"SOLVER__IMS_PER_BATCH": 4, "SOLVER__MAX_ITER": 9}
+    for sampler, said in (
+        ({}, "8 samples of 8 images (TrainingSampler): SOLVER.MAX_ITER 9 with batches of 4 is 4.50 epochs."),
+        (CLASS_BALANCED, "12 samples of 8 images (ClassBalancedTrainingSampler): SOLVER.MAX_ITER 9 with batches of 4 "
+         "is 3.00 epochs."),
+    ):  # fmt: skip
+        stream(world, **schedule, **sampler)
+        assert caplog.messages[-1] == f"An epoch is {said}"
+
+
+# ---- samples without an object ----
+
+FAR_OFF = {"INPUT__JITTER_SIZE": 16, "INPUT__JITTER_SCALE": [4.0, 4.0]}  # a quarter of each side: often, of nothing
+
+
+def test_a_sample_without_an_object_is_kept_as_it_is(world: World) -> None:
+    assert 0 in {len(sample["instances"]) for batch in first(stream(world, **FAR_OFF), 12) for sample in batch}
+
+
+def test_a_sample_without_an_object_is_drawn_from_another_image_if_asked(world: World) -> None:
+    kept, redrawn = (first(stream(world, INPUT__EMPTY_SAMPLES=each, **FAR_OFF), 12) for each in ("Keep", "Redraw"))
+    pairs = list(zip(chain(*kept), chain(*redrawn)))
+    assert all(len(new["instances"]) for _, new in pairs)
+    had_none = [old["file_name"] != new["file_name"] for old, new in pairs if not len(old["instances"])]
+    assert sum(had_none) > len(had_none) / 2
+    for old, new in pairs:
+        if len(old["instances"]):
+            assert old["file_name"] == new["file_name"] and torch.equal(old["image"], new["image"])
+
+
+def test_a_sample_that_was_drawn_anew_follows_from_its_position_alone(world: World) -> None:
+    options = {"INPUT__EMPTY_SAMPLES": "Redraw", **FAR_OFF}
+    later = stream(world, DATALOADER__NUM_WORKERS=2, **options)
+    later.start_iteration = 3
+    assert_same(first(stream(world, **options), 6)[3:], first(later, 3))
+
+
+def test_where_no_image_shows_an_object_an_empty_sample_comes_in_the_end(world: World) -> None:
+    cfg = config(world, INPUT__EMPTY_SAMPLES="Redraw")
+    ((sample, _), *_) = first(build_train_stream(cfg, TrainMapper(cfg, [-1, -1, -1]), 0), 1)
+    assert len(sample["instances"]) == 0
+
+
+# ----
+
+
 def test_the_records_of_several_data_sets_come_one_after_the_other(world: World) -> None:
     assert len(train_records(["mini_lvis_train", "mini_lvis_val"])) == 2 * NUM_IMAGES
 
@@ -146,8 +207,12 @@ def test_the_records_of_several_data_sets_come_one_after_the_other(world: World)
 def test_images_without_boxes_are_left_out(world: World, tmp_path: Path) -> None:
     content = json.loads((world.root / "mini_lvis/annotations/mini_lvis_train.json").read_text())
     content["annotations"] = [box for box in content["annotations"] if box["image_id"] != 2]
-    register("without_two", write_json(tmp_path / "without_two.json", content), "images")
+    register("without_two", write_json(tmp_path / "without_two.json", content), str(world.root / "mini_lvis"))
     assert [record["image_id"] for record in train_records(["without_two"])] == [1, 3, 4, 5, 6, 7, 8]
+    assert [record["image_id"] for record in train_records(["without_two"], False)] == [1, 2, 3, 4, 5, 6, 7, 8]
+    cfg = config(world, DATASETS__TRAIN=("without_two",), DATALOADER__FILTER_EMPTY_ANNOTATIONS=False)
+    batches = first(build_train_stream(cfg, TrainMapper(cfg, LABELS), 0), 4)
+    assert 0 in {len(sample["instances"]) for batch in batches for sample in batch}
 
 
 # ---- refusals ----
@@ -162,5 +227,10 @@ def test_a_batch_that_cannot_be_divided_is_refused_with_both_numbers(
 
 
 def test_an_unknown_sampler_is_refused_with_those_that_are_known(world: World) -> None:
-    with pytest.raises(ValueError, match='DATALOADER.SAMPLER_TRAIN is "Random"; choose TrainingSampler or Repeat'):
+    with pytest.raises(ValueError, match='DATALOADER.SAMPLER_TRAIN is "Random"; choose one of TrainingSampler, Repeat'):
         stream(world, DATALOADER__SAMPLER_TRAIN="Random")
+
+
+def test_an_unknown_way_with_empty_samples_is_refused_with_those_that_are_known(world: World) -> None:
+    with pytest.raises(ValueError, match='INPUT.EMPTY_SAMPLES is "Drop"; choose one of Keep, Redraw'):
+        stream(world, INPUT__EMPTY_SAMPLES="Drop")

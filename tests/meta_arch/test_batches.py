@@ -67,6 +67,49 @@ def test_an_image_with_fewer_places_than_queries_gives_the_same_in_company(size:
     assert_same(together, alone)
 
 
+# ---- padded to a square ----
+
+
+@each_detector
+def test_padded_to_a_square_company_changes_nothing_and_padding_does(parts: dict[str, Any]) -> None:
+    detector = tiny_detector(**parts)
+    inputs = [unlabelled((40, 48), seed=1), unlabelled((64, 33), seed=2)]
+    unpadded = detect(detector, inputs)
+    detector.padded_size = 64
+    for given, together, before in zip(inputs, detect(detector, inputs), unpadded):
+        assert_same(together, *detect(detector, [given]))
+        assert together.image_size == before.image_size
+        assert not torch.allclose(together.scores, before.scores, atol=1e-5)
+
+
+@each_detector
+def test_an_image_as_large_as_the_square_is_not_padded(parts: dict[str, Any]) -> None:
+    detector, given = tiny_detector(**parts), unlabelled((48, 48), seed=1)
+    (before,) = detect(detector, [given])
+    detector.padded_size = 48
+    assert_same(*detect(detector, [given]), before)
+
+
+def test_in_training_a_batch_padded_to_a_square_is_the_mean_of_its_images() -> None:
+    """Each sees the same padding, with and without company; distillation asks for crops of the images alone."""
+    detector = tiny_detector(tiny_branch(["semantic", "embedding_l1"]))
+    detector.padded_size = 72
+    inputs = [tiny_input((40, 48), seed=1), tiny_input((64, 33), seed=2)]
+    together, alone = training_losses(detector, inputs), [training_losses(detector, [given]) for given in inputs]
+    for name, loss in together.items():
+        torch.testing.assert_close(loss, (alone[0][name] + alone[1][name]) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_larger_than_the_square_is_refused_by_name() -> None:
+    detector = tiny_detector()
+    detector.padded_size = 47
+    with pytest.raises(ValueError, match=r"Image a\.jpg comes as 48x40 pixels .* MODEL\.DETR\.PADDED_SIZE 47"):
+        detect(detector, [{**unlabelled((40, 48), seed=1), "file_name": "a.jpg"}])
+
+
+# ----
+
+
 @each_detector
 def test_different_images_do_give_different_detections(parts: dict[str, Any]) -> None:
     first, second = detect(tiny_detector(**parts), [unlabelled((40, 48), 1), unlabelled((40, 48), 2)])

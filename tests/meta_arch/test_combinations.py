@@ -95,6 +95,28 @@ def test_what_does_not_go_together_is_refused_by_both_keys(
     assert message.startswith("MODEL.DETR.")
 
 
+@pytest.mark.parametrize(
+    ("config", "key", "sizes"),
+    [
+        (DK_DETR, "MAX_SIZE_TEST", {"MAX_SIZE_TEST": 1333}),
+        (DK_DETR, "JITTER_SIZE", {"JITTER_SIZE": 1333}),
+        (DETR, "MAX_SIZE_TRAIN", {"MAX_SIZE_TRAIN": 1333}),
+    ],
+)
+def test_images_that_come_larger_than_the_square_are_refused_by_both_keys(
+    config: str, key: str, sizes: dict[str, int]
+) -> None:
+    cfg = tiny_config(config, PADDED_SIZE=1024)
+    for each in ("MAX_SIZE_TEST", "JITTER_SIZE", "MAX_SIZE_TRAIN"):
+        cfg.INPUT[each] = 1024
+    refuse_bad_combinations(cfg)
+    cfg.INPUT.update(sizes)
+    with pytest.raises(ValueError, match=f"INPUT.{key} 1333 is more than MODEL.DETR.PADDED_SIZE 1024, .* for no fixed"):
+        refuse_bad_combinations(cfg)
+    cfg.MODEL.DETR.PADDED_SIZE = 0
+    refuse_bad_combinations(cfg)
+
+
 def test_what_learns_nothing_of_places_cannot_be_distilled() -> None:
     with pytest.raises(ValueError, match=r'MODEL.KD.TERMS is .* but MODEL.DETR.QUERIES "Anchors" proposes no places'):
         configured_detector(DK_DETR, QUERIES="Anchors", POSITION="SineAnchors")

@@ -1,6 +1,7 @@
-"""A deformable DETR as plain formulas over a state dict, to compare detectors with: slow, one image, no padding.
+"""A deformable DETR as plain formulas over a state dict, to compare detectors with: slow, one image.
 
 Written from the papers and the releases, of nothing that `dk_detr` has. `Names` say which tensor plays which part.
+The image may lie on a larger canvas, top left; `shown` are the cells (h, w) of each level that show it.
 Q queries, S tokens, C channels.
 """
 
@@ -66,14 +67,15 @@ def sines(x: Tensor, width: int) -> Tensor:
     return torch.stack(code, dim=-1)
 
 
-def cells(h: int, w: int) -> Tensor:
-    """(h·w, 2) centres (x, y) of the cells of a map in [0, 1], row by row."""
-    return torch.tensor([[(x + 0.5) / w, (y + 0.5) / h] for y in range(h) for x in range(w)])
+def cells(size: tuple[int, int], shown: tuple[int, int]) -> Tensor:
+    """(h·w, 2) centres (x, y) of the cells of a map, 1 where the image ends, row by row."""
+    h, w = size
+    return torch.tensor([[(x + 0.5) / shown[1], (y + 0.5) / shown[0]] for y in range(h) for x in range(w)])
 
 
-def position_of_cells(h: int, w: int, channels: int) -> Tensor:
+def position_of_cells(size: tuple[int, int], shown: tuple[int, int], channels: int) -> Tensor:
     """(h·w, C): half for y, half for x."""
-    x, y = cells(h, w).unbind(-1)
+    x, y = cells(size, shown).unbind(-1)
     return torch.cat([sines(y, channels // 2), sines(x, channels // 2)], dim=-1)
 
 
@@ -97,9 +99,10 @@ def sample(values: Tensor, xy: Tensor) -> Tensor:
 
 
 def deformable_attention(
-    weights: Weights, name: str, query: Tensor, reference: Tensor, tokens: Tensor, sizes: Sizes
+    weights: Weights, name: str, query: Tensor, reference: Tensor, tokens: Tensor, sizes: Sizes, shown: Sizes
 ) -> Tensor:
-    """(Q, C) queries around (Q, 2) points or (Q, 4) boxes look at (S, C) tokens of all levels."""
+    """(Q, C) queries around (Q, 2) points or (Q, 4) boxes, in shares of the image, look at (S, C) tokens of all levels;
+    there is nothing outside of the image."""
     number, levels = len(query), len(sizes)
     value = weights.linear(f"{name}.value_proj", tokens).reshape(len(tokens), HEADS, -1)
     offsets = weights.linear(f"{name}.sampling_offsets", query).reshape(number, HEADS, levels, POINTS, 2)
@@ -108,15 +111,18 @@ def deformable_attention(
     heads = [torch.zeros(number, value.shape[-1]) for _ in range(HEADS)]
     start = 0
     for level, (h, w) in enumerate(sizes):
-        values = value[start : start + h * w].reshape(h, w, HEADS, -1)
+        values = value[start : start + h * w].reshape(h, w, HEADS, -1).clone()
         start += h * w
+        rows, columns = shown[level]
+        values[rows:], values[:, columns:] = 0, 0
+        share_of_map = torch.tensor([columns / w, rows / h])
         for head in range(HEADS):
             for point in range(POINTS):
                 offset = offsets[:, head, level, point]
                 if reference.shape[-1] == 2:
-                    place = reference + offset / torch.tensor([w, h])
+                    place = reference * share_of_map + offset / torch.tensor([w, h])
                 else:
-                    place = reference[:, :2] + offset / POINTS * reference[:, 2:] * 0.5
+                    place = (reference[:, :2] + offset / POINTS * reference[:, 2:] * 0.5) * share_of_map
                 heads[head] = heads[head] + share[:, head, level, point, None] * sample(values[:, :, head], place)
     return weights.linear(f"{name}.output_proj", torch.cat(heads, dim=-1))
 
@@ -132,13 +138,22 @@ def dense_attention(weights: Weights, name: str, query: Tensor, value: Tensor) -
     return weights.linear(f"{name}.out_proj", read)
 
 
-def anchors(sizes: Sizes) -> tuple[Tensor, Tensor]:
+def anchors(sizes: Sizes, shown: Sizes) -> tuple[Tensor, Tensor]:
     """(S, 4) boxes around the cells, twice as large on each level, and (S) whether they lie well inside the image."""
     boxes = []
     for level, (h, w) in enumerate(sizes):
-        boxes.append(torch.cat([cells(h, w), torch.full((h * w, 2), 0.05 * 2**level)], dim=-1))
+        boxes.append(torch.cat([cells((h, w), shown[level]), torch.full((h * w, 2), 0.05 * 2**level)], dim=-1))
     anchor = torch.cat(boxes)
     return anchor, ((anchor > 0.01) & (anchor < 0.99)).all(-1)
+
+
+def shown_cells(cells: tuple[int, int], image: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of a map that show the image: those whose first pixel is of it."""
+    rows, columns = (
+        sum(index * whole // number < part for index in range(number))
+        for number, part, whole in zip(cells, image, canvas)
+    )
+    return rows, columns
 
 
 @dataclass(frozen=True)
@@ -179,18 +194,23 @@ class Detector:
     encoder_layers: int
     decoder_layers: int
 
-    def encode(self, image: Tensor) -> Tensor:
-        """(3, h, w) -> (S, C) tokens."""
-        levels = self.levels(image)
+    def encode(self, canvas: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """(3, H, W), of which (h, w) is the image, or all of it -> (S, C) tokens."""
+        levels, whole = self.levels(canvas), (canvas.shape[1], canvas.shape[2])
         self.sizes = [(level.shape[1], level.shape[2]) for level in levels]
+        self.shown = [shown_cells(level, size or whole, whole) for level in self.sizes]
         tokens = torch.cat([level.flatten(1).T for level in levels])
         embedding = self.weights[self.names.level_embedding]
-        codes = [position_of_cells(h, w, self.channels) for h, w in self.sizes]
+        codes = [self.code_of_cells(*both) for both in zip(self.sizes, self.shown)]
         position = torch.cat([code + row for code, row in zip(codes, embedding)])
-        reference = torch.cat([cells(h, w) for h, w in self.sizes])
+        reference = torch.cat([cells(*both) for both in zip(self.sizes, self.shown)])
         for number in range(self.encoder_layers):
             tokens = self.look(self.names.encoder, number, tokens, position, reference, tokens)
         return tokens
+
+    def code_of_cells(self, size: tuple[int, int], shown: tuple[int, int]) -> Tensor:
+        """(h·w, C)."""
+        return position_of_cells(size, shown, self.channels)
 
     def levels(self, image: Tensor) -> list[Tensor]:
         """The maps of the backbone, and one from the last of them at half its size, all with C channels."""
@@ -208,7 +228,7 @@ class Detector:
     ) -> Tensor:
         """Deformable attention and the feed-forward part of a layer, a norm after each."""
         name = layer.deformable_attention.format(number)
-        seen = deformable_attention(self.weights, name, x + position, reference, tokens, self.sizes)
+        seen = deformable_attention(self.weights, name, x + position, reference, tokens, self.sizes, self.shown)
         x = self.weights.norm(layer.after_deformable.format(number), x + seen)
         thought = self.weights.mlp([name.format(number) for name in layer.feed_forward], x)
         return self.weights.norm(layer.after_feed_forward.format(number), x + thought)
@@ -226,13 +246,17 @@ class Detector:
         moved[:, : reference.shape[-1]] += logit(reference)
         return moved.sigmoid()
 
+    def ranked(self, tokens: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """(S, C) what tokens say, those that do not lie inside (S) nothing, and (S) how much of an object each is."""
+        linear, norm = self.names.token
+        tokens = self.weights.norm(norm, self.weights.linear(linear, tokens * inside[:, None]))
+        return tokens, self.weights.linear(self.names.ranking, tokens)[:, 0]
+
     def propose(self, tokens: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Content, position and boxes of the best tokens. The releases may also propose the very edge, where a token
         says nothing."""
-        linear, norm = self.names.token
-        anchor, inside = anchors(self.sizes)
-        tokens = self.weights.norm(norm, self.weights.linear(linear, tokens * inside[:, None]))
-        scores = self.weights.linear(self.names.ranking, tokens)[:, 0]
+        anchor, inside = anchors(self.sizes, self.shown)
+        tokens, scores = self.ranked(tokens, inside)
         best = scores.masked_fill(~inside, -torch.inf).topk(number).indices
         boxes = self.boxes(self.decoder_layers, tokens, anchor)[best]
         linear, norm = self.names.query

@@ -32,7 +32,7 @@ def code(places: Tensor, channels: int) -> Tensor:
 
 def cell_code(h: int, w: int, channels: int, temperature: float) -> Tensor:
     """(h·w, C): of the far end of each cell, y before x."""
-    x, y = (cells(h, w) + 0.5 / torch.tensor([w, h])).unbind(-1)
+    x, y = (cells((h, w), (h, w)) + 0.5 / torch.tensor([w, h])).unbind(-1)
     return torch.cat([waves(value, channels // 2, temperature) for value in (y, x)], dim=1)
 
 
@@ -196,21 +196,14 @@ class Anchored(Detector):
 class Dino(Anchored):
     """With one head for all layers; cells are coded as DAB-DETR's, at temperature 20."""
 
-    def encode(self, image: Tensor) -> Tensor:
-        levels = self.levels(image)
-        self.sizes = [(level.shape[1], level.shape[2]) for level in levels]
-        tokens = torch.cat([level.flatten(1).T for level in levels])
-        rows = self.weights[self.names.level_embedding]
-        position = torch.cat([cell_code(h, w, self.channels, 20.0) + row for (h, w), row in zip(self.sizes, rows)])
-        reference = torch.cat([cells(h, w) for h, w in self.sizes])
-        for number in range(self.encoder_layers):
-            tokens = self.look(self.names.encoder, number, tokens, position, reference, tokens)
-        return tokens
+    def code_of_cells(self, size: tuple[int, int], shown: tuple[int, int]) -> Tensor:
+        assert size == shown
+        return cell_code(*size, self.channels, 20.0)
 
     def dino(self, image: Tensor, classes: list[int]) -> Answer:
         """`classes` are the outputs by which proposals are ranked."""
         weights, tokens = self.weights, self.encode(image)
-        anchor, inside = anchors(self.sizes)
+        anchor, inside = anchors(self.sizes, self.shown)
         seen = weights.linear("transformer.enc_output", tokens * inside[:, None])
         seen = weights.norm("transformer.enc_output_norm", seen)
         scores = weights.linear("transformer.enc_out_class_embed", seen)[:, classes].amax(1)

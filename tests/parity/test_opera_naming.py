@@ -58,10 +58,12 @@ NAMES = Names(
 )
 
 
-def answer(weights: Weights, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    """DK-DETR at test time: (D, Q, K) logits and (D, Q, 4) boxes."""
+def answer(
+    weights: Weights, canvas: Tensor, text: Tensor, size: tuple[int, int] | None = None, queries: int = QUERIES
+) -> tuple[Tensor, Tensor]:
+    """DK-DETR at test time: (D, Q, K) logits and (D, Q, 4) boxes; the image is (h, w) of the canvas, or all of it."""
     detector = Detector(weights, NAMES, CHANNELS, ENCODER_LAYERS, DECODER_LAYERS)
-    content, position, reference = detector.propose(tokens := detector.encode(image), QUERIES)
+    content, position, reference = detector.propose(tokens := detector.encode(canvas, size), queries)
     logits, boxes = [], []
     for number in range(DECODER_LAYERS):
         content = detector.decode(number, content, position, reference, tokens)

@@ -175,7 +175,7 @@ class Builder:
 
 def _records(cfg: CfgNode) -> list[dict[str, Any]]:
     """Of the images to train on, by ascending id, without their annotations: loader processes get them all."""
-    records = train_records(cfg.DATASETS.TRAIN)
+    records = train_records(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     require_images(records, ", ".join(cfg.DATASETS.TRAIN), CHECK_IMAGES)
     by_id = images_of(records)
     return [{key: by_id[number][key] for key in KEYS} for number in sorted(by_id)]

@@ -56,6 +56,7 @@ class FirstStageBoxes:
             "source": "first stage",
             "weights": identity_of(cfg.MODEL.WEIGHTS),
             "input": [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.FORMAT],
+            "padded_size": cfg.MODEL.DETR.PADDED_SIZE,
         }
 
     @torch.no_grad()
