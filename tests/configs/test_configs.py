@@ -472,6 +472,62 @@ def test_what_the_mini_world_shrinks_it_shrinks_for_all_alike(path: Path) -> Non
         assert found.DATASETS == base.DATASETS and found.INPUT == base.INPUT
 
 
+# ---- what README.md says ----
+
+COLUMNS = {
+    "queries": "MODEL.DETR.NUM_QUERIES",
+    "kept": "TEST.DETECTIONS_PER_IMAGE",
+    "FFN": "MODEL.DETR.FFN_CHANNELS",
+    "dropout": "MODEL.DETR.DROPOUT",
+    "temperature": "MODEL.DETR.SINE.TEMPERATURE",
+    "first cell": "MODEL.DETR.SINE.FIRST_CELL",
+    "class loss": "MODEL.DETR.LOSS.CLASS_WEIGHT",
+    "class cost": "MODEL.DETR.MATCHER.CLASS_COST",
+    "test": ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
+    "padded": "MODEL.DETR.PADDED_SIZE",
+    "rate": "SOLVER.BASE_LR",
+    "× backbone": "SOLVER.BACKBONE_MULTIPLIER",
+    "× offsets": "SOLVER.SAMPLING_MULTIPLIER",
+    "batch": "SOLVER.IMS_PER_BATCH",
+    "iterations": "SOLVER.MAX_ITER",
+    "drop at": "SOLVER.STEPS",
+    "warm-up": "SOLVER.WARMUP_ITERS",
+    "decay": "SOLVER.WEIGHT_DECAY",
+    "of norms": "SOLVER.WEIGHT_DECAY_NORM",
+    "clip": "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+    "norm": "MODEL.RESNETS.NORM",
+    "augmentation": "INPUT.AUGMENTATION",
+}
+
+
+def settings_tables() -> list[tuple[str, str, str]]:
+    """(config, column, value) of the tables of settings."""
+    text = (FOLDER / "README.md").read_text().partition('<a name="settings"></a>')[2].partition('<a name="vild">')[0]
+    cells, columns = [], []
+    for line in text.splitlines():
+        first, *others = [cell.strip() for cell in line.strip("|").split("|")]
+        columns = others if first == "config" else columns
+        cells += [(first.strip("`"), *pair) for pair in zip(columns, others) if first.startswith("`")]
+    return cells
+
+
+def as_numbers(value: Any) -> Any:
+    """As the tables write it: 0.1, 2, 800/1333."""
+    if isinstance(value, tuple | list):
+        return "/".join(map(as_numbers, value))
+    return value if isinstance(value, str) else f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def test_the_tables_of_settings_have_the_numbers_of_the_configs() -> None:
+    cells = settings_tables()
+    names = {*EPOCHS, *(path.stem for path in DEFORMABLE), "dk_detr_R50"}
+    assert {(name, column) for name, column, _ in cells} == {(name, column) for name in names for column in COLUMNS}
+    for name, column, said in cells:
+        found, keys = flat(load(FOLDER / f"{name}.yaml")), COLUMNS[column]
+        value = found[keys] if isinstance(keys, str) else [found[key] for key in keys]
+        assert as_numbers(value) == said.rstrip("*"), (name, column)
+
+
 # ---- the keys themselves ----
 
 

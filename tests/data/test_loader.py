@@ -156,12 +156,13 @@ def test_the_log_says_how_long_an_epoch_is(world: World, caplog: pytest.LogCaptu
     caplog.set_level("INFO", logger="dk_detr.data.loader")
     schedule = {"SOLVER__IMS_PER_BATCH": 4, "SOLVER__MAX_ITER": 9}
     for sampler, said in (
-        ({}, "8 samples of 8 images (TrainingSampler): SOLVER.MAX_ITER 9 with batches of 4 is 4.50 epochs."),
-        (CLASS_BALANCED, "12 samples of 8 images (ClassBalancedTrainingSampler): SOLVER.MAX_ITER 9 with batches of 4 "
-         "is 3.00 epochs."),
-    ):  # fmt: skip
+        ({}, ("8 samples of 8 images (TrainingSampler)", "4.50")),
+        (CLASS_BALANCED, ("12 samples of 8 images (ClassBalancedTrainingSampler)", "3.00")),
+    ):
         stream(world, **schedule, **sampler)
-        assert caplog.messages[-1] == f"An epoch is {said}"
+        length, epochs = said
+        schedule_said = f"SOLVER.MAX_ITER 9 with batches of 4 is {epochs} epochs."
+        assert caplog.messages[-1] == f"An epoch is {length}: {schedule_said}"
 
 
 # ---- samples without an object ----

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dk_detr.engine import setup_cfg
 from dk_detr.engine.convert import Conversion, convert
 from dk_detr.language import save_vocabulary
 from dk_detr.structures import Vocabulary
@@ -18,6 +19,7 @@ from tests.parity.detector import answer_of, detector_of
 from tests.parity.formulas import Detector, Layer, Names, Weights
 from tests.parity.opera import HEAD, WIDTH, masks, released
 from tests.parity.published import CHANNELS, DECODER_LAYERS, ENCODER_LAYERS, LEVELS, accounted
+from tests.run_fixtures import REPOSITORY
 
 QUERIES = 12
 IMAGE = random(3, 64, 96, seed=1)
@@ -131,4 +133,9 @@ def test_a_convolution_without_bias_has_none() -> None:
 
 def test_the_published_config_fits() -> None:
     assert conversion().config == "configs/dk_detr_R50.yaml"
+    cfg = setup_cfg(str(REPOSITORY / conversion().config))
+    (figures,) = [note for note in conversion().notes if "33.5" in note and "22.4" in note]
+    for key, value in (("MODEL.DETR.PADDED_SIZE", cfg.MODEL.DETR.PADDED_SIZE), ("INPUT.MAX_SIZE_TEST", 1024)):
+        assert key in figures and value == 1024
+    assert f"{cfg.TEST.DETECTIONS_PER_IMAGE} detections" in figures
     assert any("SyncBN" in note for note in conversion().notes)

@@ -57,8 +57,15 @@ LEFT_OUT = {
     "bbox_head.transformer.mask_trans_norm.{wb}": MASKS,
     "text_encoder.{rest}": "the words: no part of a checkpoint here, but a vocabulary, see tools/build_vocabulary.py",
 }
+EVALUATION = (
+    "The release's figures on LVIS v1 val, box AP 33.5 and APr 22.4, are of images resized to fit 1024x1024 and padded "
+    "on the right and below to that square before the backbone (MODEL.DETR.PADDED_SIZE 1024, INPUT.MIN_SIZE_TEST and "
+    "INPUT.MAX_SIZE_TEST 1024, as in the config), with 300 detections an image and the text embeddings of DetPro. With "
+    "PADDED_SIZE 0 most detections are others."
+)
 NOTES = (
     IMAGES,
+    EVALUATION,
     "To detect, MODEL.RESNETS.NORM FrozenBN uses the statistics of training; SyncBN goes on training as published.",
     "Text embeddings (MODEL.VOCABULARY.TEST, MODEL.CLIP) must come from the CLIP of the release, ViT-B/32.",
 )
