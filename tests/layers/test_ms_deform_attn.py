@@ -136,10 +136,9 @@ def test_images_and_heads_do_not_mix() -> None:
     assert changed.tolist() == [[False, False, False], [False, False, True]]
 
 
-def test_far_outside_infinite_or_no_number_is_nothing_and_has_no_gradient(backend: str) -> None:
+def test_far_outside_is_nothing_and_has_no_gradient() -> None:
     value, locations, weights = random_arguments()
-    far = torch.tensor([-1e30, -5.0, 7.0, 1e30] + ([math.inf, -math.inf, math.nan] if backend != "reference" else []))
-    for place in far:
+    for place in (-1e30, -5.0, 7.0, 1e30):
         for axis in (0, 1):
             moved = locations.clone()
             moved[..., axis] = place
@@ -147,6 +146,38 @@ def test_far_outside_infinite_or_no_number_is_nothing_and_has_no_gradient(backen
             out = ms_deform_attn(value, SHAPES, moved, weights)
             out.sum().backward()
             assert not out.any() and not moved.grad.any()
+
+
+def with_one(bad: float, where: str, width: int) -> list[Tensor]:
+    """Random arguments, some places on cell centres and outside, with one number that is `bad`."""
+    _, locations, weights = random_arguments(queries=70)
+    value = torch.randn(2, 30, 3, width, generator=torch.Generator().manual_seed(1))
+    locations[0, :3] = torch.tensor([[0.5 / 6, 0.5 / 4], [2.5 / 6, 1.5 / 4], [-3.0, 0.5]]).view(3, 1, 1, 1, 2)
+    if where == "value":  # the first cell, where an index that means "none" might point
+        value[0, 0, 1, 0] = bad
+    elif where == "weight":
+        weights[0, :5, 1, 0, 0] = bad
+    else:
+        locations[0, :5, 1, 0, 0, "xy".index(where)] = bad
+    return [value, locations, weights]
+
+
+@pytest.mark.parametrize("where", ["x", "y", "weight", "value"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("width", [4, 20, 33])
+def test_what_is_no_number_shows_where_the_reference_shows_it(bad: float, where: str, width: int) -> None:
+    results = []
+    for name in ("auto", "reference"):
+        value, locations, weights = (x.requires_grad_() for x in with_one(bad, where, width))
+        out = ms_deform_attn(value, SHAPES, locations, weights, backend=name)
+        results.append((out.detach(), *torch.autograd.grad(out.square().sum(), (value, locations, weights))))
+    for found, wanted in zip(*results):
+        assert torch.equal(found.isfinite(), wanted.isfinite())
+        torch.testing.assert_close(found[found.isfinite()], wanted[found.isfinite()], atol=1e-3, rtol=1e-3)
+    shown = ~results[0][0].isfinite()
+    assert shown.any() and not shown[1].any(), "the other image is as it was"
+    if where in "xy":
+        assert results[0][0][shown].isnan().all() and shown[0, :5, width : 2 * width].all()
 
 
 def test_everything_finite_near_the_borders() -> None:

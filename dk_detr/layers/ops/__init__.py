@@ -91,7 +91,8 @@ def ms_deform_attn(
     Args:
         value: (B, S, H, D), the levels one after the other, each row by row.
         spatial_shapes: L pairs (h, w) with Σ h·w = S.
-        sampling_locations: (B, Q, H, L, P, 2) as (x, y), [0, 1] over each level from edge to edge; outside is zero.
+        sampling_locations: (B, Q, H, L, P, 2) as (x, y), [0, 1] over each level from edge to edge; outside is zero,
+            but an infinite place, or one that is no number, makes the answer NaN.
             Full precision is worth it: half floats cannot tell neighbouring cells of a large map apart.
         attention_weights: (B, Q, H, L, P).
         backend: "auto" for the fastest that works for this device, or one of `available_backends()`.

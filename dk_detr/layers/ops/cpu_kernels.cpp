@@ -49,7 +49,8 @@ struct Levels {
 };
 
 // Where the samples of one query and head lie. Corner c of sample i is at [c][i]: its token, -1 outside the level;
-// columns c & 1 and lines c >> 1 count by column[c & 1][i] · line[c >> 1][i].
+// columns c & 1 and lines c >> 1 count by column[c & 1][i] · line[c >> 1][i]. These are NaN where the place is infinite
+// or no number: what is multiplied by them must not look like an answer.
 template <typename T>
 struct Samples {
   std::vector<int32_t> memory;
@@ -70,14 +71,15 @@ struct Samples {
     T *__restrict left = column[0], *__restrict right = column[1], *__restrict top = line[0], *__restrict bottom = line[1];
     for (int64_t i = 0; i < count; ++i) {
       T x = locations[2 * i] * width[i] - T(0.5), y = locations[2 * i + 1] * height[i] - T(0.5);
+      const T no_column = locations[2 * i] * 0, no_line = locations[2 * i + 1] * 0;  // 0, or NaN
       // Two cells outside is as good as far outside or not a number, and can be cast.
       x = (x >= -1) & (x <= width[i]) ? x : T(-2);
       y = (y >= -1) & (y <= height[i]) ? y : T(-2);
       const T x_floor = std::floor(x), y_floor = std::floor(y);
       const int32_t c = int32_t(x_floor), l = int32_t(y_floor), w = int32_t(width[i]), h = int32_t(height[i]);
-      right[i] = x - x_floor;
+      right[i] = x - x_floor + no_column;
       left[i] = 1 - right[i];
-      bottom[i] = y - y_floor;
+      bottom[i] = y - y_floor + no_line;
       top[i] = 1 - bottom[i];
       const bool in_left = (c >= 0) & (c < w), in_right = (c >= -1) & (c + 1 < w);
       const bool in_top = (l >= 0) & (l < h), in_bottom = (l >= -1) & (l + 1 < h);
@@ -92,14 +94,16 @@ struct Samples {
   T share(int corner, int64_t i) const { return column[corner & 1][i] * line[corner >> 1][i]; }
 };
 
-// The sum over all samples of a strip of channels, VECS vectors wide.
+// The sum over all samples of a strip of channels, VECS vectors wide. Outside a level are zeros: of another cell, which
+// may be infinite, even a share of 0 would count; and a weight that is no number counts outside, too.
 template <typename T, int VECS>
 void sum_strip(const T* value, int64_t row, const int32_t* const token[4], const T* const weight[4], int64_t count, T* out) {
   typedef typename Lanes<T>::Vec Vec;
+  static const T nothing[VECS * Lanes<T>::COUNT] = {};
   Vec total[VECS] = {};
   for (int64_t i = 0; i < count; ++i) {
     const T* v[4];
-    for (int c = 0; c < 4; ++c) v[c] = value + int64_t(token[c][i]) * row;
+    for (int c = 0; c < 4; ++c) v[c] = token[c][i] < 0 ? nothing : value + int64_t(token[c][i]) * row;
     const T a = weight[0][i], b = weight[1][i], c = weight[2][i], d = weight[3][i];
     for (int k = 0; k < VECS; ++k) {
       const int64_t at = k * Lanes<T>::COUNT;
@@ -118,7 +122,8 @@ void weighted_sum(const T* value, const Sizes& n, const int32_t* const token[4],
   for (; d < n.channels; ++d) {
     T total = 0;
     for (int c = 0; c < 4; ++c)
-      for (int64_t i = 0; i < count; ++i) total += value[int64_t(token[c][i]) * n.row() + d] * weight[c][i];
+      for (int64_t i = 0; i < count; ++i)
+        total += (token[c][i] < 0 ? T(0) : value[int64_t(token[c][i]) * n.row() + d]) * weight[c][i];
     out[d] = total;
   }
 }
@@ -140,13 +145,8 @@ void forward(const T* value, const int64_t* shapes, const T* locations, const T*
       const int64_t begin = (image * n.queries + first) * n.heads, end = (image * n.queries + last) * n.heads;
       for (int64_t at = begin; at < end; ++at) {  // a query and a head
         samples.locate(locations + at * count * 2, levels, count);
-        for (int c = 0; c < 4; ++c) {
-          int32_t* __restrict token = samples.token[c];
-          for (int64_t i = 0; i < count; ++i) {
-            weight[c][i] = token[i] >= 0 ? weights[at * count + i] * samples.share(c, i) : T(0);
-            token[i] = std::max(token[i], 0);  // any cell will do where the weight is 0
-          }
-        }
+        for (int c = 0; c < 4; ++c)
+          for (int64_t i = 0; i < count; ++i) weight[c][i] = weights[at * count + i] * samples.share(c, i);
         const T* maps = value + image * n.tokens * n.row() + at % n.heads * n.channels;
         weighted_sum(maps, n, samples.token, weight, output + at * n.channels);
       }
@@ -177,6 +177,14 @@ typename Lanes<T>::Four dot_and_add(const T* gradient, const T* value, T* grad_v
   return four;
 }
 
+// <gradient, 0>: 0, or NaN where the gradient is infinite or no number.
+template <typename T>
+T times_zero(const T* gradient, int64_t channels) {
+  T total = 0;
+  for (int64_t d = 0; d < channels; ++d) total += gradient[d] * 0;
+  return total;
+}
+
 template <typename Four>
 auto sum(const Four& x) { return (x[0] + x[1]) + (x[2] + x[3]); }
 
@@ -201,10 +209,12 @@ void backward(const T* grad_output, const T* value, const int64_t* shapes, const
       for (int64_t query = 0; query < n.queries; ++query) {
         const int64_t at = (image * n.queries + query) * n.heads + head;
         samples.locate(locations + at * count * 2, levels, count);
+        const T outside = times_zero(grad_output + at * n.channels, n.channels);
         for (int64_t i = 0; i < count; ++i) {
           const T attention = weights[at * count + i];
           typename Lanes<T>::Four dot[4] = {};
           for (int c = 0; c < 4; ++c) {
+            dot[c][0] = outside;
             if (samples.token[c][i] < 0) continue;
             const int64_t cell = maps + samples.token[c][i] * row;
             dot[c] = dot_and_add(grad_output + at * n.channels, value + cell, grad.value + cell,

@@ -23,5 +23,6 @@ def ms_deform_attn_reference(
         maps = part.permute(0, 2, 3, 1).reshape(batch * heads, width, h, w)
         grid = grids[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B·H, Q, P, 2)
         sampled = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        sampled = sampled + (grid * 0).sum(-1)[:, None]  # CUDA's grid_sample takes NaN for a place outside
         output = output + torch.einsum("ndqp,nqp->ndq", sampled, weights[:, level])
     return output.reshape(batch, heads * width, queries).transpose(1, 2).to(value.dtype).contiguous()

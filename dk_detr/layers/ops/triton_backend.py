@@ -30,7 +30,7 @@ MOST_QUERIES = 32
 def forward(value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
     """`ms_deform_attn` of value (B, S, H, D), locations (B, Q, H, L, P, 2) and weights (B, Q, H, L, P).
 
-    Returns: (B, Q, H·D) in the dtype of value. Infinite locations lie outside, and so do those that are no number.
+    Returns: (B, Q, H·D) in the dtype of value.
     Raises: ValueError on a device or dtype that it does not work on.
     """
     _check(value, locations, weights)

@@ -30,7 +30,7 @@ def _cell_units(location, size):
     """[0, 1] from edge to edge -> units of cells, whole numbers at their centres.
 
     What is a cell or more beyond the border, infinite or no number becomes -2: all four neighbours lie outside, and the
-    conversion to an integer cannot overflow.
+    conversion to an integer cannot overflow. `_look_up` remembers what is no number.
     """
     place = location * size - 0.5
     return tl.where((place > -1) & (place < size), place, -2.0)
@@ -38,12 +38,16 @@ def _cell_units(location, size):
 
 @triton.jit
 def _look_up(locations, weights, sample, exists, height, width, DTYPE: tl.constexpr):
-    """Of each sample: column and row of its upper left neighbour, its way from there to the next, its weight."""
-    x = _cell_units(tl.load(locations + 2 * sample, mask=exists, other=-1.0).to(DTYPE), width)
-    y = _cell_units(tl.load(locations + 2 * sample + 1, mask=exists, other=-1.0).to(DTYPE), height)
+    """Of each sample: column and row of its upper left neighbour, its way from there to the next, its weight.
+
+    The way is NaN where the place is infinite or no number: what is multiplied by it must not look like an answer.
+    """
+    x_place = tl.load(locations + 2 * sample, mask=exists, other=-1.0).to(DTYPE)
+    y_place = tl.load(locations + 2 * sample + 1, mask=exists, other=-1.0).to(DTYPE)
+    x, y = _cell_units(x_place, width), _cell_units(y_place, height)
     weight = tl.load(weights + sample, mask=exists, other=0.0).to(DTYPE)
     left, top = tl.floor(x), tl.floor(y)
-    return left.to(tl.int32), top.to(tl.int32), x - left, y - top, weight
+    return left.to(tl.int32), top.to(tl.int32), x - left + x_place * 0, y - top + y_place * 0, weight
 
 
 @triton.jit
