@@ -102,6 +102,106 @@ def test_without_openmp_or_native_instructions_it_is_built_nevertheless(
     assert not isinstance(library._load.__wrapped__(), str)
 
 
+# ---- whose libraries are loaded ----
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A library in a folder of its own, which is the cache."""
+    monkeypatch.setenv("DK_DETR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(library, "_run", lambda command: Path(command[-1]).write_bytes(b"library"))
+    monkeypatch.setattr(library.ctypes, "CDLL", lambda path, mode=0: path)
+    monkeypatch.setattr(library, "find_compiler", lambda: sys.executable)
+    library._load.__wrapped__()
+    (file,) = (tmp_path / "cache").iterdir()
+    return file
+
+
+def loaded_from() -> Path:
+    """Where the next process loads from."""
+    found = library._load.__wrapped__()
+    assert isinstance(found, str), found
+    return Path(found)
+
+
+def test_a_library_of_ones_own_is_loaded_from_where_it_is_kept(kept: Path) -> None:
+    assert loaded_from() == kept
+    assert kept.stat().st_mode & 0o777 == 0o644 and kept.parent.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_a_file_that_others_may_write_is_not_loaded_and_made_anew(
+    mode: int, kept: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept.chmod(mode)
+    assert loaded_from() != kept
+    assert f"{kept} is not loaded, as others may write it" in caplog.text
+    assert loaded_from() == kept, "the new one is in its place"
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
+def test_a_folder_that_others_may_write_is_not_used_and_one_warning_says_so(
+    mode: int, kept: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = kept.read_bytes(), kept.stat().st_mtime_ns
+    kept.parent.chmod(mode)
+    assert loaded_from() != kept and loaded_from() != kept
+    assert caplog.text.count(f"Kernels are not kept in {kept.parent}, as others may write it") == 1
+    assert f"chmod go-w {kept.parent}" in caplog.text and "DK_DETR_CACHE" in caplog.text
+    assert (kept.read_bytes(), kept.stat().st_mtime_ns) == before
+
+
+def owned_by(user: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the user had made it."""
+    real = Path.stat
+
+    def stat(self: Path, **options: bool) -> os.stat_result:
+        found = real(self, **options)
+        return os.stat_result((*found[:4], user, *found[5:])) if self == path else found
+
+    monkeypatch.setattr(Path, "stat", stat)
+
+
+@pytest.mark.parametrize("part", ["file", "folder"])
+def test_what_belongs_to_another_user_is_not_loaded(
+    part: str, kept: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    owned_by(os.getuid() + 4711, kept if part == "file" else kept.parent, monkeypatch)
+    assert loaded_from() != kept
+    assert "belongs to another user (uid" in caplog.text
+
+
+def test_what_root_made_is_loaded_by_all(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    owned_by(0, kept, monkeypatch)
+    assert library.distrust(kept) is None
+
+
+def test_a_folder_that_cannot_be_written_serves_what_it_has(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert loaded_from() == kept
+    kept.unlink()
+    assert loaded_from().name == kept.name and not kept.exists(), "made for the process, and not kept"
+
+
+def test_the_folder_of_the_home_is_closed_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DK_DETR_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ".cache" / "dk_detr"
+    folder.mkdir(parents=True)
+    folder.chmod(0o775)
+    assert library._cache_folder() == folder and folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_without_a_home_each_process_makes_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("DK_DETR_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert library._cache_folder() is None
+
+
 def test_another_source_compiler_or_flag_has_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiler, source = tmp_path / "c++", tmp_path / "kernels.cpp"
     compiler.write_text("one")
