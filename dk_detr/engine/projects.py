@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -9,7 +10,7 @@ from detectron2.config import CfgNode
 ROOT = Path(__file__).resolve().parents[2]  # of a checkout: here projects/ stands beside dk_detr/
 
 
-def add_projects(cfg: CfgNode, config_file: str) -> None:
+def add_projects(cfg: CfgNode, names: Sequence[str]) -> None:
     """Import the packages that a config file names in PROJECTS, and add their keys to the config.
 
     Importing one registers its parts with Detectron2; its function `add_config(cfg)`, if it has one, adds its keys.
@@ -17,7 +18,9 @@ def add_projects(cfg: CfgNode, config_file: str) -> None:
 
     Raises: ValueError for a package that is not there.
     """
-    cfg.PROJECTS = CfgNode.load_yaml_with_base(config_file, allow_unsafe=True).get("PROJECTS", [])
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'PROJECTS is a list of packages, such as ["projects.ViLD.vild"], not {names!r}.')
+    cfg.PROJECTS = list(names)
     for name in cfg.PROJECTS:
         project = _import(name)
         if hasattr(project, "add_config"):

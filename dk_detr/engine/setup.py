@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from dk_detr.compat import detectron2_build
 from dk_detr.config import add_dk_detr_config
+from dk_detr.engine.config_file import read_config
+from dk_detr.engine.device import settle_device
 from dk_detr.engine.memory import keep_freed_memory
 from dk_detr.engine.own_data import use_own_data
 from dk_detr.engine.projects import add_projects
@@ -33,12 +34,11 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     if len(opts) % 2:
         raise ValueError(f"Options come in pairs KEY VALUE; {len(opts)} words were given: {' '.join(opts)}.")
     with _known_keys(cfg):
-        try:
-            add_projects(cfg, config_file)
-            cfg.merge_from_file(config_file)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{config_file} is no YAML file: {error}.") from error
+        content = read_config(config_file)
+        add_projects(cfg, content.get("PROJECTS") or [])
+        cfg.merge_from_other_cfg(CfgNode(content))
         cfg.merge_from_list(list(opts))
+    settle_device(cfg, config_file, asked="MODEL.DEVICE" in opts[::2])
     use_own_data(cfg)
     cfg.freeze()
     return cfg
@@ -60,6 +60,8 @@ def _known_keys(cfg: CfgNode) -> Iterator[None]:
     except (KeyError, AssertionError) as error:
         message = str(error.args[0]) if error.args else ""
         if "Non-existent" not in message:
+            if isinstance(error, AssertionError):  # a value of a type that no key has
+                raise ValueError(message) from error
             raise
         key = message.split(":")[-1].strip()
         similar = difflib.get_close_matches(key, list(_all_keys(cfg)), n=1)
