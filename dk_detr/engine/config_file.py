@@ -30,6 +30,17 @@ def read_config(path: str) -> dict[str, Any]:
     return content
 
 
+def merge_config(cfg: CfgNode, content: dict[str, Any]) -> None:
+    """Take the keys of a config file over. Raises KeyError and ValueError as Detectron2 does, in one line."""
+    try:
+        cfg.merge_from_other_cfg(CfgNode(content))
+    except ValueError as error:
+        if "\n" not in str(error):
+            raise
+        key = str(error).rsplit(":", 1)[-1].strip()
+        raise ValueError(f"{key} is a group of keys, not a single value.") from error
+
+
 def _in_one_line(error: yaml.MarkedYAMLError, path: str) -> str:
     mark, problem = error.problem_mark, error.problem or "it cannot be read"
     place = f"{mark.name}, line {mark.line + 1}" if mark else path

@@ -15,7 +15,7 @@ from detectron2.utils.logger import setup_logger
 
 from dk_detr.compat import detectron2_build
 from dk_detr.config import add_dk_detr_config
-from dk_detr.engine.config_file import read_config
+from dk_detr.engine.config_file import merge_config, read_config
 from dk_detr.engine.device import settle_device
 from dk_detr.engine.memory import keep_freed_memory
 from dk_detr.engine.own_data import use_own_data
@@ -36,7 +36,7 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     with _known_keys(cfg):
         content = read_config(config_file)
         add_projects(cfg, content.get("PROJECTS") or [])
-        cfg.merge_from_other_cfg(CfgNode(content))
+        merge_config(cfg, content)
         cfg.merge_from_list(list(opts))
     settle_device(cfg, config_file, asked="MODEL.DEVICE" in opts[::2])
     use_own_data(cfg)

@@ -67,6 +67,75 @@ def test_a_file_that_is_no_yaml_is_refused_by_name(tmp_path: Path) -> None:
         setup_cfg(str(tmp_path / "mine.yaml"))
 
 
+@pytest.mark.parametrize("place", ["mine.yaml", "base.yaml"])
+def test_a_config_that_would_run_something_is_refused_in_one_line_and_runs_nothing(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text('_BASE_: "base.yaml"\n')
+    (tmp_path / place).write_text('SEED: 1\nOUTPUT_DIR: !!python/object/apply:os.system ["touch sprung"]\n')
+    with pytest.raises(ValueError) as error:
+        setup_cfg("mine.yaml")
+    assert str(error.value).startswith(f"{place}, line 2: !!python/object/apply:os.system is more than data")
+    assert "\n" not in str(error.value) and not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("[1, 2]", "mine.yaml is no config: wanted keys with values"),
+        ("", "is no config: wanted keys with values"),
+        ("MODEL: 3", "MODEL is a group of keys, not a single value"),
+        ("MODEL: [1", "mine.yaml, line 1: no YAML: while parsing a flow sequence"),
+        ("_BASE_: mine.yaml", "mine.yaml is its own _BASE_"),
+        ("_BASE_: 3", "or a _BASE_ of it, is no config"),
+        ("VERSION: 1", "mine.yaml is no config: .* VERSION 2"),
+        ("SEED: 2020-01-01", "Key SEED with value"),
+        ("PROJECTS: projects.ViLD.vild", "PROJECTS is a list of packages"),
+        ("\x00", "mine.yaml is no YAML file"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused_in_one_line(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(ValueError, match=said) as error:
+        setup_cfg(str(tmp_path / "mine.yaml"))
+    assert "\n" not in str(error.value)
+
+
+# ---- the device ----
+
+
+def named_in_a_file(device: str, folder: Path) -> str:
+    (folder / "config.yaml").write_text(f'MODEL:\n  DEVICE: "{device}"\n')
+    return str(folder / "config.yaml")
+
+
+def test_the_config_of_a_run_on_a_gpu_serves_without_one_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = named_in_a_file("cuda", tmp_path)
+    assert setup_cfg(path).MODEL.DEVICE == setup_cfg(path).MODEL.DEVICE == "cpu"
+    assert caplog.text.count(f"{path} names MODEL.DEVICE cuda, but torch finds no CUDA") == 1
+
+
+def test_a_device_that_was_asked_for_and_is_not_there_is_refused_with_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="MODEL.DEVICE cuda:1: torch finds no CUDA .* `MODEL.DEVICE cpu`"):
+        setup_cfg(MINI, ["MODEL.DEVICE", "cuda:1"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert setup_cfg(MINI, ["MODEL.DEVICE", "cuda:1"]).MODEL.DEVICE == "cuda:1"
+    with pytest.raises(ValueError, match="MODEL.DEVICE cuda:2: this machine has 2 GPUs, counted from 0"):
+        setup_cfg(MINI, ["MODEL.DEVICE", "cuda:2"])
+
+
+def test_what_is_no_device_is_refused_wherever_it_is_named(tmp_path: Path) -> None:
+    for config, opts in ((MINI, ["MODEL.DEVICE", "gpu"]), (named_in_a_file("gpu", tmp_path), [])):
+        with pytest.raises(ValueError, match='MODEL.DEVICE "gpu" is no device: use cuda, cuda:1 or cpu'):
+            setup_cfg(config, opts)
+
+
 def test_the_config_of_a_run_can_be_read_back(tmp_path: Path) -> None:
     cfg = setup_cfg(MINI, ["OUTPUT_DIR", str(tmp_path / "run")])
     with own_log_handlers():
