@@ -8,6 +8,10 @@ def add_dk_detr_config(cfg: CN) -> None:
     # Packages outside of dk_detr that a config file calls for, such as ["projects.ViLD.vild"]: they add parts and keys.
     # Named in a config file, not on the command line.
     cfg.PROJECTS = []
+    # To fine-tune: parts whose weights MODEL.WEIGHTS may have in another shape, or not at all, such as ["classifier",
+    # "queries"] for other classes and another number of queries. What of them fits is taken, the rest starts new and is
+    # listed in the log. Training reads it once, at its start; evaluation and --resume do not.
+    cfg.MODEL.NEW_PARTS = []
     _add_detr(cfg)
     _add_language(cfg)
     _add_distillation(cfg)

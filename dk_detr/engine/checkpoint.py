@@ -1,20 +1,37 @@
 """Checkpoints that survive a kill at any moment, and that refuse weights of another detector."""
 
 import os
-import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from fvcore.common.checkpoint import _IncompatibleKeys
+from torch import Tensor, nn
 
-from dk_detr.engine.ema import averaged
+from dk_detr.engine.convert.reading import Checkpoint, read_content, refuse_what_is_not_finite, weights_in
+from dk_detr.engine.ema import KEY, averaged
+from dk_detr.engine.fit import no_weights, refuse_other_architectures, start_new, under_our_names
 from dk_detr.meta_arch.words import WORDS, OfWords, check_trained_words
 from dk_detr.structures import whole_file, write_whole
 
+READ = {"model", "trainer", "iteration", KEY, WORDS, "conversion", "__author__", "matching_heuristics"}  # of checkpoints
+
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer; files appear whole or not at all, and the last one is always readable."""
+    """Detectron2's checkpointer; files appear whole or not at all, the last one is always readable, and nothing that a
+    file holds is run.
+
+    Args:
+        model, save_dir, others: see Detectron2.
+        new_parts: MODEL.NEW_PARTS. What a file has of these parts in another shape, or not at all, starts new where
+            training starts from the file; not where a run goes on, nor where a model is evaluated.
+    """
+
+    def __init__(self, model: nn.Module, save_dir: str = "", new_parts: Sequence[str] = (), **others: Any) -> None:
+        super().__init__(model, save_dir, **others)
+        self._new_parts = [str(part) for part in new_parts]
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `<name>.pth` beside its place, move it there, then point `last_checkpoint` to it."""
@@ -37,55 +54,57 @@ class SafeCheckpointer(DetectionCheckpointer):
         """Load; where the file holds a moving average of the weights, that is what is loaded, except to go on with the
         run. Raises FileNotFoundError or ValueError in words that say which file and which key is at fault."""
         if path and "://" not in path and not os.path.isfile(path):
-            raise FileNotFoundError(f"There are no weights {path} (MODEL.WEIGHTS).")
+            raise no_weights(path)
         self._path = path
         self._goes_on = "trainer" in (self.checkpointables if checkpointables is None else checkpointables)
         return cast("dict[str, Any]", super().load(path, checkpointables))
 
     def _load_file(self, filename: str) -> Any:
-        try:
-            return super()._load_file(filename)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            reason = str(error).split("\n")[0]
-            raise ValueError(f"{filename} is no whole checkpoint ({reason}).") from error
+        file = Path(filename)
+        content = read_content(file)
+        found = weights_in(content, file)
+        unread = [name for name in found.beside if name not in READ]
+        if unread:
+            place = f'those below "{found.inside}"' if found.inside else "those at the top"
+            self.logger.info(f"{self._path}: of weights {place} are read; not read are {', '.join(unread)}.")
+        return _as_detectron2_has_it(content, found, file)
 
     def _load_model(self, checkpoint: Any) -> Any:
+        weights = self._weights_to_load(checkpoint)
+        theirs = list(weights)
+        checkpoint["model"] = under_our_names(weights, self.model.state_dict())
+        found = cast(_IncompatibleKeys, super()._load_model(checkpoint))
+        starts = self.model.training and not self._goes_on
+        if starts:
+            found = start_new(found, self.model, self._new_parts, self._path)
+        refuse_other_architectures(found, self.model, self._path, theirs, self._new_parts if starts else None)
+        if isinstance(self.model, OfWords):
+            check_trained_words(self.model, checkpoint.get(WORDS), self._path, goes_on=self._goes_on)
+        return found
+
+    def _weights_to_load(self, checkpoint: Any) -> dict[str, Tensor]:
         average = None if self._goes_on else averaged(checkpoint)
         if average is not None:
             self.logger.info(f"{self._path} holds a moving average of its weights (SOLVER.EMA_DECAY): loading that.")
-            checkpoint["model"] = average
+        weights: dict[str, Tensor] = checkpoint["model"] if average is None else average
         if getattr(self.model, "branch", None) is None:  # built for inference: distillation is absent, not missed
-            checkpoint["model"] = {k: v for k, v in checkpoint["model"].items() if not k.startswith("branch.")}
-        incompatible = cast(_IncompatibleKeys, super()._load_model(checkpoint))
-        self._refuse_other_architectures(incompatible)
-        if isinstance(self.model, OfWords):
-            check_trained_words(self.model, checkpoint.get(WORDS), self._path, goes_on=self._goes_on)
-        return incompatible
+            weights = {name: tensor for name, tensor in weights.items() if not name.startswith("branch.")}
+        refuse_what_is_not_finite(weights, self._path)
+        if self._goes_on and KEY in checkpoint:
+            refuse_what_is_not_finite(checkpoint[KEY]["weights"], self._path)
+        return weights
 
-    def _refuse_other_architectures(self, found: _IncompatibleKeys) -> None:
-        """A backbone alone may start training; half a detector may not, and none may be evaluated: it would train or
-        score as if nothing were wrong."""
-        if found.incorrect_shapes:
-            key, theirs, ours = found.incorrect_shapes[0]
-            raise ValueError(
-                f"{self._path} is of another detector: {key} has shape {tuple(theirs)}, this config wants "
-                f"{tuple(ours)} ({len(found.incorrect_shapes)} such keys). Use the config it was trained with."
-            )
-        # The branch exists in training only; weights are as good without it.
-        missing = [key for key in found.missing_keys if not key.startswith("branch.")]
-        parameters = [key for key, _ in self.model.named_parameters() if not key.startswith("branch.")]
-        rest = [key for key in missing if not key.startswith("backbone.")]
-        others = [key for key in parameters if not key.startswith("backbone.")]
-        only_backbone = self.model.training and len(rest) == len(others)
-        nothing_fits = len(missing) >= len(parameters)
-        if nothing_fits or (rest and not only_backbone):
-            raise ValueError(
-                f"{self._path} is of another detector: {len(missing)} of {len(parameters)} parameters of this config "
-                f"are not in it, for example {missing[0]}. Use the config it was trained with."
-            )
-        surplus = [key for key in found.unexpected_keys if not key.startswith(("branch.", "backbone."))]
-        if surplus and not only_backbone:
-            raise ValueError(
-                f"{self._path} is of another detector: it holds {len(surplus)} parameters that this config has no "
-                f"place for, for example {surplus[0]}. Use the config it was trained with."
-            )
+
+def _as_detectron2_has_it(content: Mapping[str, Any], found: Checkpoint, file: Path) -> dict[str, Any]:
+    """Weights below "model", all else beside them; of Caffe2 and pycls with a note that their names are to be guessed.
+
+    Source: `DetectionCheckpointer._load_file` of Detectron2 0.6.
+    """
+    if found.inside.split(".")[0] == "model":
+        return {**content, "model": found.state}
+    author = {".pkl": "Caffe2", ".pyth": "pycls"}.get(file.suffix)
+    if author is None:
+        return {"model": found.state}
+    leave = ("_momentum", "num_batches_tracked")
+    weights = {name: tensor for name, tensor in found.state.items() if not name.endswith(leave)}
+    return {"model": weights, "__author__": author, "matching_heuristics": True}

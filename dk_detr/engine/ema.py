@@ -68,4 +68,5 @@ def average_from_config(cfg: CfgNode, model: nn.Module) -> MovingAverage | None:
 def averaged(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     """The weights of a checkpoint, with the moving average in place of those that were averaged; None without one."""
     average = checkpoint.get(KEY)
-    return {**checkpoint["model"], **average["weights"]} if average and average["weights"] else None
+    weights = average.get("weights") if isinstance(average, dict) else None
+    return {**checkpoint["model"], **weights} if weights else None

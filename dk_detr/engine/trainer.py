@@ -67,7 +67,8 @@ class Trainer(DefaultTrainer):
         self._trainer = Step(ddp, self._stream, optimizer, num_parts, precision, self.average)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         average = {ema.KEY: self.average} if self.average else {}
-        self.checkpointer = SafeCheckpointer(ddp, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), **average)
+        new_parts = cfg.MODEL.NEW_PARTS
+        self.checkpointer = SafeCheckpointer(ddp, cfg.OUTPUT_DIR, new_parts, trainer=weakref.proxy(self), **average)
         self.register_hooks(self.build_hooks())
 
     @classmethod

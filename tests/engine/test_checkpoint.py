@@ -1,6 +1,13 @@
 """SafeCheckpointer: takes weights that belong to the detector, and refuses all others by name."""
 
+import argparse
+import copy
+import math
+import os
 import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +15,15 @@ import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
+from safetensors.torch import save_file
 from torch import nn
 
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.convert import likely_source
+from dk_detr.engine.convert.reading import read_content, weights_in
+from tests import model_fixtures
+from tests.model_fixtures import closed_vocabulary, configured_detector
 from tests.run_fixtures import MINI, REPOSITORY, World
 
 UNTAUGHT = str(REPOSITORY / "configs" / "mini" / "no_distillation.yaml")
@@ -125,7 +137,282 @@ def test_the_teacher_and_the_words_are_not_in_a_checkpoint(world: World, saved: 
     assert [name for name in names if name.startswith("branch.")] == ["branch.companions.content.weight"]
 
 
+WRAPPINGS = {
+    "model": lambda state: {"model": state, "args": argparse.Namespace(lr=1.0, output_dir=Path("runs"))},
+    "state_dict": lambda state: {"state_dict": state, "best": np.float64(0.5), "epoch": 3},
+    "ema": lambda state: {"ema": {"module": state, "updates": 7}, "optimizer": {"state": {"a": {"m": state["a"]}}}},
+    "teacher": lambda state: {"teacher": state},
+    "model_ema": lambda state: {"model_ema": state, "scheduler": {"last_epoch": 2}},
+    "module": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+    "compiled": lambda state: {"model": {f"_orig_mod.module.{name}": tensor for name, tensor in state.items()}},
+    "a word": lambda state: {"state_dict": {f"detector.{name}": tensor for name, tensor in state.items()}},
+    "bare": lambda state: dict(state),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPINGS)
+def test_weights_are_found_wherever_a_file_keeps_them(name: str, tmp_path: Path) -> None:
+    wanted = {"a": torch.ones(2), "layers.0.weight": torch.arange(6.0).view(2, 3)}
+    torch.save(WRAPPINGS[name](wanted), tmp_path / "a.pth")
+    assert same_weights(Holder(wanted), tmp_path / "a.pth")
+
+
+class Holder(nn.Module):
+    """Parameters of these names and shapes, all zero."""
+
+    def __init__(self, wanted: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.wanted = wanted
+        for name, tensor in wanted.items():
+            *above, last = name.split(".")
+            place: nn.Module = self
+            for part in above:
+                if not hasattr(place, part):
+                    place.add_module(part, nn.Module())
+                place = getattr(place, part)
+            place.register_parameter(last, nn.Parameter(torch.zeros_like(tensor)))
+
+
+def same_weights(model: Holder, path: Path) -> bool:
+    load(model, path)
+    return all(torch.equal(tensor, model.wanted[name]) for name, tensor in model.state_dict().items())
+
+
+def test_of_several_sets_of_weights_the_models_are_loaded_and_the_others_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = {"a": torch.ones(2)}
+    caplog.set_level("INFO")
+    torch.save({"model": wanted, "ema": {"a": torch.zeros(2)}, "epoch": 3}, tmp_path / "a.pth")
+    assert same_weights(Holder(wanted), tmp_path / "a.pth")
+    assert 'of weights those below "model" are read; not read are ema, epoch' in caplog.text
+    torch.save({"student": wanted, "teacher": wanted}, tmp_path / "a.pth")
+    message = refusal(Holder(wanted), tmp_path / "a.pth")
+    assert '"student" (1 tensors), "teacher" (1 tensors), and none is called' in message
+
+
+def test_safetensors_are_loaded(tmp_path: Path) -> None:
+    wanted = {"a": torch.ones(2)}
+    save_file(wanted, tmp_path / "a.safetensors")
+    assert same_weights(Holder(wanted), tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize("names", ["numpy._core", "numpy.core"])
+def test_pickled_arrays_are_read_as_numpy_1_and_2_write_them(protocol: int, names: str, tmp_path: Path) -> None:
+    wanted = {"a.w": np.arange(6, dtype=np.float32).reshape(2, 3), "a.b": np.ones(2, ">f4"), "a.n": np.int64(3)}
+    arrays = OrderedDict({**wanted, "a.t": np.asfortranarray(wanted["a.w"])})
+    content = pickle.dumps({"model": arrays, "__author__": "me", "steps": {1, 2}}, protocol)
+    content = content.replace(b"numpy._core", names.encode()) if protocol < 4 or names == "numpy._core" else content
+    (tmp_path / "a.pkl").write_bytes(content)
+    found = read_content(tmp_path / "a.pkl")
+    assert found["__author__"] == "me" and found["steps"] == {1, 2}
+    assert all(np.array_equal(found["model"][name], array) for name, array in arrays.items())
+    assert weights_in(found, tmp_path / "a.pkl").state["a.t"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_weights_of_caffe2_may_be_loaded(world: World, saved: Path, tmp_path: Path) -> None:
+    """As the first Detectron wrote them: momenta beside, names of its own."""
+    model = detector(world, MODEL__RESNETS__NORM="FrozenBN", SEED=0)
+    stem = torch.full_like(model.backbone.stem.conv1.weight, 2.0).numpy()
+    blobs = {"conv1_w": stem, "conv1_w_momentum": stem, "res2_0_branch2a_w": np.zeros((1, 1, 1, 1), np.float32)}
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"blobs": blobs, "cfg": "A: 1"}, 2))
+    found = SafeCheckpointer(model)
+    found._path = "R-50.pkl"
+    content = found._load_file(str(tmp_path / "R-50.pkl"))
+    assert (content["__author__"], content["matching_heuristics"]) == ("Caffe2", True)
+    assert content["model"].keys() == {"conv1_w", "res2_0_branch2a_w"}
+
+
 # ---- what does not ----
+
+
+class Trap:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("touch sprung",)
+
+
+@pytest.mark.parametrize("name", ["a.pkl", "a.pth", "a.pyth"])
+def test_a_file_that_would_run_something_is_refused_and_runs_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = {"model": {"a": np.ones(2, np.float32)}, "__author__": "me", "hook": Trap()}
+    Path(name).write_bytes(pickle.dumps(content)) if name == "a.pkl" else torch.save(content, name)
+    message = refusal(Holder({"a": torch.ones(2)}), Path(name))
+    assert re.search(rf"{name} holds a Python object \(\w+.system\) besides data", message)
+    assert not Path("sprung").exists() and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "call", [(getattr, (np.ndarray, "tofile")), (np.ndarray, ((1,), np.dtype("O"))), (np.load, ("a.npy",))]
+)
+def test_nothing_but_plain_arrays_is_made_from_a_pickle(call: Any, tmp_path: Path) -> None:
+    caller = type("Caller", (), {"__reduce__": lambda self: call})
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"model": {"a": caller()}, "__author__": "me"}))
+    refusal(Holder({"a": torch.ones(1)}), tmp_path / "a.pkl")
+
+
+def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
+    content = {"model": {"a": np.array([{}], object)}, "__author__": "me"}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    assert "holds no plain numbers" in refusal(Holder({"a": torch.ones(1)}), tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_refused_by_the_first_and_their_number(
+    bad: float, world: World, saved: Path, tmp_path: Path
+) -> None:
+    weights = torch.load(saved)["model"]
+    for name in ("encoder.layers.0.norm.bias", "neck.mappers.0.0.weight"):
+        weights[name].view(-1)[1] = bad
+    torch.save({"model": weights}, tmp_path / "a.pth")
+    message = refusal(detector(world).eval(), tmp_path / "a.pth")
+    assert re.search(r"a.pth: \S+ holds NaN or infinity, as do 2 of its \d+ tensors", message)
+
+
+def test_an_average_that_is_no_number_is_refused_where_a_run_goes_on(tmp_path: Path) -> None:
+    broken = {"num_updates": 1, "weights": {"weight": torch.full((1, 1), math.nan)}}
+    content = {"model": nn.Linear(1, 1).state_dict(), "moving_average": broken, "trainer": {}}
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="a.pth: weight holds NaN or infinity"):
+        SafeCheckpointer(nn.Linear(1, 1), trainer=nn.Module()).load(str(tmp_path / "a.pth"))
+
+
+@pytest.mark.parametrize(
+    "source, names",
+    [
+        ("torchvision-resnet", ("conv1.weight", "layer1.0.conv1.weight", "layer4.0.bn1.running_mean")),
+        (
+            "detr",
+            (
+                "transformer.encoder.layers.0.self_attn.in_proj_weight",
+                "transformer.decoder.layers.0.multihead_attn.in_proj_weight",
+                "bbox_embed.layers.0.weight",
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_of_others_are_refused_with_the_command_that_converts_them(
+    training: bool, source: str, names: tuple[str, ...], world: World, tmp_path: Path
+) -> None:
+    torch.save({"model": {name: torch.ones(1) for name in names}, "args": argparse.Namespace()}, tmp_path / "a.pth")
+    message = refusal(detector(world).train(training), tmp_path / "a.pth")
+    assert f"They look like {source}: convert them" in message
+    assert f"python tools/convert_checkpoint.py {source} {tmp_path / 'a.pth'} a_converted.pth" in message
+
+
+def test_our_own_names_look_like_nobody_elses(world: World) -> None:
+    assert not likely_source(detector(world).state_dict())
+
+
+def test_a_folder_is_refused_with_the_way(tmp_path: Path) -> None:
+    assert "is a folder. Name the file in it." in refusal(nn.Linear(1, 1), tmp_path)
+    names = ("model.decoder.layers.0.encoder_attn.q_proj.weight", "bbox_predictor.layers.0.weight")
+    save_file({name: torch.ones(1) for name in names}, tmp_path / "model.safetensors")
+    assert "is a folder. They look like hf-detr: convert them" in refusal(nn.Linear(1, 1), tmp_path)
+
+
+# ---- parts that start new ----
+
+
+@pytest.fixture
+def other_words(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Makes the detector of a config for two words, where `configured_detector` makes one for three."""
+
+    def make(name: str, **options: Any) -> Any:
+        with monkeypatch.context() as patch:
+            words = closed_vocabulary((False, False))
+            patch.setattr(model_fixtures, "closed_vocabulary", lambda: words)
+            return configured_detector(name, **options).train()
+
+    return make
+
+
+def saved_closed(name: str, folder: Path, **options: Any) -> Path:
+    SafeCheckpointer(configured_detector(name, **options), str(folder)).save("closed")
+    return folder / "closed.pth"
+
+
+CLOSED = {  # other words; and the parts that know their number
+    "deformable_detr_R50": ["classifier"],
+    "detr_R50": ["classifier"],
+    "dn_deformable_detr_R50": ["classifier", "companions"],
+    "dino_R50_4scale": ["classifier", "companions", "queries"],
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_a_closed_detector_is_trained_for_other_words_where_its_heads_may_start_new(
+    name: str, other_words: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, model = saved_closed(name, tmp_path), other_words(name)
+    message = refusal(model, path)
+    assert f'or start what does not fit anew: MODEL.NEW_PARTS "{CLOSED[name]}".' in message
+    before = copy.deepcopy(model.state_dict())
+    caplog.set_level("INFO")
+    SafeCheckpointer(model, new_parts=CLOSED[name]).load(str(path))
+    theirs = torch.load(path)["model"]
+    for key, tensor in model.state_dict().items():
+        if tensor.shape == theirs[key].shape:
+            assert torch.equal(tensor, theirs[key]), key
+        else:
+            assert torch.equal(tensor, before[key]) and key.startswith(tuple(CLOSED[name])), key
+            assert f"{key}: {tuple(theirs[key].shape)} in the file, {tuple(tensor.shape)} here" in caplog.text
+
+
+def test_queries_and_levels_of_another_number_start_new_where_they_may(other_words: Any, tmp_path: Path) -> None:
+    path = saved_closed("deformable_detr_R50", tmp_path)
+    model = other_words("deformable_detr_R50", NUM_QUERIES=7, NUM_EXTRA_LEVELS=1)
+    parts = ["classifier", "decoder", "encoder", "neck", "queries"]
+    assert f'MODEL.NEW_PARTS "{parts}"' in refusal(model, path)
+    SafeCheckpointer(model, new_parts=parts).load(str(path))
+    assert model.queries.position.weight.shape[0] == 7
+    theirs = torch.load(path)["model"]
+    assert torch.equal(model.queries.reference.weight, theirs["queries.reference.weight"]), "what fits is taken"
+
+
+def test_heads_that_are_not_in_the_file_start_new_where_they_may(other_words: Any, tmp_path: Path) -> None:
+    path = saved_closed("deformable_detr_R50", tmp_path)
+    weights = {key: tensor for key, tensor in torch.load(path)["model"].items() if not key.startswith("classifier.")}
+    torch.save({"model": weights}, path)
+    model = other_words("deformable_detr_R50")
+    assert "MODEL.NEW_PARTS \"['classifier']\"" in refusal(model, path)
+    SafeCheckpointer(model, new_parts=["classifier"]).load(str(path))
+    assert torch.equal(model.encoder.level_embed, weights["encoder.level_embed"])
+
+
+def test_parts_that_the_model_does_not_have_are_left_in_the_file_where_they_may(
+    other_words: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = saved_closed("dn_deformable_detr_R50", tmp_path)
+    model = configured_detector("dn_deformable_detr_R50", COMPANIONS=[]).train()
+    assert "MODEL.NEW_PARTS \"['companions']\"" in refusal(model, path)
+    caplog.set_level("INFO")
+    SafeCheckpointer(model, new_parts=["companions"]).load(str(path))
+    assert "companions.0.content.weight: in the file, has no place here" in caplog.text
+
+
+def test_a_part_that_is_not_named_is_refused_with_those_that_are(other_words: Any, tmp_path: Path) -> None:
+    path = saved_closed("deformable_detr_R50", tmp_path)
+    with pytest.raises(ValueError, match=r"MODEL.NEW_PARTS \"\['classifier', 'queries'\]\""):
+        SafeCheckpointer(other_words("deformable_detr_R50", NUM_QUERIES=7), new_parts=["classifier"]).load(str(path))
+
+
+def test_a_part_that_nobody_has_is_refused_by_name(other_words: Any, tmp_path: Path) -> None:
+    path = saved_closed("deformable_detr_R50", tmp_path)
+    with pytest.raises(ValueError, match='MODEL.NEW_PARTS names "head", which is no part; there are backbone, neck, '):
+        SafeCheckpointer(other_words("deformable_detr_R50"), new_parts=["head"]).load(str(path))
+
+
+def test_nothing_starts_new_in_evaluation_or_where_a_run_goes_on(other_words: Any, tmp_path: Path) -> None:
+    path, model = saved_closed("deformable_detr_R50", tmp_path), other_words("deformable_detr_R50")
+    for training, others in ((True, {"trainer": nn.Module()}), (False, {})):
+        with pytest.raises(ValueError, match="Use the config it was trained with.$"):
+            SafeCheckpointer(model.train(training), new_parts=["classifier"], **others).load(str(path))
 
 
 def refusal(model: nn.Module, path: Path) -> str:

@@ -14,6 +14,7 @@ from detectron2.structures import BoxMode
 from torch import Tensor
 
 from dk_detr.data.bank import identity_of
+from dk_detr.engine.arrays import UNREADABLE, ArraysOnly
 
 logger = logging.getLogger(__name__)
 _OLD_NAMES = {"indexes": "ids", "scores": "objectness_logits"}  # as Detectron called them
@@ -105,12 +106,12 @@ def _by_image(ids: np.ndarray, rows: np.ndarray) -> dict[int, _Boxes]:
 def _read_pickle(path: str) -> dict[int, _Boxes]:
     try:
         with open(path, "rb") as file:
-            content = _ArraysOnly(file, encoding="latin1").load()
+            content = _BoxesOnly(file, encoding="latin1").load()
         content = {_OLD_NAMES.get(key, key): value for key, value in content.items()}
         columns = zip(content["ids"], content["boxes"], content["objectness_logits"], strict=True)
         mode = int(content.get("bbox_mode", _XYXY))
         return {int(number): _checked(boxes, scores, mode) for number, boxes, scores in columns}
-    except (pickle.UnpicklingError, EOFError, KeyError, AttributeError, TypeError, ValueError, IndexError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} holds no proposals in Detectron2's format ({error}).") from error
 
 
@@ -125,19 +126,15 @@ def _checked(boxes: Any, scores: Any, mode: int) -> _Boxes:
     return boxes, scores
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Knows NumPy's arrays and Detectron2's box modes; calls nothing else."""
+class _BoxesOnly(ArraysOnly):
+    """Knows Detectron2's box modes besides."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in ("_reconstruct", "scalar"):
-            return super().find_class("numpy._core.multiarray", name)
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")):
-            return super().find_class(module, name)
         if (module, name) == ("detectron2.structures.boxes", "BoxMode"):
             return int
         if (module, name) == ("builtins", "getattr"):  # how some releases of Python 3.11 write a box mode
             return _mode_by_name
-        raise pickle.UnpicklingError(f"{module}.{name} is no array")
+        return super().find_class(module, name)
 
 
 def _mode_by_name(owner: Any, name: str) -> int:

@@ -1,0 +1,129 @@
+"""Whether the weights of a file belong to a model; what does not fit is refused, or starts new where asked for."""
+
+import logging
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.checkpoint import _IncompatibleKeys
+from torch import Tensor, nn
+
+from dk_detr.engine.convert import likely_source
+from dk_detr.engine.convert.names import some
+from dk_detr.engine.convert.reading import read_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def no_weights(path: str) -> OSError | ValueError:
+    """The error for a path that is no file."""
+    if os.path.isdir(path):
+        return ValueError(f"{path} (MODEL.WEIGHTS) is a folder. {_way_into(path)}")
+    base = "" if os.path.isabs(path) else f" Its path starts from {os.getcwd()}."
+    return FileNotFoundError(f"There are no weights {path} (MODEL.WEIGHTS).{base}")
+
+
+def _way_into(folder: str) -> str:
+    try:
+        source = likely_source(read_checkpoint(folder).state)
+    except (FileNotFoundError, ValueError):
+        source = ""
+    return _conversion(source, folder) if source else "Name the file in it."
+
+
+def under_our_names(weights: dict[str, Tensor], ours: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Without a word before all names, "teacher.", with which none of them is known and without which some are."""
+    bare = weights
+    while bare and not bare.keys() & ours.keys():
+        first = {name.partition(".")[0] for name in bare}
+        if len(first) > 1 or not all("." in name for name in bare):
+            return weights
+        bare = {name.partition(".")[2]: tensor for name, tensor in bare.items()}
+    return bare
+
+
+def start_new(found: _IncompatibleKeys, model: nn.Module, parts: Sequence[str], path: str) -> _IncompatibleKeys:
+    """What does not fit, without what is of the parts of MODEL.NEW_PARTS, which is listed in the log.
+
+    Raises: ValueError for a part that neither model nor file has.
+    """
+    here = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for part in parts:
+        if not any(_is_of(name, [part]) for name in (*here, *found.unexpected_keys)):
+            raise ValueError(f'MODEL.NEW_PARTS names "{part}", which is no part; there are {", ".join(_parts(here))}.')
+    lines = [
+        *(f"{name}: {tuple(there)} in the file, {tuple(ours)} here" for name, there, ours in found.incorrect_shapes),
+        *(f"{name}: not in the file, {here[name]} here" for name in found.missing_keys),
+        *(f"{name}: in the file, has no place here" for name in found.unexpected_keys),
+    ]
+    listed = [line for line in lines if _is_of(line.partition(":")[0], parts)]
+    if listed:
+        logger.info(f"{path}: these start new (MODEL.NEW_PARTS):\n  " + "\n  ".join(listed))
+    return _IncompatibleKeys(*([key for key in kind if not _is_of(_name(key), parts)] for kind in found))
+
+
+def refuse_other_architectures(
+    found: _IncompatibleKeys, model: nn.Module, path: str, theirs: Sequence[str], new_parts: Sequence[str] | None
+) -> None:
+    """A backbone alone may start training; half a detector may not, and none may be evaluated: it would train or
+    score as if nothing were wrong.
+
+    Args:
+        found: what does not fit. theirs: the names in the file. new_parts: those that may start new already; None where
+            nothing may.
+
+    Raises: ValueError that says what the file holds, and the way out.
+    """
+    # The branch exists in training only; weights are as good without it.
+    missing = [key for key in found.missing_keys if not key.startswith("branch.")]
+    parameters = [key for key, _ in model.named_parameters() if not _is_of(key, ["branch", *(new_parts or ())])]
+    rest = [key for key in missing if not key.startswith("backbone.")]
+    others = [key for key in parameters if not key.startswith("backbone.")]
+    only_backbone = model.training and len(rest) == len(others)
+    nothing_fits = bool(missing) and len(missing) >= len(parameters)
+    surplus = [key for key in found.unexpected_keys if not key.startswith(("branch.", "backbone."))]
+    keys = [_name(key) for key in (*found.incorrect_shapes, *missing, *surplus)]
+    if found.incorrect_shapes:
+        key, there, ours = found.incorrect_shapes[0]
+        more = f"({len(found.incorrect_shapes)} such keys)"
+        what = f"{key} has shape {tuple(there)}, this config wants {tuple(ours)} {more}."
+    elif nothing_fits or (rest and not only_backbone):
+        what = f"{len(missing)} of {len(parameters)} parameters of this config are not in it, for example {missing[0]}."
+    elif surplus and not only_backbone:
+        what = f"it holds {len(surplus)} parameters that this config has no place for, for example {surplus[0]}."
+    else:
+        return
+    source = likely_source(theirs)
+    if source:
+        raise ValueError(f"{path} holds weights of another library or release. {_conversion(source, path)}")
+    if nothing_fits:
+        raise ValueError(f"{path} is of another detector: {what} It holds {some(sorted(theirs), 2)}.")
+    raise ValueError(f"{path} is of another detector: {what} {_way_out(keys, new_parts)}")
+
+
+def _way_out(keys: Iterable[str], new_parts: Sequence[str] | None) -> str:
+    if new_parts is None:
+        return "Use the config it was trained with."
+    parts = sorted({*new_parts, *(key.split(".")[0] for key in keys)})
+    return f'Use the config it was trained with, or start what does not fit anew: MODEL.NEW_PARTS "{parts}".'
+
+
+def _conversion(source: str, path: str) -> str:
+    new = f"{Path(path).stem}_converted.pth"
+    command = shlex.join(["python", "tools/convert_checkpoint.py", source, path, new])
+    return f"They look like {source}: convert them, {command}, and name {new}."
+
+
+def _parts(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name.split(".")[0] for name in names))
+
+
+def _is_of(name: str, parts: Iterable[str]) -> bool:
+    return any(f"{name}.".startswith(f"{part}.") for part in parts)
+
+
+def _name(key: Any) -> str:
+    """Of what does not fit: a name, or a name with two shapes."""
+    return key if isinstance(key, str) else str(key[0])
