@@ -53,9 +53,10 @@ def start_new(found: _IncompatibleKeys, model: nn.Module, parts: Sequence[str], 
     for part in parts:
         if not any(_is_of(name, [part]) for name in (*here, *found.unexpected_keys)):
             raise ValueError(f'MODEL.NEW_PARTS names "{part}", which is no part; there are {", ".join(_parts(here))}.')
+    reshaped = {name for name, *_ in found.incorrect_shapes}  # PyTorch misses them, too
     lines = [
         *(f"{name}: {tuple(there)} in the file, {tuple(ours)} here" for name, there, ours in found.incorrect_shapes),
-        *(f"{name}: not in the file, {here[name]} here" for name in found.missing_keys),
+        *(f"{name}: not in the file, {here[name]} here" for name in found.missing_keys if name not in reshaped),
         *(f"{name}: in the file, has no place here" for name in found.unexpected_keys),
     ]
     listed = [line for line in lines if _is_of(line.partition(":")[0], parts)]

@@ -362,6 +362,7 @@ def test_a_closed_detector_is_trained_for_other_words_where_its_heads_may_start_
         else:
             assert torch.equal(tensor, before[key]) and key.startswith(tuple(CLOSED[name])), key
             assert f"{key}: {tuple(theirs[key].shape)} in the file, {tuple(tensor.shape)} here" in caplog.text
+            assert caplog.text.count(f" {key}: ") == 1
 
 
 def test_queries_and_levels_of_another_number_start_new_where_they_may(other_words: Any, tmp_path: Path) -> None:
@@ -375,14 +376,18 @@ def test_queries_and_levels_of_another_number_start_new_where_they_may(other_wor
     assert torch.equal(model.queries.reference.weight, theirs["queries.reference.weight"]), "what fits is taken"
 
 
-def test_heads_that_are_not_in_the_file_start_new_where_they_may(other_words: Any, tmp_path: Path) -> None:
+def test_heads_that_are_not_in_the_file_start_new_where_they_may(
+    other_words: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = saved_closed("deformable_detr_R50", tmp_path)
     weights = {key: tensor for key, tensor in torch.load(path)["model"].items() if not key.startswith("classifier.")}
     torch.save({"model": weights}, path)
     model = other_words("deformable_detr_R50")
     assert "MODEL.NEW_PARTS \"['classifier']\"" in refusal(model, path)
+    caplog.set_level("INFO")
     SafeCheckpointer(model, new_parts=["classifier"]).load(str(path))
     assert torch.equal(model.encoder.level_embed, weights["encoder.level_embed"])
+    assert f"classifier.projections.0.bias: not in the file, {(2,)} here" in caplog.text
 
 
 def test_parts_that_the_model_does_not_have_are_left_in_the_file_where_they_may(

@@ -284,6 +284,14 @@ def test_an_unknown_tensor_is_named_with_the_way_out(tool: Tool) -> None:
     assert "left out on request: kd.content.weight" in summary
 
 
+def test_weights_that_are_no_numbers_are_not_converted(tool: Tool) -> None:
+    content = official_file("one_stage")
+    content["model"]["class_embed.0.bias"][0] = float("nan")
+    torch.save(content, tool.folder / "theirs.pth")
+    message = tool.error("deformable-detr", tool.folder / "theirs.pth", tool.output)
+    assert "theirs.pth: class_embed.0.bias holds NaN or infinity" in message and not tool.output.exists()
+
+
 @pytest.mark.parametrize("suffix", ["pkl", "pyth", "npz", "safetensors"])
 def test_an_output_that_would_be_taken_for_another_format_is_refused(suffix: str, tool: Tool) -> None:
     torch.save({}, tool.folder / "theirs.pth")

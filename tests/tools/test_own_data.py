@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
 
-from dk_detr.engine import vocabulary
+from dk_detr.engine import setup_cfg, vocabulary
 from dk_detr.engine.own_data import TRAIN, VAL
 from dk_detr.engine.trainer import read_results
 from dk_detr.language import load_vocabulary
@@ -334,21 +336,27 @@ def test_the_commands_of_the_tutorial_work_in_their_order(
 ) -> None:
     for part in ("train", "val"):
         Path(f"my_data/{part}.json").unlink()
+    closed = setup_cfg("configs/deformable_detr_R50.yaml", shrunk(MODEL__VOCABULARY__TEST="coco"))
+    torch.save({"model": build_model(closed).state_dict()}, "deformable_detr.pth")
     tools = []
     for python, tool, *words in commands():
         assert python == "python" and tool.startswith("tools/")
-        smaller = shrunk() if "configs/dk_detr_R50.yaml" in words else []  # what comes later goes by the run's config
+        # What goes by a run's config is as small as that.
+        smaller = {
+            "configs/dk_detr_R50.yaml": shrunk(),
+            "configs/deformable_detr_R50.yaml": shrunk(MODEL__WEIGHTS="deformable_detr.pth"),
+        }.get(words[1], [])
         assert run_tool(tool.removeprefix("tools/"), *words, *smaller) == 0, (tool, capsys.readouterr())
         tools.append(tool)
-    assert [Path(tool).stem for tool in tools] == ["prepare_dataset"] * 2 + ["train_net"] * 2 + ["demo"]
+    assert [Path(tool).stem for tool in tools] == ["prepare_dataset"] * 2 + ["train_net"] * 2 + ["demo", "train_net"]
     assert load_vocabulary("output/mine/own_vocabulary.npz").novel_names == ("blue_box",)
     assert read_results("output/mine") is not None and loads() == 1
     assert Path("output/mine/found/detections.json").is_file()
+    log = Path("output/fine_tuned/log.txt").read_text()
+    assert "classifier.projections.0.bias: (80,) in the file, (3,) here" in log
 
 
 def test_the_config_of_the_tutorial_has_keys_that_there_are(mine: Path) -> None:
-    from dk_detr.engine import setup_cfg
-
     (block,) = re.findall(r"```yaml\n(.*?)```", TUTORIAL.read_text(), re.DOTALL)
     Path("mine.yaml").write_text(block.replace("../dk_detr_R50.yaml", str(REPOSITORY / "configs/dk_detr_R50.yaml")))
     cfg = setup_cfg("mine.yaml")

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 
 from dk_detr.engine.convert import SOURCES, Conversion, convert
 from dk_detr.engine.convert.names import some
-from dk_detr.engine.convert.reading import Checkpoint, files_of, fingerprint, read_checkpoint
+from dk_detr.engine.convert.reading import Checkpoint, files_of, fingerprint, read_checkpoint, refuse_what_is_not_finite
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.structures import whole_file
 
@@ -35,6 +35,9 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _converted(args: argparse.Namespace, checkpoint: Checkpoint) -> Conversion:
+    used = {name: tensor for name, tensor in checkpoint.state.items() if not name.startswith(tuple(args.leave))}
+    # CLIP's masks are infinite where nothing is to be seen.
+    refuse_what_is_not_finite({k: v for k, v in used.items() if not k.endswith("attn_mask")}, args.input)
     told = getattr(SOURCES[args.source], "known_settings", None)
     try:
         known = told(checkpoint.config) if told and checkpoint.config else {}
