@@ -16,7 +16,8 @@ from dk_detr.engine.fit import no_weights, refuse_other_architectures, start_new
 from dk_detr.meta_arch.words import WORDS, OfWords, check_trained_words
 from dk_detr.structures import whole_file, write_whole
 
-READ = {"model", "trainer", "iteration", KEY, WORDS, "conversion", "__author__", "matching_heuristics"}  # of checkpoints
+# Of the top of a checkpoint: what is read, or known and not needed.
+READ = {"model", "trainer", "iteration", KEY, WORDS, "conversion", "__author__", "matching_heuristics"}
 
 
 class SafeCheckpointer(DetectionCheckpointer):
