@@ -45,8 +45,10 @@ KNOWN_NOISE: tuple[tuple[type[Warning], str], ...] = (
     (UserWarning, r"pkg_resources is deprecated as an API"),
     (DeprecationWarning, r"`torch\.jit\.script` is deprecated"),
     (DeprecationWarning, r"The 'warn' method is deprecated"),
+    (RuntimeWarning, r"Image size \(\d+ pixels\) exceeds limit"),
 )
-"""Warnings of Detectron2 0.6 and lvis against themselves, which nobody can act on: category, start of the message."""
+"""Warnings which nobody can act on, of Detectron2 0.6 and lvis against themselves and of Pillow against images that it
+opens all the same (the largest it refuses): category, start of the message."""
 
 
 def make_importable() -> None:

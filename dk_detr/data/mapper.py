@@ -1,5 +1,6 @@
 """From an annotation record to what the detector eats: image, boxes, and labels among the base words."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,25 +12,30 @@ from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data import detection_utils as utils
 
 from dk_detr.data.bank import EmbeddingBank, follow
+from dk_detr.data.images import read_image, to_tensor
+from dk_detr.data.resizing import NeverEmpty, evaluation_resize, shortest_edge
 from dk_detr.structures import choose
+
+LONGEST_TO_CUT = 16_384  # pixels; a strip of 1 x 4000, made 400 high, would have 640 million
 
 
 def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """The augmentation of INPUT.AUGMENTATION."""
     size, (low, high) = cfg.INPUT.JITTER_SIZE, cfg.INPUT.JITTER_SCALE
-    shortest_edge = utils.build_augmentation(cfg, is_train=True)
+    resize_and_flip = shortest_edge(cfg, is_train=True)
+    jitter = NeverEmpty(T.ResizeScale(low, high, size, size))
     kinds: dict[str, list[T.Augmentation]] = {
         # Not padded here: the detector pads, and then knows what is padding.
-        "LargeScaleJitter": [T.ResizeScale(low, high, size, size), _Crop((size, size), pad=False), T.RandomFlip()],
-        "ShortestEdge": shortest_edge,
-        "CropOrNot": [_crop_or_not(), *shortest_edge],
+        "LargeScaleJitter": [jitter, _Crop((size, size), pad=False), T.RandomFlip()],
+        "ShortestEdge": resize_and_flip,
+        "CropOrNot": [_crop_or_not(), *resize_and_flip],
     }
     return choose(kinds, "INPUT.AUGMENTATION", cfg.INPUT.AUGMENTATION)
 
 
 def _crop_or_not() -> T.Augmentation:
     """Half of the images, the shorter side brought to 400, 500 or 600 pixels, are cut to 384 to 600 each way (DETR)."""
-    resize = T.ResizeShortestEdge([400, 500, 600], sample_style="choice")
+    resize = NeverEmpty(T.ResizeShortestEdge([400, 500, 600], LONGEST_TO_CUT, sample_style="choice"))
     return T.RandomApply(T.AugmentationList([resize, _RandomCrop("absolute_range", (384, 600))]), 0.5)
 
 
@@ -56,31 +62,30 @@ class _MoveOutlines(T.CropTransform):
         return [self.apply_coords(polygon) for polygon in polygons]
 
 
-class NamedErrors:
-    """Runs a mapper; what is wrong with an image is said with its file name."""
+class _Mapper(DatasetMapper):
+    """Detectron2's, with this project's reader of images. Raises UnreadableImage; ValueError for an unexpected size."""
 
-    def __init__(self, mapper: DatasetMapper) -> None:
-        self.mapper = mapper
-
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """A record in Detectron2's format -> what the mapper makes of it. Raises ValueError for a broken image."""
-        try:
-            return self.mapper(record)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"Image {record['file_name']} is not there.") from error
-        except (OSError, SyntaxError) as error:
-            raise ValueError(
-                f"Image {record['file_name']} cannot be read ({error}). Fetch it again, or drop it from the data set."
-            ) from error
-
-
-def test_mapper(cfg: CfgNode) -> NamedErrors:
-    """The mapper of evaluation: Detectron2's, with named errors."""
-    return NamedErrors(DatasetMapper(cfg, is_train=False))
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        sample = copy.deepcopy(dataset_dict)  # transforms write into the annotations
+        image = read_image(sample["file_name"], self.image_format)
+        utils.check_image_size(sample, image)
+        seen = T.AugInput(image)
+        transforms = self.augmentations(seen)
+        sample["image"] = to_tensor(seen.image)
+        if self.is_train:
+            self._transform_annotations(sample, transforms, seen.image.shape[:2])
+        else:
+            sample.pop("annotations", None)
+        return sample
 
 
-class _WithRegions(DatasetMapper):
-    """Detectron2's mapper; stored regions go where the augmentation takes the image. See `follow` for the numbers."""
+def test_mapper(cfg: CfgNode) -> DatasetMapper:
+    """The mapper of evaluation: resized, and without annotations."""
+    return _Mapper(is_train=False, augmentations=[evaluation_resize(cfg)], image_format=cfg.INPUT.FORMAT)
+
+
+class _WithRegions(_Mapper):
+    """Stored regions go where the augmentation takes the image. See `follow` for the numbers."""
 
     def __init__(self, bank: EmbeddingBank, count: int, min_side: float, **settings: Any) -> None:
         super().__init__(is_train=True, **settings)
@@ -93,8 +98,8 @@ class _WithRegions(DatasetMapper):
         dataset_dict["regions"] = follow(stored, transforms, image_shape, self.count, self.min_side)
 
 
-class TrainMapper(NamedErrors):
-    """Detectron2's mapper, then labels among the words of training; objects of other words lose their box.
+class TrainMapper:
+    """Detectron2's augmentation, then labels among the words of training; objects of other words lose their box.
 
     Args:
         labels: for each class of the data set its index among the words of training, or -1 where it is novel.
@@ -105,15 +110,15 @@ class TrainMapper(NamedErrors):
         masks = {"use_instance_mask": cfg.MODEL.MASK_ON, "instance_mask_format": cfg.INPUT.MASK_FORMAT}
         settings = {"augmentations": train_augmentations(cfg), "image_format": cfg.INPUT.FORMAT, **masks}
         if bank is None:
-            super().__init__(DatasetMapper(is_train=True, **settings))
+            self.mapper = _Mapper(is_train=True, **settings)
         else:
-            super().__init__(_WithRegions(bank, cfg.MODEL.TEACHER.BANK_REGIONS, cfg.MODEL.KD.MIN_SIDE, **settings))
+            self.mapper = _WithRegions(bank, cfg.MODEL.TEACHER.BANK_REGIONS, cfg.MODEL.KD.MIN_SIDE, **settings)
         self.labels = torch.tensor(labels, dtype=torch.long)
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """A record in Detectron2's format -> image (3, h, w), `instances` with base objects only, and with a bank
-        `regions` (see `follow`)."""
-        mapped = super().__call__(record)
+        `regions` (see `follow`). Raises UnreadableImage; ValueError for an image of another size than the record's."""
+        mapped = self.mapper(record)
         instances = mapped["instances"]
         instances.gt_classes = self.labels[instances.gt_classes]
         mapped["instances"] = instances[instances.gt_classes >= 0]

@@ -9,18 +9,19 @@ import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import detection_utils as utils
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from PIL import Image
 
+from dk_detr.data.images import UnreadableImage, pixels_of, read_image, to_tensor
+from dk_detr.data.resizing import evaluation_resize
 from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.setup import without_distillation
 from dk_detr.structures import Vocabulary
 
+__all__ = ["Picture", "Predictor", "UnreadableImage", "as_bgr", "read_image"]
 
-class UnreadableImage(ValueError):
-    """An image file that is absent, truncated, or no image."""
+Picture = str | os.PathLike[str] | np.ndarray | Image.Image
 
 
 class Predictor:
@@ -41,7 +42,7 @@ class Predictor:
         self.model: Any = build_model(without_distillation(cfg)).eval()
         SafeCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self._format = cfg.INPUT.FORMAT
-        self._augmentations = T.AugmentationList(utils.build_augmentation(cfg, is_train=False))
+        self._resize = evaluation_resize(cfg)
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
 
@@ -55,35 +56,40 @@ class Predictor:
         self.model.set_vocabulary(vocabulary)
 
     @torch.no_grad()
-    def __call__(self, image: str | os.PathLike[str] | np.ndarray) -> Instances:
+    def __call__(self, image: Picture) -> Instances:
         """Detect.
 
         Args:
-            image: a file, or a uint8 array (H, W, 3) in BGR, as OpenCV reads it and Detectron2's predictor takes it.
+            image: a file; an image of Pillow's, of any mode; or a uint8 array (H, W, 3) in **BGR**, as OpenCV reads it
+                and Detectron2's predictor takes it. Files and Pillow's images are turned as their EXIF says.
 
-        Returns: pred_boxes (xyxy in pixels of the image), scores (descending), pred_classes; on the CPU.
-        Raises: UnreadableImage; ValueError for an array of another shape or type.
+        Returns: pred_boxes (xyxy in pixels of the image, once it is turned), scores (descending), pred_classes; on the
+            CPU.
+        Raises: UnreadableImage; TypeError for anything else; ValueError for an array of another shape or type.
         """
-        bgr = _checked(image) if isinstance(image, np.ndarray) else read_image(image, "BGR")
+        bgr = as_bgr(image)
         height, width = bgr.shape[:2]
         resized = T.AugInput(bgr[:, :, ::-1] if self._format == "RGB" else bgr)
-        self._augmentations(resized)
-        pixels = torch.as_tensor(np.ascontiguousarray(resized.image.transpose(2, 0, 1)))
-        output = self.model([{"image": pixels, "height": height, "width": width}])[0]
+        self._resize(resized)
+        output = self.model([{"image": to_tensor(resized.image), "height": height, "width": width}])[0]
         return output["instances"].to("cpu")
 
 
-def read_image(path: str | os.PathLike[str], order: str = "RGB") -> np.ndarray:
-    """An image file as (H, W, 3) uint8 in "RGB" or "BGR", turned as its EXIF says. Raises UnreadableImage."""
-    try:
-        return utils.read_image(os.fspath(path), format=order)
-    except FileNotFoundError as error:
-        raise UnreadableImage(f"Image {path} is not there.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
-        raise UnreadableImage(f"Image {path} cannot be read ({error}).") from error
+def as_bgr(image: Picture) -> np.ndarray:
+    """(H, W, 3) uint8 in BGR of what `Predictor` takes."""
+    if isinstance(image, np.ndarray):
+        return _checked(image)
+    if isinstance(image, Image.Image):
+        return pixels_of(image, "BGR")
+    if isinstance(image, str | os.PathLike):
+        return read_image(image, "BGR")
+    raise TypeError(
+        "A picture is a file name, an image of Pillow's or a uint8 array (H, W, 3) in BGR, not "
+        f"{type(image).__module__}.{type(image).__qualname__}."
+    )
 
 
 def _checked(image: np.ndarray) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(f"An image is a uint8 array (H, W, 3), not {image.dtype} {image.shape}.")
+        raise ValueError(f"A picture is a uint8 array (H, W, 3) in BGR, not {image.dtype} {image.shape}.")
     return image

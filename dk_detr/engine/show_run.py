@@ -17,6 +17,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from tabulate import tabulate
 
 from dk_detr.data import categories_of
+from dk_detr.data.images import read_image
 from dk_detr.engine.curves import History, draw_curves, iterations_done, read_metrics, training_minutes
 from dk_detr.engine.evaluate import words_of
 from dk_detr.engine.pictures import (
@@ -26,7 +27,7 @@ from dk_detr.engine.pictures import (
     confident_boxes,
     save_picture,
 )
-from dk_detr.engine.predictor import Predictor, read_image
+from dk_detr.engine.predictor import Predictor
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.engine.trainer import read_results
 from dk_detr.evaluation import results_file

@@ -189,7 +189,7 @@ def plant(name: str, kind: Kind, change: Change, where: dict[str, Any], message:
 
 
 IMAGE_FILES = [
-    plant("no such file", Kind.MISSING_IMAGE, *file_of_image("train/z.jpg"), "no file .*train/z.jpg"),
+    plant("no such file", Kind.MISSING_IMAGE, *file_of_image("train/z.jpg"), "train/z.jpg is not there"),
     plant("no image", Kind.UNREADABLE_IMAGE, *file_of_image("train/text.jpg"), "no image"),
     plant("empty", Kind.UNREADABLE_IMAGE, *file_of_image("train/empty.jpg"), "no image"),
     plant("a folder", Kind.UNREADABLE_IMAGE, *file_of_image("train"), "directory"),
@@ -198,7 +198,7 @@ IMAGE_FILES = [
     plant("height", Kind.SIZE_MISMATCH, of_image(height=60), IMAGE, "says 64 x 60 pixels, the file has 64 x 48$"),
     plant(
         "turned by EXIF", Kind.SIZE_MISMATCH, *file_of_image("train/turned.jpg"),
-        "says 64 x 48 pixels, the file has 48 x 64, once Detectron2 has turned it by its EXIF orientation 6 .*swap",
+        "says 64 x 48 pixels, the file has 48 x 64, once it is turned by its EXIF orientation 6 .*swap",
     ),
     plant("turned PNG", Kind.SIZE_MISMATCH, *file_of_image("train/turned.png"), "orientation 6 .*swap"),
     plant(

@@ -196,6 +196,26 @@ def test_detrs_crop_keeps_boxes_on_what_is_left_of_their_objects(record: dict[st
                 assert (box - extent(sample["image"], label)).abs().max() <= 1.5 * scale
 
 
+STRIP = {
+    "jitter": ("INPUT.AUGMENTATION", "LargeScaleJitter", "INPUT.JITTER_SIZE", 256),
+    "resize": ("INPUT.AUGMENTATION", "ShortestEdge", "INPUT.MIN_SIZE_TRAIN", (240,), "INPUT.MAX_SIZE_TRAIN", 400),
+    "crop": CROP,
+}
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 4000), (4000, 1)])
+@pytest.mark.parametrize("augmentation", STRIP)
+def test_a_strip_keeps_a_pixel_and_its_box(augmentation: str, height: int, width: int, tmp_path: Path) -> None:
+    long = draw(tmp_path / "strip.png", [(0, [0, 0, width, height])], height, width)
+    for sample in samples(TrainMapper(config(*STRIP[augmentation]), LABELS), long, 6):
+        high, wide = sample["image"].shape[1:]
+        assert min(high, wide) >= 1 and max(high, wide) <= 600
+        ((x0, y0, x1, y1),) = sample["instances"].gt_boxes.tensor.tolist()
+        assert (x0, y0) == (0, 0) and (x1, y1) == pytest.approx((wide, high))
+    sample = evaluation_mapper(config("INPUT.MIN_SIZE_TEST", 240, "INPUT.MAX_SIZE_TEST", 400))(long)
+    assert sorted(sample["image"].shape) == [1, 3, 400]
+
+
 def test_the_mapper_leaves_the_record_alone(record: dict[str, Any]) -> None:
     before = {**record, "annotations": [dict(a) for a in record["annotations"]]}
     TrainMapper(config(*RESIZE), LABELS)(record)
@@ -220,7 +240,7 @@ def test_an_image_that_cannot_be_read_is_named(mapper: Any, record: dict[str, An
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"no image", b""):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=f"Image {path} cannot be read .*drop it from the data set"):
+        with pytest.raises(ValueError, match=f"Image {path} cannot be read .*Fetch it again, or leave it out"):
             mapper()(record)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=f"Image {path} is not there"):

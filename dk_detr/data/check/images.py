@@ -4,17 +4,22 @@ import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dk_detr.annotations.content import Content
 from dk_detr.annotations.defects import Defect, Kind
+from dk_detr.data.images import (
+    SIDEWAYS,
+    MissingImage,
+    UnreadableImage,
+    open_image,
+    orientation,
+    orientation_in_header,
+    read_pixels,
+)
 
 WORKERS = 8  # threads: Pillow lets go of Python's lock where it waits for files and where it decodes
 TOGETHER = 16  # images a job
 JOBS_AT_ONCE = 16
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 Fault = tuple[Kind, str]
 
@@ -56,35 +61,33 @@ def image_fault(path: str, width: int, height: int, decode: bool = False) -> Fau
     """What is wrong with an image file whose record says width × height pixels (0: it does not say).
 
     Args:
-        decode: all pixels, too. Without, a PNG that has its EXIF orientation behind the pixels passes unturned.
+        decode: all pixels, too. Without, files that are cut short pass, and a PNG that has its EXIF orientation behind
+            the pixels passes unturned. Else training reads what passes, and refuses what does not.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if decode:
-                image.load()
+                read_pixels(image)
             size = image.size
-            # The method of PNGs decodes them, to look for EXIF data behind the pixels: only where that may explain.
-            exif = image.getexif() if size != (width, height) else Image.Image.getexif(image)
-            orientation = exif.get(ExifTags.Base.Orientation, 1)
-    except FileNotFoundError:
-        return Kind.MISSING_IMAGE, f"there is no file {path}"
-    except UnidentifiedImageError:
-        return Kind.UNREADABLE_IMAGE, f"{path} is no image that Pillow can read; fetch it again"
-    except Exception as error:  # noqa: BLE001  a broken file makes the decoders raise whatever they like
-        return Kind.UNREADABLE_IMAGE, f"{path} cannot be read ({_reason(error)}); fetch it again"
+            # The orientation of a PNG may be behind its pixels: these are decoded only where it may explain something.
+            turn = orientation(image) if size != (width, height) else orientation_in_header(image)
+    except MissingImage as error:
+        return Kind.MISSING_IMAGE, str(error)
+    except UnreadableImage as error:
+        return Kind.UNREADABLE_IMAGE, str(error)
     if width <= 0 or height <= 0:
         return None
-    return _size_fault((width, height), size, orientation)
+    return _size_fault((width, height), size, turn)
 
 
-def _size_fault(recorded: tuple[int, int], size: tuple[int, int], orientation: Any) -> Fault | None:
-    """Detectron2 turns images by their EXIF orientation when it reads them, and then wants the recorded size."""
-    seen = size[::-1] if orientation in SIDEWAYS else size
+def _size_fault(recorded: tuple[int, int], size: tuple[int, int], turn: int) -> Fault | None:
+    """Images are turned by their EXIF orientation when they are read, and must then have the recorded size."""
+    seen = size[::-1] if turn in SIDEWAYS else size
     if seen == recorded:
         return None
     message = f"the record says {_shown(recorded)} pixels, the file has {_shown(seen)}"
     if seen != size:
-        message += f", once Detectron2 has turned it by its EXIF orientation {orientation}"
+        message += f", once it is turned by its EXIF orientation {turn}"
         if size == recorded:
             message += " (the record is as before turning; swap its width and height, and see whether its boxes fit)"
     return Kind.SIZE_MISMATCH, message
@@ -93,7 +96,3 @@ def _size_fault(recorded: tuple[int, int], size: tuple[int, int], orientation: A
 def _shown(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
-
-def _reason(error: Exception) -> str:
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return str(text).splitlines()[0]
