@@ -115,5 +115,6 @@ def test_only_known_noise_is_silenced() -> None:
         compat.silence_known_noise()
         warnings.warn("`torch.cuda.amp.GradScaler(args...)` is deprecated.", FutureWarning, stacklevel=1)
         warnings.warn("torch.meshgrid: in an upcoming release, it will be required", UserWarning, stacklevel=1)
+        Image._decompression_bomb_check((10_000, 10_000))
         with pytest.raises(UserWarning, match="boxes have no area"):
             warnings.warn("boxes have no area", UserWarning, stacklevel=1)

@@ -6,6 +6,7 @@
 
 Writes a picture for each image, and detections.json: for each image its file, width, height, and the detections with
 name, score and box (x0, y0, x1, y1 in pixels). A star marks words that are novel, that is, never had a box in training.
+Images that cannot be read are named at the end, with exit status 1; the others are done all the same.
 """
 
 import argparse
@@ -19,7 +20,7 @@ def parse() -> argparse.Namespace:
     """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument("--input", nargs="+", required=True, metavar="IMAGE", help="images, folders, or patterns")
+    parser.add_argument("--input", nargs="+", required=True, metavar="IMAGE", help='images, folders, "photos/**"')
     parser.add_argument("--output", required=True, metavar="FOLDER")
     parser.add_argument("--vocabulary", choices=("lvis", "coco", "custom"), help="default: the words of the config")
     parser.add_argument("--custom_vocabulary", metavar='"A,B,C"', help=f"with --vocabulary custom: {NAMES_HELP}")

@@ -13,7 +13,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+
+from dk_detr.engine.fonts import make_drawable
 
 History = dict[int, dict[str, float]]  # iteration -> metric -> value, in the order of iterations
 
@@ -95,6 +98,8 @@ def draw_curves(history: History) -> np.ndarray:
 
 def rendered(figure: Figure) -> np.ndarray:
     """The picture (H, W, 3) uint8 of a figure, without a display and without the global state of pyplot."""
+    for text in figure.findobj(Text):
+        make_drawable(text)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()

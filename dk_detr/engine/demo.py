@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import itertools
 import json
+import logging
+import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from tqdm import tqdm
 
+from dk_detr.data.images import UnreadableImage, open_image, read_pixels
+from dk_detr.engine.inputs import DETECTIONS_FILE, find_images, picture_paths
 from dk_detr.engine.names import split_names
 from dk_detr.engine.pictures import confident_boxes, draw_boxes, save_picture, with_legend
-from dk_detr.engine.predictor import Predictor, UnreadableImage, read_image
+from dk_detr.engine.predictor import Predictor
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.language import (
     WORD_LISTS,
@@ -30,15 +34,13 @@ from dk_detr.language import (
     readable,
     require_words_of,
 )
-from dk_detr.structures import Vocabulary, require_words, write_whole
+from dk_detr.structures import Vocabulary, require_words, whole_file
 
-DETECTIONS_FILE = "detections.json"
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
-WRITTEN_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})  # pictures of other images are written as .png
+logger = logging.getLogger(__name__)
 
 
 def main(args: argparse.Namespace) -> None:
-    """See tools/demo.py for the arguments. Ends with exit status 1 if an image could not be read."""
+    """See tools/demo.py for the arguments. Ends with exit status 1 if an image could not be done."""
     with one_clear_error():
         _check(args)
         images = find_images(args.input)
@@ -47,10 +49,11 @@ def main(args: argparse.Namespace) -> None:
         predictor = Predictor(cfg)
         predictor.set_vocabulary(choose_vocabulary(cfg, args.vocabulary, args.custom_vocabulary, predictor.vocabulary))
         print(f"Looking for {predictor.vocabulary.describe()}")
-        unreadable = detect_in_images(predictor, images, targets, Path(args.output), args.confidence_threshold)
-    print(f"{len(images) - len(unreadable)} pictures and {DETECTIONS_FILE} are in {args.output}")
-    if unreadable:
-        print(f"{len(unreadable)} of {len(images)} images could not be read:", *unreadable, sep="\n  ", file=sys.stderr)
+        failed = detect_in_images(predictor, images, targets, Path(args.output), args.confidence_threshold)
+    print(f"{len(images) - len(failed)} pictures and {DETECTIONS_FILE} are in {args.output}")
+    if failed:
+        heading = f"{len(failed)} of {len(images)} images could not be read or drawn:"
+        print(heading, *failed, sep="\n  ", file=sys.stderr)
         sys.exit(1)
 
 
@@ -59,24 +62,69 @@ def detect_in_images(
 ) -> list[str]:
     """Write a picture for each image, and one JSON of all detections with at least the score `threshold`.
 
-    Returns: what is wrong with the images that could not be read; the others are done all the same.
+    Whatever goes wrong, the JSON has the images that were done.
+
+    Returns: what is wrong with those that could not be done.
     """
-    records, unreadable = [], []
-    for image, target in zip(tqdm(images, desc="images", unit="image"), targets):
+    failed = []
+    with growing_list(output / DETECTIONS_FILE) as add:
+        for image, target in zip(tqdm(images, desc="images", unit="image"), targets):
+            try:
+                add(_detect_in(predictor, image, target, threshold))
+            except Exception as error:  # the next image may be sound
+                if os.getenv("DK_DETR_TRACEBACK"):
+                    raise
+                failed.append(_failure(image, error))
+    return failed
+
+
+@contextmanager
+def growing_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Gives what adds a record, as a line, to a JSON list, which is whole in its place when the block ends, by an error
+    or Ctrl-C as well. Killed, the records are in `<path>.part`.
+    """
+    stopped: BaseException | None = None
+    with whole_file(path) as part, open(part, "w", encoding="utf-8") as file:
+        separators = itertools.chain(["[\n"], itertools.repeat(",\n"))
+
+        def add(record: dict[str, Any]) -> None:
+            file.write(next(separators) + json.dumps(record))
+            file.flush()
+
         try:
-            bgr = read_image(image, "BGR")
-        except UnreadableImage as error:
-            unreadable.append(str(error))
-            continue
-        instances = predictor(bgr)
-        instances = instances[instances.scores >= threshold]
-        save_picture(draw_detections(bgr[:, :, ::-1], instances, predictor.vocabulary), target)
-        size = {"width": bgr.shape[1], "height": bgr.shape[0]}
-        found = detection_records(instances, predictor.vocabulary)
-        records.append({"file": str(image), **size, "picture": target.name, "detections": found})
-    lines = ",\n".join(json.dumps(record) for record in records)  # an image a line
-    write_whole(output / DETECTIONS_FILE, f"[\n{lines}\n]\n")
-    return unreadable
+            yield add
+        except BaseException as error:  # noqa: BLE001  raised again below
+            stopped = error
+        file.write("\n]\n" if next(separators) == ",\n" else "[]\n")
+    if stopped is not None:
+        raise stopped
+
+
+def _detect_in(predictor: Predictor, image: Path, target: Path, threshold: float) -> dict[str, Any]:
+    """Writes the picture of one image; returns its record."""
+    bgr = _first_frame(image)
+    instances = predictor(bgr)
+    instances = instances[instances.scores >= threshold]
+    save_picture(draw_detections(bgr[:, :, ::-1], instances, predictor.vocabulary), target)
+    size = {"width": bgr.shape[1], "height": bgr.shape[0]}
+    found = detection_records(instances, predictor.vocabulary)
+    return {"file": str(image), **size, "picture": target.name, "detections": found}
+
+
+def _first_frame(path: Path) -> np.ndarray:
+    """In BGR; the log says where there are more."""
+    with open_image(path) as image:
+        bgr = read_pixels(image, "BGR")
+        if getattr(image, "is_animated", False) and image.format != "MPO":  # there the others are previews and the like
+            logger.warning(f"{path} has {getattr(image, 'n_frames', 'several')} frames; the first is looked at.")
+    return bgr
+
+
+def _failure(image: Path, error: Exception) -> str:
+    if isinstance(error, UnreadableImage):
+        return str(error)
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"Image {image}: {reason}"
 
 
 def draw_detections(rgb: np.ndarray, instances: Instances, vocabulary: Vocabulary) -> np.ndarray:
@@ -130,44 +178,6 @@ def custom_names(text: str) -> list[str]:
     if repeated:
         raise ValueError(f'--custom_vocabulary names "{repeated[0]}" more than once.')
     return names
-
-
-def find_images(inputs: Sequence[str]) -> list[Path]:
-    """The image files meant by files, folders (their images, by name) and patterns such as "photos/*.jpg"."""
-    found = [image for given in inputs for image in _images_at(given)]
-    return list(dict.fromkeys(found))
-
-
-def _images_at(given: str) -> list[Path]:
-    path = Path(given)
-    if path.is_dir():
-        images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-        if not images:
-            known = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise FileNotFoundError(f"The folder {given} (--input) holds no images ({known}).")
-        return images
-    files = [path] if path.is_file() else sorted(map(Path, glob.glob(given)))
-    if not files:
-        raise FileNotFoundError(f"There is no image or folder {given} (--input).")
-    return files
-
-
-def picture_paths(images: Sequence[Path], output: Path) -> list[Path]:
-    """Where the pictures of images go: their own names, numbered where two are the same.
-
-    Raises: ValueError if a picture would overwrite one of the images.
-    """
-    paths: dict[Path, None] = {}
-    for image in images:
-        suffix = image.suffix if image.suffix.lower() in WRITTEN_SUFFIXES else ".png"
-        endings = itertools.chain([suffix], (f"_{number}{suffix}" for number in itertools.count(2)))
-        free = next(path for path in (output / (image.stem + ending) for ending in endings) if path not in paths)
-        paths[free] = None
-    originals = {image.resolve() for image in images}
-    overwritten = [path for path in paths if path.resolve() in originals]
-    if overwritten:
-        raise ValueError(f"--output {output} would overwrite the image {overwritten[0]}; choose another folder.")
-    return list(paths)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from matplotlib import font_manager
 from matplotlib.text import Text
 from PIL import Image, ImageDraw, ImageFont
 
+from dk_detr.engine.fonts import FIRST, make_drawable
 from dk_detr.language import readable
 from dk_detr.structures import Vocabulary, whole_file
 
@@ -28,6 +29,7 @@ Colour = tuple[float, float, float]
 NOVEL_MARK = "★"
 LEGEND = f"{NOVEL_MARK}  dashed: novel, no box of this category in training        solid: base category"
 READABLE_SIDE = 480  # pixels; the shorter side of a picture with labels, smaller images are enlarged
+LARGEST_SIDE = 8192  # pixels of a picture; a strip of 1 x 4000 with its shorter side at 480 would take gigabytes
 TINT = 0.45  # share of a mask's colour
 INK, PAPER = (38, 38, 44), (255, 255, 255)
 
@@ -97,11 +99,11 @@ def draw_boxes(
     """The image with its boxes and labels, and its masks where there are any.
 
     Args:
-        shortest_side: smaller images are enlarged to it, in pixels.
+        shortest_side: smaller images are enlarged to it, in pixels; but no side is drawn larger than LARGEST_SIDE.
         lines_per_side: lines of label text that would fit along the shorter side; fewer lines, larger letters.
     """
-    scale = max(1.0, shortest_side / min(image.shape[:2]))
-    height, width = (round(side * scale) for side in image.shape[:2])
+    scale = _scale(image.shape[:2], shortest_side)
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     scaled = np.asarray(boxes.boxes_xyxy_abs, dtype=np.float64).reshape(-1, 4) * scale
     colours = [category_colour(name) for name in boxes.names]
     order = np.argsort(-_areas(scaled), kind="stable")  # small ones on top
@@ -114,6 +116,10 @@ def draw_boxes(
     for i, label in enumerate(boxes.labels()):
         canvas.draw_label(label, scaled, i, colours[i])
     return canvas.output.get_image()
+
+
+def _scale(size: tuple[int, int], shortest_side: int) -> float:
+    return min(max(1.0, shortest_side / min(size)), LARGEST_SIDE / max(size))
 
 
 def tinted(image: np.ndarray, masks: np.ndarray, colours: Sequence[Colour]) -> np.ndarray:
@@ -206,10 +212,12 @@ class _LabelVisualizer(Visualizer):
         light = np.dot(colour, (0.299, 0.587, 0.114)) > 0.55
         patch: dict[str, Any] = {"facecolor": colour, "edgecolor": "none", "alpha": 0.92}
         style = {"boxstyle": "round,pad=0.18,rounding_size=0.25"}
-        return self.output.ax.text(
-            0, 0, label, size=self._default_font_size, family="DejaVu Sans", color="black" if light else "white",
-            bbox={**patch, **style}, verticalalignment="top", horizontalalignment="left", zorder=10,
+        chip = self.output.ax.text(
+            0, 0, label, size=self._default_font_size, family=FIRST, color="black" if light else "white",
+            bbox={**patch, **style}, verticalalignment="top", horizontalalignment="left", zorder=10, parse_math=False,
         )  # fmt: skip
+        make_drawable(chip)
+        return chip
 
     def _size_of(self, text: Text) -> np.ndarray:
         """Width and height of a chip in pixels."""
@@ -251,7 +259,7 @@ def _tile(image: np.ndarray, boxes: LabelledBoxes, side: int) -> Image.Image:
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """The sans-serif that comes with Matplotlib: it has the star, whatever the machine has installed."""
-    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+    return ImageFont.truetype(font_manager.findfont(FIRST), size)
 
 
 def _fitting(text: str, size: int, width: int) -> int:

@@ -40,6 +40,12 @@ def test_small_images_are_enlarged_and_large_ones_left_alone():
     assert drawn.shape == photo.shape and drawn.any()
 
 
+def test_no_side_of_a_picture_is_larger_than_the_largest():
+    for size in ((1, 4000), (4000, 1), (2, 9000)):
+        drawn = pictures.draw_boxes(np.zeros((*size, 3), np.uint8), labelled((0, 0, 1, 1)), shortest_side=480)
+        assert max(drawn.shape) == 8192 and min(drawn.shape[:2]) >= 1
+
+
 def test_an_image_without_boxes_is_the_image():
     photo = np.random.default_rng(0).integers(0, 255, (480, 500, 3), dtype=np.uint8)
     assert (pictures.draw_boxes(photo, labelled()) == photo).all()

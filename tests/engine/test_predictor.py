@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from dk_detr.data import test_mapper as mapper_of_evaluation
+from dk_detr.data.images import UnreadableImage, read_image
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.predictor import Predictor, UnreadableImage, read_image
+from dk_detr.engine.predictor import Predictor
 
 
 @pytest.fixture
@@ -66,6 +67,41 @@ def test_a_truncated_image_is_refused_by_name(tiny_images, tmp_path):
         read_image(tmp_path / "half.jpg")
     with pytest.raises(UnreadableImage, match="gone.jpg is not there"):
         read_image(tmp_path / "gone.jpg")
+
+
+def test_an_image_of_pillows_gets_the_detections_of_its_file(config, tiny_images, tmp_path):
+    predictor = Predictor(config())
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture = Image.open(tiny_images / "000001.jpg")
+    picture.save(tmp_path / "turned.png", exif=turned)
+    Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    picture.convert("LA").save(tmp_path / "alpha.png")
+    for path in (tiny_images / "000001.jpg", *tmp_path.glob("*.png")):
+        assert_same(predictor(Image.open(path)), predictor(path))
+    assert predictor(Image.open(tmp_path / "turned.png")).image_size == (64, 48)
+    assert_same(predictor(picture.convert("RGB")), predictor(np.array(picture)[:, :, ::-1]))
+
+
+def test_a_strip_gets_boxes_within_it(config):
+    predictor = Predictor(config())
+    for height, width in ((1, 4000), (4000, 1), (1, 1)):
+        found = predictor(np.full((height, width, 3), 90, np.uint8))
+        assert found.image_size == (height, width)
+        corners = found.pred_boxes.tensor
+        assert len(corners) and bool((corners >= 0).all() and (corners <= torch.tensor([width, height] * 2)).all())
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(3, 48, 64, dtype=torch.uint8), b"a.jpg", None, [np.zeros((4, 4, 3))], 5])
+def test_what_is_no_picture_is_refused_by_its_type(config, wrong):
+    message = rf"file name, an image of Pillow's or a uint8 array \(H, W, 3\) in BGR, not .*{type(wrong).__name__}"
+    with pytest.raises(TypeError, match=message):
+        Predictor(config())(wrong)
+
+
+def test_an_image_of_pillows_without_a_known_white_is_refused(config):
+    with pytest.raises(UnreadableImage, match="in memory .F, 8 x 6."):
+        Predictor(config())(Image.new("F", (8, 6)))
 
 
 def test_arrays_that_are_no_images_are_refused(config):

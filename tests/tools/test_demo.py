@@ -14,6 +14,7 @@ from PIL import Image
 from dk_detr.engine import demo, setup_cfg
 from dk_detr.engine.predictor import Predictor
 from dk_detr.language import COCO_NAMES, closed_vocabulary
+from tests.data.test_images import bomb
 
 
 @pytest.fixture
@@ -55,6 +56,84 @@ def test_a_broken_image_is_named_and_the_others_are_done_all_the_same(run_demo, 
     assert "000002.jpg" in message and "000003.jpg" in message
     records = json.loads((tmp_path / "found" / "detections.json").read_text())
     assert [Path(record["file"]).name for record in records] == ["000001.jpg", "000004.jpg", "000005.jpg"]
+
+
+def test_what_cannot_be_detected_in_is_named_and_loses_no_other_image(run_demo, tiny_images, tmp_path, capsys):
+    """Strips and deep grey are done; numbers without a known white and pictures without end are not."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, size in (("long.png", (4000, 1)), ("high.png", (1, 4000)), ("dot.png", (1, 1))):
+        Image.new("RGB", size).save(photos / name)
+    Image.fromarray(np.full((48, 64), 30000, np.uint16)).save(photos / "deep.png")
+    Image.fromarray(np.zeros((48, 64), np.float32)).save(photos / "floats.tif")
+    bomb(photos / "bomb.png")
+    assert run_demo("--input", photos) == 1
+    message = capsys.readouterr().err
+    assert "2 of 6 images could not be read or drawn" in message
+    assert "bomb.png has more than 178,956,970 pixels" in message and "floats.tif has grey of" in message
+    records = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert [Path(record["file"]).name for record in records] == ["deep.png", "dot.png", "high.png", "long.png"]
+    for record in records:
+        assert max(Image.open(tmp_path / "found" / record["picture"]).size) <= 8192
+
+
+class Broken:
+    """Fails on the second picture."""
+
+    def __init__(self, error: BaseException, predictor: Predictor) -> None:
+        self.error, self.predictor, self.vocabulary, self.calls = error, predictor, predictor.vocabulary, 0
+
+    def __call__(self, bgr: np.ndarray) -> Instances:
+        self.calls += 1
+        if self.calls == 2:
+            raise self.error
+        return self.predictor(bgr)
+
+
+@pytest.fixture
+def detect(tiny_run, tiny_images, tmp_path):
+    """Runs the demo with a detector that fails once; returns what it says. `files()` then gives what was done."""
+    cfg = setup_cfg(str(tiny_run / "config.yaml"), ["MODEL.WEIGHTS", str(tiny_run / "model_final.pth")])
+
+    def run(error: BaseException) -> list[str]:
+        images = sorted(tiny_images.iterdir())[:3]
+        targets = demo.picture_paths(images, tmp_path / "found")
+        return demo.detect_in_images(Broken(error, Predictor(cfg)), images, targets, tmp_path / "found", 0.5)
+
+    return run
+
+
+def done(folder: Path) -> list[str]:
+    return [Path(record["file"]).name for record in json.loads((folder / "found" / "detections.json").read_text())]
+
+
+def test_a_detector_that_fails_on_one_picture_does_the_others(detect, tmp_path, tiny_images):
+    assert detect(RuntimeError("out of memory\nof the GPU")) == [f"Image {tiny_images}/000002.jpg: out of memory"]
+    assert done(tmp_path) == ["000001.jpg", "000003.jpg"]
+
+
+def test_an_interrupted_demo_leaves_the_detections_of_the_pictures_that_were_done(detect, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        detect(KeyboardInterrupt())
+    assert done(tmp_path) == ["000001.jpg"]
+    assert not list((tmp_path / "found").glob("*.part"))
+
+
+def test_a_list_without_records_is_json(tmp_path):
+    with demo.growing_list(tmp_path / "list.json"):
+        pass
+    assert json.loads((tmp_path / "list.json").read_text()) == []
+
+
+def test_the_first_of_several_frames_is_looked_at_and_the_log_says_so(run_demo, tmp_path, caplog):
+    first, second = Image.new("RGB", (64, 48), "red"), Image.new("RGB", (64, 48), "blue")
+    first.save(tmp_path / "two.gif", save_all=True, append_images=[second])
+    first.save(tmp_path / "one.gif")
+    assert run_demo("--input", tmp_path / "two.gif", tmp_path / "one.gif") == 0
+    assert [message for message in caplog.messages if "frames" in message] == [
+        f"{tmp_path}/two.gif has 2 frames; the first is looked at."
+    ]
+    assert tuple(np.asarray(Image.open(tmp_path / "found" / "two.png"))[-1, -1]) == (255, 0, 0)
 
 
 def test_a_custom_vocabulary_is_encoded_and_detected(run_demo, tiny_images, tmp_path):
@@ -109,17 +188,6 @@ def test_the_images_themselves_are_never_overwritten(run_demo, tiny_images, caps
     assert run_demo("--input", tiny_images, "--output", tiny_images) == 1
     assert "would overwrite" in capsys.readouterr().err
     assert (tiny_images / "000001.jpg").read_bytes() == before
-
-
-def test_images_of_the_same_name_get_pictures_of_different_names():
-    images = [Path("a/x.jpg"), Path("b/x.jpg"), Path("c/x.png"), Path("c/x.webp")]
-    names = [path.name for path in demo.picture_paths(images, Path("found"))]
-    assert names == ["x.jpg", "x_2.jpg", "x.png", "x_2.png"]
-
-
-def test_files_folders_and_patterns_are_found_once_each(tiny_images):
-    first, everything = tiny_images / "000001.jpg", sorted(tiny_images.iterdir())
-    assert demo.find_images([str(first), str(tiny_images), str(tiny_images / "*.jpg")]) == everything
 
 
 def test_a_closed_detector_takes_a_choice_of_its_own_words_and_encodes_nothing(tiny_run, monkeypatch):
