@@ -124,7 +124,8 @@ def _check_order(order: str) -> None:
 
 def _on_paper(image: Image.Image) -> Image.Image:
     """In mode RGB; opaque pixels are as Pillow converts them."""
-    if not image.has_transparency_data:
+    without_palette = image.mode == "P" and image.palette is None  # icons of Apple's; Pillow's own question fails there
+    if without_palette or not image.has_transparency_data:
         return image.convert("RGB")
     rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     return Image.composite(rgba.convert("RGB"), Image.new("RGB", image.size, PAPER), rgba.getchannel("A"))

@@ -205,7 +205,8 @@ def test_every_mode_is_read_with_the_right_pixels(name: str, write: Callable[[st
 
 
 FORMATS = {
-    **dict.fromkeys(("1", "P"), ("png", "tif", "bmp", "gif")), **dict.fromkeys(("CMYK", "YCbCr"), ("jpg", "tif")),
+    **dict.fromkeys(("1", "P"), ("png", "tif", "bmp", "gif", "ico", "icns")),
+    **dict.fromkeys(("CMYK", "YCbCr"), ("jpg", "tif")),
     **dict.fromkeys(("L", "RGB"), ("png", "jpg", "tif", "bmp", "gif", "webp")),
 }  # fmt: skip
 
