@@ -21,7 +21,7 @@ def add_dk_detr_config(cfg: CN) -> None:
 
 def _add_detr(cfg: CN) -> None:
     detr = cfg.MODEL.DETR = CN()
-    detr.IN_FEATURES = ["res3", "res4", "res5"]  # backbone maps, the finest first
+    detr.IN_FEATURES = ["res3", "res4", "res5"]  # backbone maps, the finest first; others are not computed
     detr.NUM_EXTRA_LEVELS = 1  # coarser maps beyond the backbone's, each half the size of the one before
     detr.CHANNELS = 256  # C, a multiple of 32 and of NUM_HEADS
     detr.NECK_NORM = "GN"  # after the convolutions that bring maps to C; or "none" (DETR)

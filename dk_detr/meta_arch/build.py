@@ -3,6 +3,7 @@
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.modeling import build_backbone
 from detectron2.modeling.backbone import Backbone
 
 from dk_detr.criterion import CLASS_LOSSES, ClassLoss, CrossEntropy, Focal, HungarianMatcher, SetCriterion
@@ -48,6 +49,17 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     }
     accelerate(parts, detr.CHECKPOINTED, detr.COMPILED)
     return parts
+
+
+def backbone_from_config(cfg: CfgNode) -> Backbone:
+    """The backbone, without the stages of MODEL.RESNETS.OUT_FEATURES that MODEL.DETR.IN_FEATURES does not read: no loss
+    would reach them, and DDP waits for every gradient. Weights that hold them fit all the same."""
+    read, given = cfg.MODEL.DETR.IN_FEATURES, cfg.MODEL.RESNETS.OUT_FEATURES
+    if set(read) < set(given):
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.RESNETS.OUT_FEATURES = [name for name in given if name in read]
+    return build_backbone(cfg)
 
 
 def build_classifier(cfg: CfgNode, width: int) -> CosineText | Linear:

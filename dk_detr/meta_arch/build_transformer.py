@@ -53,8 +53,15 @@ def build_encoder(detr: CfgNode, num_levels: int) -> Encoder:
     require("MODEL.DETR.ENCODER_POSITION", detr.ENCODER_POSITION, ("Sine", "ScaledSine"))
     scaled = detr.ENCODER_POSITION == "ScaledSine"
     scale = MLP(detr.CHANNELS, detr.CHANNELS, detr.CHANNELS, 2, "xavier") if scaled else None
-    embedded = num_levels if detr.ENCODER_ATTENTION == "Deformable" else 0
+    embedded = _embedded_levels(detr, num_levels)
     return Encoder(layers, embedded, detr.CHANNELS, detr.SINE.TEMPERATURE, detr.SINE.FIRST_CELL, scale)
+
+
+def _embedded_levels(detr: CfgNode, num_levels: int) -> int:
+    """How many levels have an embedding. It is a part of the positions of tokens: where nobody reads these, it would
+    never learn, and DDP would wait for its gradient."""
+    read = detr.ENCODER_LAYERS > 0 or detr.DECODER_ATTENTION != "Deformable"
+    return num_levels if detr.ENCODER_ATTENTION == "Deformable" and read else 0
 
 
 def build_queries(cfg: CfgNode, num_words: int) -> Proposals | Learned | Anchors:

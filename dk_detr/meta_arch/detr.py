@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dk_detr.criterion import SetCriterion, counted_once
 from dk_detr.distillation import DistillationBranch
 from dk_detr.layers import to_shares
-from dk_detr.meta_arch.build import parts_from_config
+from dk_detr.meta_arch.build import backbone_from_config, parts_from_config
 from dk_detr.meta_arch.words import OfWords
 from dk_detr.modeling import (
     Anchors,
@@ -89,7 +89,7 @@ class DETR(OfWords):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return parts_from_config(cfg, build_backbone(cfg))
+        return parts_from_config(cfg, backbone_from_config(cfg))
 
     @property
     def device(self) -> torch.device:

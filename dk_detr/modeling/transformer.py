@@ -80,6 +80,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.level_embed = nn.Parameter(torch.randn(num_levels, channels)) if num_levels else None
+        if not layers and not num_levels:
+            self.register_load_state_dict_pre_hook(_drop_level_embed)
         self.sine = partial(sine_position_of_cells, temperature=temperature, first=first)
         self.scale = scale
 
@@ -97,6 +99,11 @@ class Encoder(nn.Module):
             valid = None if memory.valid is None else memory.valid[:, level]
             codes.append(self.sine(shape, valid, nothing if self.level_embed is None else self.level_embed[level]))
         return torch.cat(codes, dim=1).to(memory.tokens.dtype)
+
+
+def _drop_level_embed(encoder: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Encoders without a layer had one once, which nobody read: their weights fit."""
+    state.pop(f"{prefix}level_embed", None)
 
 
 class DecoderLayer(nn.Module):
