@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -32,10 +33,37 @@ def launch(main: Callable[..., None], num_processes: int, args: tuple[Any, ...] 
             torch.multiprocessing.spawn(_worker, (main, args, num_processes, url, on_gpu), nprocs=num_processes)
         except torch.multiprocessing.ProcessExitedException as error:
             if error.exit_code != 1:
-                raise
+                raise ChildProcessError(_end_of(error)) from error
             sys.exit(1)  # the process has said why
     else:
         main(*args)
+
+
+def is_first_to_fail() -> bool:
+    """Whether no other process of this run has told of an error yet: the first one speaks for all."""
+    try:
+        store = _common_store()
+        return store is None or store.add(f"failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
+    except RuntimeError:  # the process that kept the store is gone, and has said why
+        return False
+
+
+def _common_store() -> dist.Store | None:
+    """Where processes can leave notes for one another: those of a group, or of torchrun; None for one alone."""
+    if dist.is_initialized():
+        return dist.distributed_c10d._get_default_store()
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        return dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
+    return None
+
+
+def _end_of(error: torch.multiprocessing.ProcessExitedException) -> str:
+    """How a process ended that did not say why."""
+    if error.signal_name is None:
+        return f"Process {error.error_index} ended with status {error.exit_code}."
+    hint = "; the system does so when memory runs out" if error.signal_name == "SIGKILL" else ""
+    return f"Process {error.error_index} was ended by {error.signal_name}{hint}."
 
 
 def _worker(
@@ -64,6 +92,10 @@ def _leave_after(main: Callable[..., None], args: tuple[Any, ...]) -> None:
     try:
         main(*args)
         comm.synchronize()
+    except Exception:  # noqa: BLE001  a fault of the code; where it takes others along, theirs is not the reason
+        if is_first_to_fail():
+            traceback.print_exc()
+        sys.exit(1)
     finally:
         comm._LOCAL_PROCESS_GROUP = None
         dist.destroy_process_group()

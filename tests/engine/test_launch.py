@@ -28,7 +28,7 @@ def test_more_gpus_than_there_are_is_refused_with_both_numbers(monkeypatch: pyte
 
 def spawn_that_ends_with(exit_code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def spawn(*args: Any, **kwargs: Any) -> None:
-        raise ProcessExitedException("process 0 terminated", 0, 7, exit_code)
+        raise ProcessExitedException("process 0 terminated", 0, 7, exit_code, "SIGKILL" if exit_code < 0 else None)
 
     monkeypatch.setattr(torch.multiprocessing, "spawn", spawn)
 
@@ -46,5 +46,5 @@ def test_an_error_that_a_worker_has_explained_is_not_followed_by_a_traceback(
 
 def test_a_worker_that_was_killed_is_not_passed_over_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     spawn_that_ends_with(-9, monkeypatch)
-    with pytest.raises(ProcessExitedException):
+    with pytest.raises(ChildProcessError, match="Process 0 was ended by SIGKILL; the system does so when memory runs out"):
         launch(print, 2, device="cpu")
