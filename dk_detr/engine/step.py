@@ -1,9 +1,10 @@
 """Step: one iteration of training, in whatever precision and in however many parts. K losses, W workers."""
 
+import logging
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,6 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import get_total_norm
 
 from dk_detr.criterion import batch_in_parts
 from dk_detr.engine.ema import MovingAverage
@@ -21,13 +23,19 @@ from dk_detr.engine.precision import Precision
 
 Batch = list[dict[str, Any]]
 Losses = dict[str, Tensor]
+logger = logging.getLogger(__name__)
+
+
+class NotFinite(FloatingPointError):
+    """Training went wrong; all workers raise it together."""
 
 
 class Step:
     """Losses of a batch, their gradients, one step of the optimizer; in the place of Detectron2's `SimpleTrainer`.
 
     Losses are read once an iteration, before the last backward: for matching the host has had to wait there anyway,
-    and from there on it runs ahead of the device until the matching of the next iteration.
+    and from there on it runs ahead of the device until the matching of the next iteration. The norm of the gradient is
+    read with the losses of the next iteration: our optimizers change nothing where it is not finite.
 
     Args:
         model: gives a dict of losses, in DDP where there are several workers. batches: endless.
@@ -48,15 +56,19 @@ class Step:
         self.num_parts, self.precision, self.average = num_parts, precision or Precision(), average
         self.iter = 0
         self._batches = iter(batches)
+        self._learnt_from: Batch = []  # in the iteration before
+        self._all_reached = False
 
     def run_step(self) -> None:
-        """One iteration. Raises FloatingPointError naming iteration, losses and images where a loss is no number."""
+        """One iteration. Raises NotFinite naming iteration and images where a loss is no number, or the gradient
+        of the iteration before; ValueError for parameters that no loss reaches, where several workers wait for them."""
         start = time.perf_counter()
         batch = next(self._batches)
         data_time = time.perf_counter() - start
         self.optimizer.zero_grad()
         with self._objects_of(batch):
             self._learn(batch, data_time)
+        self._require_all_reached()
         self.precision.step(self.optimizer)
         if self.average is not None:
             self.average.update()
@@ -92,25 +104,60 @@ class Step:
         """Store the losses, as means over parts and workers, and the longest time that a worker waited for data."""
         names = list(seen[0])
         mean = torch.stack([torch.stack(list(losses.values())) for losses in seen]).float().mean(0)
-        rows = _of_all_workers(torch.cat([mean, mean.new_full((1,), data_time)])).tolist()
-        *columns, data_times = zip(*rows)
+        rows = _of_all_workers(torch.cat([mean, mean.new_full((1,), data_time), self._norm(mean)])).tolist()
+        *columns, data_times, norms = zip(*rows)
+        self._require_finite_gradient(norms, self.iter - 1)
         losses = {name: sum(column) / len(column) for name, column in zip(names, columns)}
         broken = [name for name, loss in losses.items() if not math.isfinite(loss)]
         if broken:
-            mine = rows[comm.get_rank()][:-1]
-            raise FloatingPointError(self._complaint(broken, batch if not all(map(math.isfinite, mine)) else []))
+            blamed = batch if not all(map(math.isfinite, rows[comm.get_rank()])) else []
+            raise NotFinite(self._complaint("loss", self.iter, f": {', '.join(broken)}", blamed))
+        self._learnt_from = batch
         storage = get_event_storage()
         storage.put_scalars(data_time=max(data_times), total_loss=sum(losses.values()), **losses)
 
-    def _complaint(self, losses: list[str], broken: Batch) -> str:
-        """`broken`: the batch of this worker, if it is one of those to blame."""
-        names = comm.all_gather([os.path.basename(sample["file_name"]) for sample in broken])
+    def _norm(self, like: Tensor) -> Tensor:
+        """(1,) norm of the gradient of the last step, with the type and device of `like`; 0 where nothing is known."""
+        norm = getattr(self.optimizer, "norm", None)
+        return like.new_zeros(1) if norm is None else norm.detach().reshape(1).to(like)
+
+    def _require_finite_gradient(self, norms: Iterable[float], iteration: int) -> None:
+        if not all(map(math.isfinite, norms)):
+            raise NotFinite(self._complaint("gradient", iteration, "", self._learnt_from))
+
+    def _complaint(self, what: str, iteration: int, more: str, blamed: Batch) -> str:
+        """`blamed`: the batch of this worker, if it is one of those to blame."""
+        names = comm.all_gather([os.path.basename(sample["file_name"]) for sample in blamed])
         half = "" if self.precision.dtype is None else ", or go without SOLVER.AMP"
         return (
-            f"The loss is not finite at iteration {self.iter}: {', '.join(losses)}. "
+            f"The {what} is not finite at iteration {iteration}{more}. "
             f"Images: {', '.join(name for worker in names for name in worker)}. "
-            f"Look at their boxes, or lower SOLVER.BASE_LR{half}; the last checkpoint is from before."
+            f"Look at their boxes, or lower SOLVER.BASE_LR{half}."
         )
+
+    def require_sound(self) -> None:
+        """Asked for before weights are saved, by all workers; the host waits for the device. Raises NotFinite for the
+        gradient, parameters or statistics."""
+        norms = [row.item() for row in _of_all_workers(self._norm(next(self.model.parameters())))]
+        self._require_finite_gradient(norms, self.iter)
+        state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        broken = sorted({name for names in comm.all_gather(broken_values(state)) for name in names})
+        if broken:
+            told = f": {broken[0].removeprefix('module.')} ({len(broken)} such)"
+            raise NotFinite(self._complaint("model", self.iter, told, self._learnt_from))
+
+    def _require_all_reached(self) -> None:
+        """In the first step of all, for DDP would stop at the second one, or wait for ever."""
+        if self._all_reached:
+            return
+        self._all_reached = True
+        missed = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
+        if not missed:
+            return
+        told = f"No loss reaches {missed[0].removeprefix('module.')} ({len(missed)} such parameters)"
+        if comm.get_world_size() > 1:
+            raise ValueError(f"{told}, and several workers would wait for its gradient. Leave out what nothing reads.")
+        logger.warning(f"{told}: they learn nothing, and the config does not train with several workers.")
 
     def state_dict(self) -> dict[str, Any]:
         """What must be known to go on."""
@@ -120,6 +167,14 @@ class Step:
         """Also of a run without a scaler."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state.get("grad_scaler", {}))
+
+
+def broken_values(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of what holds a number that is not finite. The device is waited for once, unless there are some."""
+    floats = {name: value for name, value in state.items() if value.is_floating_point() and value.numel()}
+    if not floats or math.isfinite(float(get_total_norm([value.detach() for value in floats.values()], math.inf))):
+        return []
+    return [name for name, value in floats.items() if not bool(value.isfinite().all())]
 
 
 def _of_all_workers(row: Tensor) -> Tensor:
