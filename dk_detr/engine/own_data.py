@@ -9,6 +9,7 @@ from dk_detr.data import register
 from dk_detr.engine.names import NOVEL_HELP
 
 TRAIN, VAL = "own_train", "own_val"
+VOCABULARY = "own_vocabulary.npz"  # in the folder of a run
 _OPTIONS = {
     "TRAIN_JSON": ("--train-json", "FILE", "annotations of your own to train with, in COCO or LVIS format"),
     "TRAIN_IMAGES": ("--train-images", "DIR", "the folder that their file names are below"),
@@ -61,5 +62,5 @@ def use_own_data(cfg: CfgNode) -> None:
     if (own.TRAIN_JSON or own.VAL_JSON) and VAL not in cfg.DATASETS.TEST:
         cfg.DATASETS.TEST = (VAL,) if own.VAL_JSON else ()
     if own.TRAIN_JSON or own.VAL_JSON:
-        cfg.MODEL.VOCABULARY.TEST = os.path.join(cfg.OUTPUT_DIR, "own_vocabulary.npz")
+        cfg.MODEL.VOCABULARY.TEST = os.path.join(cfg.OUTPUT_DIR, VOCABULARY)
         cfg.MODEL.VOCABULARY.TRAIN = ""

@@ -13,9 +13,11 @@ from detectron2.utils import comm
 
 from dk_detr.data import load_coco_format, read_annotations, register, require_images
 from dk_detr.engine.names import novel_names
-from dk_detr.engine.own_data import TRAIN, VAL, spelt
+from dk_detr.engine.own_data import TRAIN, VAL, VOCABULARY, spelt
+from dk_detr.engine.run_folder import holds_run
+from dk_detr.engine.setup import changed
 from dk_detr.engine.vocabulary import write_once
-from dk_detr.language import NO_ENCODER, is_closed, is_novel, novel_mask, save_vocabulary
+from dk_detr.language import NO_ENCODER, is_closed, is_novel, load_vocabulary, novel_mask, save_vocabulary
 from dk_detr.structures import Vocabulary
 
 
@@ -57,6 +59,59 @@ def prepare_own_data(cfg: CfgNode, training: bool) -> None:
     if comm.is_main_process():
         logging.getLogger(__name__).info(_write_vocabulary(cfg, names, novel))
     comm.synchronize()
+
+
+def prepare_own_evaluation(cfg: CfgNode, folder: str) -> CfgNode:
+    """What --eval-only needs of DATASETS.OWN: the annotations to evaluate with, and the words that the weights were
+    trained with. The vocabulary of their run stays as it is; where there is none, one is built as for training.
+
+    Args:
+        folder: may be written to, for words that the run did not know.
+
+    Returns: the config with the vocabularies to use. Raises: as `prepare_own_data`.
+    """
+    if not cfg.DATASETS.OWN.VAL_JSON:
+        prepare_own_data(cfg, training=False)
+        return cfg
+    known = _vocabulary_of_the_run(cfg)
+    if not known:
+        cfg = changed(cfg, {"MODEL.VOCABULARY.TEST": os.path.join(folder, VOCABULARY)})
+        prepare_own_data(cfg, training=False)
+        return cfg
+    cfg = changed(cfg, {"MODEL.VOCABULARY.TEST": known})
+    val = _read(cfg.DATASETS.OWN, "VAL", VAL)
+    register(VAL, val.path, val.folder, val.kind)
+    return _with_words_of(cfg, val.names, load_vocabulary(known), os.path.join(folder, VOCABULARY))
+
+
+def _vocabulary_of_the_run(cfg: CfgNode) -> str | None:
+    """Where the run that MODEL.WEIGHTS or OUTPUT_DIR belong to keeps its own words."""
+    weights = [os.path.dirname(cfg.MODEL.WEIGHTS) or os.curdir] if cfg.MODEL.WEIGHTS else []
+    for folder in (*weights, cfg.OUTPUT_DIR):
+        path = os.path.join(folder, VOCABULARY)
+        if holds_run(folder) and os.path.isfile(path):
+            return path
+    return None
+
+
+def _with_words_of(cfg: CfgNode, names: Sequence[str], words: Vocabulary, path: str) -> CfgNode:
+    """A config that evaluates on names of which the run may not have heard: then all are written to `path`."""
+    own = cfg.DATASETS.OWN
+    told = set(words.novel_names if own.NOVEL in (None, "") else novel_names(own.NOVEL) or ())
+    if told != set(words.novel_names):
+        trained = ", ".join(words.novel_names) or "none"
+        raise ValueError(
+            f'"{own.NOVEL}" ({spelt("NOVEL")}), but the run that trained the weights has other novel names: {trained} '
+            f'({cfg.MODEL.VOCABULARY.TEST}). Leave it out: what was trained stays trained.'
+        )
+    base = set(words.names) - told
+    if set(names) <= set(words.names):
+        return cfg
+    if comm.is_main_process():
+        novel = [name for name in names if name not in base]
+        logging.getLogger(__name__).info(_write_vocabulary(changed(cfg, {"MODEL.VOCABULARY.TEST": path}), names, novel))
+    comm.synchronize()
+    return changed(cfg, {"MODEL.VOCABULARY.OF_DATASETS": [*cfg.MODEL.VOCABULARY.OF_DATASETS, f"{VAL}={path}"]})
 
 
 def _refuse_leftovers(own: CfgNode) -> None:
@@ -165,7 +220,7 @@ def _refuse_other_categories(train: OwnFile, val: OwnFile, novel: Sequence[str])
             )
 
 
-def _write_vocabulary(cfg: CfgNode, names: list[str], novel: list[str]) -> str:
+def _write_vocabulary(cfg: CfgNode, names: Sequence[str], novel: list[str]) -> str:
     path, clip = cfg.MODEL.VOCABULARY.TEST, cfg.MODEL.CLIP
     if is_closed(cfg):  # reads the names alone; no CLIP is loaded for them
         closed = Vocabulary(tuple(names), torch.eye(len(names)), novel_mask(names, novel), {"encoder": NO_ENCODER})
@@ -175,4 +230,4 @@ def _write_vocabulary(cfg: CfgNode, names: list[str], novel: list[str]) -> str:
         library=clip.LIBRARY, architecture=clip.ARCHITECTURE, weights=clip.WEIGHTS, embeddings=None,
         prompt=cfg.MODEL.VOCABULARY.PROMPT, output=path,
     )  # fmt: skip
-    return write_once(request, names, novel)
+    return write_once(request, list(names), novel)

@@ -4,7 +4,7 @@ import difflib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from dk_detr.compat import detectron2_build
 from dk_detr.config import add_dk_detr_config
 from dk_detr.engine.config_file import merge_config, read_config
 from dk_detr.engine.device import settle_device
+from dk_detr.engine.launch import is_first_to_fail
 from dk_detr.engine.memory import keep_freed_memory
 from dk_detr.engine.own_data import use_own_data
 from dk_detr.engine.projects import add_projects
@@ -44,13 +45,18 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     return cfg
 
 
-def without_distillation(cfg: CfgNode) -> CfgNode:
-    """The config of the same detector without teacher and companion queries: all that inference needs."""
+def changed(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
+    """The config with other values, by their dotted keys."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.KD.TERMS = []
+    cfg.merge_from_list([word for pair in values.items() for word in pair])
     cfg.freeze()
     return cfg
+
+
+def without_distillation(cfg: CfgNode) -> CfgNode:
+    """The config of the same detector without teacher and companion queries: all that inference needs."""
+    return changed(cfg, {"MODEL.KD.TERMS": []})
 
 
 @contextmanager
@@ -76,43 +82,58 @@ def _all_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
             yield from _all_keys(value, f"{prefix}{key}.")
 
 
-def prepare_output(cfg: CfgNode) -> logging.Logger:
-    """Make OUTPUT_DIR, log to the terminal and to its log.txt, write its config.yaml; returns the logger."""
-    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+def prepare_output(cfg: CfgNode, folder: str) -> logging.Logger:
+    """Make the folder, and log to the terminal and to its log.txt; returns the logger."""
+    os.makedirs(folder, exist_ok=True)
     rank = comm.get_rank()
-    log_folder = os.path.abspath(cfg.OUTPUT_DIR)  # Detectron2 keeps log files by name; "run" may be many
-    for name in ("fvcore", "detectron2"):
-        setup_logger(log_folder, distributed_rank=rank, name=name)
-    logger = setup_logger(log_folder, distributed_rank=rank, name="dk_detr")
+    log_folder = os.path.abspath(folder)  # Detectron2 keeps log files by name; "run" may be many
+    for name in ("fvcore", "detectron2", "dk_detr"):
+        logger = setup_logger(log_folder, distributed_rank=rank, name=name)
+        _leave_tracebacks_to_the_file(logger)
     if cfg.MODEL.DEVICE == "cpu":
         keep_freed_memory()
     logger.info(
-        f"{comm.get_world_size()} process(es) on {cfg.MODEL.DEVICE}; Detectron2: {detectron2_build()}; "
-        f"output: {cfg.OUTPUT_DIR}"
+        f"{comm.get_world_size()} process(es) on {cfg.MODEL.DEVICE}; Detectron2: {detectron2_build()}; output: {folder}"
     )
     default_backend(torch.device(cfg.MODEL.DEVICE).type)  # says which it is, and compiles it if need be
-    if comm.is_main_process():
-        with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
-            file.write(cfg.dump())
     return logger
+
+
+def _leave_tracebacks_to_the_file(logger: logging.Logger) -> None:
+    """Detectron2 logs the traceback of whatever ends a training; on the terminal one line will say it."""
+    for handler in logger.handlers:
+        if getattr(handler, "stream", None) is sys.stdout:
+            handler.addFilter(lambda record: not record.exc_info)
 
 
 @contextmanager
 def one_clear_error() -> Iterator[None]:
-    """What a user can mend ends in one line on the terminal and exit status 1, not in a traceback.
+    """What a user can mend ends in one line on the terminal and exit status 1, not in a traceback; of several processes
+    the first that fails says it, for the others fail with it.
 
-    Set DK_DETR_TRACEBACK=1 to see the traceback.
+    Set DK_DETR_TRACEBACK=1 to see the tracebacks.
     """
     try:
         yield
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
         if os.getenv("DK_DETR_TRACEBACK"):
             raise
-        print(f"error: {_last_line(error)}", file=sys.stderr)
+        if is_first_to_fail():
+            print(f"error: {in_one_line(error)}", file=sys.stderr)
         sys.exit(1)
 
 
-def _last_line(error: Exception) -> str:
-    """The message; of an error in a loader process, which carries a whole traceback, the end."""
-    message: Any = str(error)
-    return message.strip().splitlines()[-1] if "Original Traceback" in message else message
+def in_one_line(error: Exception) -> str:
+    """What an error says, without the traceback of a loader process or of C++, and where it looked for a file."""
+    message = str(error).strip() or type(error).__name__
+    if "Original Traceback" in message:
+        message = message.splitlines()[-1]
+    said = " ".join(message.split("Exception raised from")[0].split())
+    if isinstance(error, FileNotFoundError) and not _names_a_place(said):
+        said = f"{said.rstrip('.')}. Relative paths start at {os.getcwd()}."
+    return said
+
+
+def _names_a_place(message: str) -> bool:
+    """Whether there is an absolute path in it."""
+    return any(os.path.isabs(word.strip("'\"(),;:")) for word in message.split())

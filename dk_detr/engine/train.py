@@ -10,17 +10,26 @@ from detectron2.utils import comm
 
 from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.launch import launch
-from dk_detr.engine.own_words import prepare_own_data
-from dk_detr.engine.setup import one_clear_error, prepare_output, setup_cfg, without_distillation
+from dk_detr.engine.own_words import prepare_own_data, prepare_own_evaluation
+from dk_detr.engine.run_folder import (
+    Changes,
+    changes_in_errors,
+    changes_since,
+    place_of_evaluation,
+    refuse_to_mix,
+    tell_changes,
+    write_config,
+)
+from dk_detr.engine.setup import changed, one_clear_error, prepare_output, setup_cfg, without_distillation
 from dk_detr.engine.trainer import Trainer, read_results, write_results
+
+logger = logging.getLogger(__name__)
 
 
 def train_or_evaluate(args: argparse.Namespace) -> None:
     """The work of one process; see tools/train_net.py for the arguments."""
     with one_clear_error():
         cfg = setup_cfg(args.config_file, args.opts)
-        prepare_output(cfg)
-        prepare_own_data(cfg, training=not args.eval_only)
         if args.eval_only:
             _evaluate_only(cfg, args.resume)
         else:
@@ -28,29 +37,48 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
 
 
 def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
+    """What OUTPUT_DIR holds of a run stays as it is."""
+    run, folder = cfg.OUTPUT_DIR, place_of_evaluation(cfg.OUTPUT_DIR)
+    prepare_output(cfg, folder)
     if not cfg.DATASETS.TEST:
         raise ValueError("--eval-only needs a data set: DATASETS.TEST is empty.")
+    cfg = prepare_own_evaluation(cfg, folder)
     model = build_model(without_distillation(cfg)).eval()
-    checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
+    checkpointer = SafeCheckpointer(model, run)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         raise ValueError("--eval-only needs weights: add MODEL.WEIGHTS some.pth, or --resume for those of OUTPUT_DIR.")
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    results: Any = Trainer.test(cfg, model)
+    loaded = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    results: Any = Trainer.test(changed(cfg, {"OUTPUT_DIR": folder}), model)
     if comm.is_main_process():
-        done = read_results(cfg.OUTPUT_DIR)
-        write_results(cfg.OUTPUT_DIR, done["iteration"] if done else 0, results)
+        write_config(cfg, folder)
+        write_results(folder, loaded.get("iteration", -1) + 1, results)
 
 
 def _train(cfg: CfgNode, resume: bool) -> None:
-    done = read_results(cfg.OUTPUT_DIR) if resume else None
+    cfg, folder = Trainer.auto_scale_workers(cfg, comm.get_world_size()), cfg.OUTPUT_DIR
+    if not resume:
+        refuse_to_mix(folder)
+    prepare_output(cfg, folder)
+    done = read_results(folder) if resume else None
     if done and done["iteration"] >= cfg.SOLVER.MAX_ITER:
-        logging.getLogger(__name__).info(
-            f"{cfg.OUTPUT_DIR} holds a finished run of {done['iteration']} iterations; nothing is left to do."
-        )
+        logger.info(f"{folder} holds a finished run of {done['iteration']} iterations; nothing is left to do.")
         return
+    prepare_own_data(cfg, training=True)
+    changes = changes_since(folder, cfg)
     trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=resume)
+    with changes_in_errors(changes):
+        trainer.resume_or_load(resume=resume)
+    _take_up(trainer, changes)
     trainer.train()
+
+
+def _take_up(trainer: Trainer, changes: Changes) -> None:
+    """Tell what a run goes on with, and note it in its folder."""
+    cfg, iteration = trainer.cfg, trainer.start_iter
+    if iteration:
+        tell_changes(changes, iteration)
+    if comm.is_main_process():
+        write_config(cfg, cfg.OUTPUT_DIR)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -1,11 +1,11 @@
 """The trainer: Detectron2's loop, with training that resumes exactly and says what takes the time."""
 
-import fnmatch
 import json
 import logging
 import os
 import weakref
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,8 @@ from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.evaluate import evaluate, prepare_evaluation
 from dk_detr.engine.optimizer import build_optimizer
 from dk_detr.engine.precision import precision_from_config
-from dk_detr.engine.step import Step, parts_from_config
+from dk_detr.engine.run_folder import RESULTS, fall_back, numbered_checkpoints
+from dk_detr.engine.step import NotFinite, Step, parts_from_config
 from dk_detr.structures import write_whole
 
 logger = logging.getLogger(__name__)
@@ -106,14 +107,39 @@ class Trainer(DefaultTrainer):
         super().resume_or_load(resume)
         self._stream.start_iteration = self.start_iter
 
+    def run_step(self) -> None:
+        """One iteration, of which only sound weights are saved. Raises FloatingPointError, with the checkpoint to go on
+        from, where training went wrong."""
+        with self._falling_back(self.iter):
+            super().run_step()
+        if (self.iter + 1) % self.cfg.SOLVER.CHECKPOINT_PERIOD == 0 or self.iter + 1 >= self.max_iter:
+            with self._falling_back(self.iter + 1):
+                self._trainer.require_sound()
+
+    @contextmanager
+    def _falling_back(self, iteration: int) -> Iterator[None]:
+        """`iteration`: the first whose losses the block may find broken."""
+        try:
+            yield
+        except NotFinite as error:
+            told = fall_back(self.cfg.OUTPUT_DIR, iteration) if comm.is_main_process() else ""
+            raise FloatingPointError(f"{error} {comm.all_gather(told)[0]}") from error
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the run; the `DefaultTrainer` of Detectron2 0.6 forgets the optimizer."""
         return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a run again where `state_dict` left it."""
+        """Take up a run again where `state_dict` left it, with the rates and the schedule of this config. Raises
+        ValueError for a schedule that is over, and where the optimizer cannot go on."""
+        done, rates = state_dict["iteration"] + 1, self.scheduler.base_lrs
+        if done > self.max_iter:
+            raise ValueError(f"SOLVER.MAX_ITER is {self.max_iter}, but the run has done {done} iterations already.")
         TrainerBase.load_state_dict(self, state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
+        self.scheduler.base_lrs = rates
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_lr()):
+            group["lr"] = rate
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks, with seeds for each iteration and few checkpoints."""
@@ -121,7 +147,7 @@ class Trainer(DefaultTrainer):
         made: list[HookBase] = [_SeedIteration(self.seed), hooks.IterationTimer(), hooks.LRScheduler()]
         if comm.is_main_process():
             keep = cfg.SOLVER.CHECKPOINTS_TO_KEEP
-            made.append(_KeepNewest(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=keep))
+            made.append(_KeepNewest(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, keep))
         made.append(_EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
         if comm.is_main_process():
             made.append(_Writer(self.build_writers(), cfg.TEST.EVAL_PERIOD))
@@ -163,12 +189,12 @@ def _take_buffers_of_the_first_worker(model: nn.Module) -> None:
 def write_results(folder: str, iteration: int, results: Any) -> None:
     """Keep evaluation results in `results.json`, with the number of iterations they belong to."""
     content = json.dumps({"iteration": iteration, "results": results}, indent=2)
-    write_whole(os.path.join(folder, "results.json"), content)
+    write_whole(os.path.join(folder, RESULTS), content)
 
 
 def read_results(folder: str) -> dict[str, Any] | None:
     """What `write_results` kept, or None."""
-    path = os.path.join(folder, "results.json")
+    path = os.path.join(folder, RESULTS)
     if not os.path.isfile(path):
         return None
     with open(path) as file:
@@ -211,13 +237,33 @@ class _Writer(hooks.PeriodicWriter):
 
 
 class _KeepNewest(hooks.PeriodicCheckpointer):
-    """Counts the checkpoints of the run before it was interrupted among those that make room."""
+    """Removes an old checkpoint only after the iteration that follows a new one: its losses tell whether that is sound.
+    Also counts the checkpoints of the run before it was interrupted.
 
-    def before_train(self) -> None:
-        super().before_train()
-        folder, first = self.checkpointer.save_dir, f"model_{self.trainer.start_iter:07d}.pth"
-        names = sorted(fnmatch.filter(os.listdir(folder), "model_[0-9]*.pth"))
-        self.recent_checkpoints = [os.path.join(folder, name) for name in names if name < first]
+    Args:
+        checkpointer, period: of Detectron2's. keep: how many stay, of those with a number.
+    """
+
+    def __init__(self, checkpointer: SafeCheckpointer, period: int, keep: int) -> None:
+        super().__init__(checkpointer, period)
+        if keep < 1:
+            raise ValueError(f"SOLVER.CHECKPOINTS_TO_KEEP must be at least 1, got {keep}.")
+        self.keep = keep
+
+    def after_step(self) -> None:
+        if self.trainer.iter % self.period == 0:
+            self._make_room(self.trainer.iter)
+        super().after_step()
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._make_room(self.trainer.iter)
+
+    def _make_room(self, iteration: int) -> None:
+        folder = self.checkpointer.save_dir
+        saved = [name for number, name in numbered_checkpoints(folder).items() if number < iteration]
+        for name in saved[: -self.keep]:
+            os.remove(os.path.join(folder, name))
 
 
 class _TimesPrinter(CommonMetricPrinter):

@@ -1,5 +1,6 @@
 """From the command line to a config: what is wrong is said once, in the words that the user typed."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 import yaml
 
 from dk_detr.engine import one_clear_error, prepare_output, setup_cfg
+from dk_detr.engine.run_folder import write_config
 from tests.run_fixtures import MINI, own_log_handlers
 
 
@@ -139,7 +141,8 @@ def test_what_is_no_device_is_refused_wherever_it_is_named(tmp_path: Path) -> No
 def test_the_config_of_a_run_can_be_read_back(tmp_path: Path) -> None:
     cfg = setup_cfg(MINI, ["OUTPUT_DIR", str(tmp_path / "run")])
     with own_log_handlers():
-        prepare_output(cfg).info("said in the log")
+        prepare_output(cfg, cfg.OUTPUT_DIR).info("said in the log")
+    write_config(cfg, cfg.OUTPUT_DIR)
     again = setup_cfg(str(tmp_path / "run" / "config.yaml"))
     assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
     assert "said in the log" in (tmp_path / "run" / "log.txt").read_text()
@@ -152,20 +155,19 @@ def test_a_run_of_the_same_name_in_another_folder_has_a_log_of_its_own(
         (tmp_path / place).mkdir()
         monkeypatch.chdir(tmp_path / place)
         with own_log_handlers():
-            prepare_output(setup_cfg(MINI, ["OUTPUT_DIR", "run"])).info("said " + place)
+            prepare_output(setup_cfg(MINI), "run").info("said " + place)
     assert "said there" in (tmp_path / "there" / "run" / "log.txt").read_text()
     assert "said there" not in (tmp_path / "here" / "run" / "log.txt").read_text()
 
 
-def test_only_the_main_process_writes_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_has_a_log_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda: 1)
     with own_log_handlers():
-        prepare_output(setup_cfg(MINI, ["OUTPUT_DIR", str(tmp_path)]))
-    assert not (tmp_path / "config.yaml").exists()
-    assert (tmp_path / "log.txt.rank1").exists()
+        prepare_output(setup_cfg(MINI), str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["log.txt.rank1"]
 
 
-@pytest.mark.parametrize("error", [ValueError, FileNotFoundError, ImportError, FloatingPointError])
+@pytest.mark.parametrize("error", [ValueError, OSError, ImportError, FloatingPointError, RuntimeError])
 def test_what_a_user_can_mend_ends_in_one_line(error: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end, one_clear_error():
         raise error("the box has no width")
@@ -182,6 +184,49 @@ def test_the_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("DK_DETR_TRACEBACK", "1")
     with pytest.raises(ValueError), one_clear_error():
         raise ValueError("the box has no width")
+
+
+def said(error: Exception, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that an error ends in."""
+    with pytest.raises(SystemExit), one_clear_error():
+        raise error
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.endswith("\n") and line.count("\n") == 1
+    return line[len("error: ") : -1]
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("CUDA out of memory.\n  Tried to allocate 2 GiB\n", "CUDA out of memory. Tried to allocate 2 GiB"),
+        ("no device\nException raised from f at a.cpp:3 (most recent call first):\nframe #0: g", "no device"),
+        ("", "RuntimeError"),
+    ],
+)
+def test_a_message_of_many_lines_is_said_in_one(message: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(RuntimeError(message), capsys) == line
+
+
+def test_a_missing_file_says_where_relative_paths_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = said(FileNotFoundError("There is no config file a/b.yaml (--config-file)."), capsys)
+    assert asked == f"There is no config file a/b.yaml (--config-file). Relative paths start at {tmp_path}."
+    assert said(FileNotFoundError("There is no file '/a/b.yaml'."), capsys) == "There is no file '/a/b.yaml'."
+
+
+def test_what_ends_a_training_leaves_its_traceback_in_the_log_and_not_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with own_log_handlers():
+        prepare_output(setup_cfg(MINI), str(tmp_path))
+        try:
+            raise ValueError("made to fail")
+        except ValueError:
+            logging.getLogger("detectron2.engine").exception("Exception during training:")
+    assert "made to fail" in (tmp_path / "log.txt").read_text()
+    assert "during training" not in capsys.readouterr().out
 
 
 def test_of_an_error_in_a_loader_process_only_the_message_is_said(capsys: pytest.CaptureFixture[str]) -> None:

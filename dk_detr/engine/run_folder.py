@@ -1,0 +1,125 @@
+"""The folder of a run, OUTPUT_DIR: whether it holds one, what the run was told, which of its checkpoints is sound."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+
+from dk_detr.structures import write_whole
+
+EVALUATION = "evaluation"  # folder in that of a run, for what --eval-only finds
+RESULTS, LAST, FINAL = "results.json", "last_checkpoint", "model_final.pth"
+_NUMBERED = re.compile(r"model_(\d{7,})\.pth")
+_ELSEWHERE = ("OUTPUT_DIR", "MODEL.WEIGHTS")  # of which a run that goes on reads nothing
+
+Changes = dict[str, tuple[Any, Any]]  # key -> its value in the run, its value now
+
+
+def holds_run(folder: str) -> bool:
+    """Whether there is anything that a run leaves and would be missed: a checkpoint, or results."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return any(name in (RESULTS, LAST, FINAL) or _NUMBERED.fullmatch(name) for name in names)
+
+
+def refuse_to_mix(folder: str) -> None:
+    """Raises ValueError where a new run would write over an old one, or be taken for it."""
+    if holds_run(folder):
+        raise ValueError(
+            f"OUTPUT_DIR {folder} holds a run already. Add --resume to go on with it; for a new one name another "
+            "OUTPUT_DIR, or move that folder away."
+        )
+
+
+def place_of_evaluation(folder: str) -> str:
+    """Where --eval-only may write: beside what a run has recorded, not over it."""
+    return os.path.join(folder, EVALUATION) if holds_run(folder) else folder
+
+
+# ---- what the run was told ----
+
+
+def write_config(cfg: CfgNode, folder: str) -> None:
+    """Write `config.yaml`, from which the run can be evaluated and shown."""
+    write_whole(os.path.join(folder, "config.yaml"), cfg.dump())
+
+
+def changes_since(folder: str, cfg: CfgNode) -> Changes:
+    """Keys whose value is another than in the `config.yaml` of a run; none where that cannot be read."""
+    try:
+        with open(os.path.join(folder, "config.yaml"), encoding="utf-8") as file:
+            before = _flat(yaml.safe_load(file))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        return {}
+    now = _flat(yaml.safe_load(cfg.dump()))
+    return {key: (before[key], value) for key, value in now.items() if key in before and before[key] != value}
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by their dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
+
+
+def tell_changes(changes: Changes, iteration: int) -> None:
+    """Log each, as a run goes on with it from this iteration on."""
+    for key, (before, now) in changes.items():
+        if key not in _ELSEWHERE:
+            logging.getLogger(__name__).info(f"{key} {before} -> {now} from iteration {iteration} on.")
+
+
+@contextmanager
+def changes_in_errors(changes: Changes) -> Iterator[None]:
+    """A run that cannot go on says with which keys it could."""
+    try:
+        yield
+    except ValueError as error:
+        told = [f"{key} {old} -> {new}" for key, (old, new) in changes.items() if _shapes_a_run(key)]
+        if not told:
+            raise
+        raise ValueError(f"{error} Changed since the run was trained: {', '.join(told)}.") from error
+
+
+def _shapes_a_run(key: str) -> bool:
+    return key.startswith(("MODEL.", "SOLVER.")) and key not in _ELSEWHERE
+
+
+# ---- its checkpoints ----
+
+
+def numbered_checkpoints(folder: str) -> dict[int, str]:
+    """Names of the checkpoints of a run by the iteration that was the last they have seen, the oldest first."""
+    found = {name: match for name in os.listdir(folder) if (match := _NUMBERED.fullmatch(name))}
+    return dict(sorted((int(match[1]), name) for name, match in found.items()))
+
+
+def fall_back(folder: str, iteration: int) -> str:
+    """After training went wrong: let --resume start from a checkpoint that is sound, and say which that is.
+
+    What was saved right before is as good as its weights, and these may be what went wrong: it is put aside. With the
+    weights of older checkpoints losses have been finite.
+
+    Args:
+        iteration: the first without a finite loss.
+
+    Returns: a sentence for the error.
+    """
+    saved = numbered_checkpoints(folder)
+    doubtful = saved.pop(iteration - 1, None)
+    sound = [number for number in saved if number < iteration]
+    if not sound:
+        told = "No earlier checkpoint is known to be sound"
+        return f"{told}; {doubtful}, saved right before, may be broken already." if doubtful else f"{told}."
+    write_whole(os.path.join(folder, LAST), saved[sound[-1]])
+    told = f"--resume goes on from {saved[sound[-1]]}, after {sound[-1] + 1} iterations, which is sound"
+    if doubtful is None:
+        return f"{told}."
+    aside = doubtful.replace("model", "doubtful", 1)
+    os.replace(os.path.join(folder, doubtful), os.path.join(folder, aside))
+    return f"{told}; what was saved right before is kept as {aside}, and may be broken already."
