@@ -10,6 +10,7 @@ import argparse
 import os
 
 from dk_detr.data.mini_world import MiniWorld, make_mini_world
+from dk_detr.engine import one_clear_error
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,10 +34,8 @@ def main() -> None:
         arguments.test_images,
         arguments.caption_images,
     )
-    try:
+    with one_clear_error():
         make_mini_world(arguments.output, world, arguments.workers)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ finished, it only prints the metrics.
 
 import argparse
 
+from dk_detr.engine import one_clear_error
 from dk_detr.language.contrastive import Recipe, pretrain, report
 
 
@@ -25,11 +26,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     recipe = Recipe(iterations=arguments.iterations, seed=arguments.seed)
-    try:
-        metrics = pretrain(arguments.data, arguments.config, arguments.output, recipe)
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
-    print(report(metrics))
+    with one_clear_error():
+        print(report(pretrain(arguments.data, arguments.config, arguments.output, recipe)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Start a function in one process or several: GPUs or CPU, spawned here or by torchrun."""
 
 import os
-import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 TIMEOUT = timedelta(minutes=30)
+LOCAL = "127.0.0.1"
 
 
 def launch(main: Callable[..., None], num_processes: int, args: tuple[Any, ...] = (), device: str = "") -> None:
@@ -23,14 +23,15 @@ def launch(main: Callable[..., None], num_processes: int, args: tuple[Any, ...] 
     """
     on_gpu = torch.cuda.is_available() and device != "cpu"
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        _join(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]), "env://", on_gpu)
+        _join(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]), None, on_gpu)
         _leave_after(main, args)
     elif num_processes > 1:
         if on_gpu and num_processes > torch.cuda.device_count():
             raise ValueError(f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}.")
-        url = f"tcp://127.0.0.1:{_free_port()}"
+        # The store is of this process: it is there as long as one of the others may ask who has failed first.
+        store = dist.TCPStore(LOCAL, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
         try:
-            torch.multiprocessing.spawn(_worker, (main, args, num_processes, url, on_gpu), nprocs=num_processes)
+            torch.multiprocessing.spawn(_worker, (main, args, num_processes, store.port, on_gpu), nprocs=num_processes)
         except torch.multiprocessing.ProcessExitedException as error:
             if error.exit_code != 1:
                 raise ChildProcessError(_end_of(error)) from error
@@ -44,7 +45,7 @@ def is_first_to_fail() -> bool:
     try:
         store = _common_store()
         return store is None or store.add(f"failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
-    except RuntimeError:  # the process that kept the store is gone, and has said why
+    except RuntimeError:  # whoever kept the store is gone
         return False
 
 
@@ -67,20 +68,22 @@ def _end_of(error: torch.multiprocessing.ProcessExitedException) -> str:
 
 
 def _worker(
-    rank: int, main: Callable[..., None], args: tuple[Any, ...], world_size: int, url: str, on_gpu: bool
+    rank: int, main: Callable[..., None], args: tuple[Any, ...], world_size: int, port: int, on_gpu: bool
 ) -> None:
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size))
-    _join(rank, world_size, url, on_gpu)
+    _join(rank, world_size, dist.TCPStore(LOCAL, port, is_master=False, timeout=TIMEOUT), on_gpu)
     _leave_after(main, args)
 
 
-def _join(local_rank: int, local_size: int, url: str, on_gpu: bool) -> None:
+def _join(local_rank: int, local_size: int, store: dist.Store | None, on_gpu: bool) -> None:
+    """Meet in the store; without one, as the environment says."""
     if on_gpu:
         torch.cuda.set_device(local_rank)
     else:
         torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group("nccl" if on_gpu else "gloo", url, TIMEOUT, world_size=world_size, rank=rank)
+    backend = "nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, timeout=TIMEOUT, world_size=world_size, rank=rank, store=store)
     # Detectron2 asks this group for the rank on this machine.
     for first in range(0, world_size, local_size):
         group = dist.new_group(list(range(first, first + local_size)))
@@ -99,9 +102,3 @@ def _leave_after(main: Callable[..., None], args: tuple[Any, ...]) -> None:
     finally:
         comm._LOCAL_PROCESS_GROUP = None
         dist.destroy_process_group()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -55,6 +55,7 @@ def test_every_config_builds_steps_answers_saves_and_resumes(path: Path, world: 
     whole = world.train(tmp_path / "whole", config=str(path), **two_steps(path), **options_of(path))
     results = read_results(str(whole))
     assert results is not None and results["iteration"] == 2
+    assert "No loss reaches" not in (whole / "log.txt").read_text()  # several workers would wait for its gradient
 
     resumed = tmp_path / "resumed"
     resumed.mkdir()

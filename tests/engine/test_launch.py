@@ -1,13 +1,19 @@
 """Starting one process or several. That they train together is shown in tests/tools/test_train_net.py."""
 
+import contextlib
+import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch.multiprocessing import ProcessExitedException
 
-from dk_detr.engine.launch import launch
+from dk_detr.engine import one_clear_error
+from dk_detr.engine.launch import is_first_to_fail, launch
 from dk_detr.engine.train import main
 from tests.run_fixtures import World
 
@@ -46,5 +52,35 @@ def test_an_error_that_a_worker_has_explained_is_not_followed_by_a_traceback(
 
 def test_a_worker_that_was_killed_is_not_passed_over_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     spawn_that_ends_with(-9, monkeypatch)
-    with pytest.raises(ChildProcessError, match="Process 0 was ended by SIGKILL; the system does so when memory runs out"):
+    with pytest.raises(ChildProcessError, match="Process 0 was ended by SIGKILL; the system does so when memory runs"):
         launch(print, 2, device="cpu")
+
+
+# ---- who says what went wrong ----
+
+
+def fail_in_a_worker(rank: int, call: str, *messages: str) -> str:
+    """What a worker writes to its terminal; `call` tells this failure from those of other tests."""
+    alone = patch.dict(os.environ, TORCHELASTIC_RESTART_COUNT=call)
+    with alone, contextlib.redirect_stderr(io.StringIO()) as terminal, pytest.raises(SystemExit), one_clear_error():
+        raise RuntimeError(messages[rank])
+    return terminal.getvalue()
+
+
+@pytest.mark.parametrize("messages", [("no such file", "no such file"), ("no such file", "connection closed by peer")])
+def test_of_two_workers_that_fail_one_says_why(in_two_workers: Callable[..., Any], messages: tuple[str, str]) -> None:
+    said = in_two_workers(fail_in_a_worker, messages[1], *messages)
+    assert sorted(map(bool, said)) == [False, True]
+    assert "".join(said).count("error: ") == 1
+
+
+def test_a_process_alone_is_always_the_first_to_fail_and_under_torchrun_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert is_first_to_fail() and is_first_to_fail()
+    agent = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for key, value in (("USE_AGENT_STORE", "True"), ("RESTART_COUNT", "0")):
+        monkeypatch.setenv(f"TORCHELASTIC_{key}", value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(agent.port))
+    assert is_first_to_fail() and not is_first_to_fail()

@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.optimizer import ClippedAdamW, build_optimizer, parameter_groups
+from dk_detr.engine.optimizer import ClippedAdamW, ClippedSGD, build_optimizer, parameter_groups
 from tests.run_fixtures import MINI, World
 
 RATES: dict[str, Any] = {
@@ -152,3 +152,53 @@ def test_the_config_says_how_much_is_clipped(world: World, cfg: CfgNode, model: 
     assert build_optimizer(cfg, model).max_norm == 1.0
     off = setup_cfg(MINI, world.options(SOLVER__CLIP_GRADIENTS__ENABLED=False))
     assert build_optimizer(off, model).max_norm == 0.0
+
+
+# ---- gradients that are not finite, and states of other runs ----
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+@pytest.mark.parametrize("max_norm", [0.0, 1.0])
+@pytest.mark.parametrize("kind", [ClippedAdamW, ClippedSGD])
+def test_a_gradient_that_is_not_finite_changes_nothing(kind: Any, max_norm: float, broken: float) -> None:
+    groups = two_parameters([1.0, broken], [2.0])
+    optimizer = kind(groups, max_norm=max_norm, lr=0.1, fused=True)
+    optimizer.step()
+    assert all(not parameter.any() for group in groups for parameter in group["params"])
+    assert not optimizer.norm.isfinite()
+    for group in groups:
+        group["params"][0].grad.fill_(1.0)
+    optimizer.step()
+    assert all(parameter.all() for group in groups for parameter in group["params"])
+    assert optimizer.norm == pytest.approx(3**0.5)
+
+
+def test_an_overflow_under_a_scaler_is_left_to_the_scaler() -> None:
+    groups = two_parameters([float("inf")])
+    optimizer = ClippedAdamW(groups, max_norm=0.1, lr=1e-3, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(torch.zeros(()))
+    scaler.step(optimizer)
+    scaler.update()
+    assert optimizer.norm is None and scaler.get_scale() == 512.0 and groups[0]["params"][0].item() == 0
+
+
+def test_a_state_is_taken_up_by_the_names_of_parameters_whatever_the_groups() -> None:
+    one = {"params": [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(2))], "names": ["a", "b"]}
+    old = ClippedSGD([one], max_norm=0.0, lr=1.0, momentum=0.9)
+    for parameter in one["params"]:
+        parameter.grad = torch.ones_like(parameter)
+    old.step()
+    groups = [{"params": [nn.Parameter(torch.zeros(size))], "names": [name]} for name, size in (("b", 2), ("a", 1))]
+    new = ClippedSGD(groups, max_norm=0.0, lr=3.0, momentum=0.5)
+    new.load_state_dict(old.state_dict())
+    assert [len(new.state[group["params"][0]]["momentum_buffer"]) for group in groups] == [2, 1]
+    assert {(group["lr"], group["momentum"]) for group in new.param_groups} == {(3.0, 0.5)}
+
+
+def test_the_norm_is_of_the_type_that_the_config_says(world: World, model: nn.Module) -> None:
+    cfg = setup_cfg(MINI, world.options(SOLVER__CLIP_GRADIENTS__NORM_TYPE=1.0))
+    assert build_optimizer(cfg, model).norm_type == 1.0
+    groups = two_parameters([3.0, 0.0], [4.0])
+    ClippedAdamW(groups, max_norm=0.7, norm_type=1.0, lr=1e-3).step()
+    assert gradients(groups) == [pytest.approx([0.3, 0.0]), pytest.approx([0.4])]

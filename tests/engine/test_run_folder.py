@@ -266,7 +266,8 @@ def test_what_was_saved_right_before_is_put_aside_for_one_that_is_sound(tmp_path
 
 def test_a_checkpoint_that_was_trained_from_since_is_sound(tmp_path: Path) -> None:
     checkpoints(tmp_path, 4, 9)
-    assert fall_back(str(tmp_path), 11) == "--resume goes on from model_0000009.pth, after 10 iterations, which is sound."
+    told = fall_back(str(tmp_path), 11)
+    assert told == "--resume goes on from model_0000009.pth, after 10 iterations, which is sound."
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000009.pth"
 
 

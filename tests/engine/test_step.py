@@ -235,3 +235,54 @@ def test_what_is_no_number_names_iteration_loss_and_images_and_changes_nothing(b
     assert "The loss is not finite at iteration 7: loss_a. Images: 0.jpg, 1.jpg." in message
     assert message.endswith("or lower SOLVER.BASE_LR.") and "AMP" not in message
     assert model.weight.item() == 1
+
+
+# ---- what no loss reaches ----
+
+
+class Idle(Toy):
+    """Has a weight that nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = nn.Parameter(torch.ones(2))
+
+
+def take_a_step(model: nn.Module) -> None:
+    with EventStorage():
+        Step(model, [toys(1.0)], torch.optim.SGD(model.parameters(), lr=0.5)).run_step()
+
+
+def idle_in_a_worker(rank: int) -> str:
+    with pytest.raises(ValueError) as error:
+        take_a_step(DistributedDataParallel(Idle()))
+    return str(error.value)
+
+
+def test_a_parameter_that_no_loss_reaches_is_named_where_workers_would_wait_for_it(
+    in_two_workers: Callable[..., Any],
+) -> None:
+    for message in in_two_workers(idle_in_a_worker):
+        assert message.startswith("No loss reaches idle (1 such parameters), and several workers would wait")
+
+
+def test_one_worker_trains_without_it_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        take_a_step(Idle())
+    assert [record.getMessage()[:21] for record in caplog.records] == ["No loss reaches idle "]
+
+
+def broken_statistic_in_a_worker(rank: int) -> str:
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    step = Step(model, [], torch.optim.SGD(model.parameters(), lr=0.5))
+    if rank:
+        model[0].running_var.fill_(float("nan"))
+    with pytest.raises(FloatingPointError) as error:
+        step.require_sound()
+    return str(error.value)
+
+
+def test_a_statistic_that_broke_in_one_worker_stops_all(in_two_workers: Callable[..., Any]) -> None:
+    """BatchNorm keeps its own in each."""
+    first, second = in_two_workers(broken_statistic_in_a_worker)
+    assert first == second and "The model is not finite at iteration 0: 0.running_var (1 such)." in first

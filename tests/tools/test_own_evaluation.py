@@ -46,7 +46,8 @@ def test_evaluation_needs_no_training_file_and_leaves_the_run_as_it_is(run: Path
 
 def test_in_another_folder_the_words_are_those_beside_the_weights(run: Path, evaluate: Callable[..., int]) -> None:
     assert evaluate("OUTPUT_DIR", "elsewhere") == 0
-    assert str(read_results("elsewhere")) == str(read_results("run")) and not Path("elsewhere/own_vocabulary.npz").exists()
+    assert str(read_results("elsewhere")) == str(read_results("run"))
+    assert not Path("elsewhere/own_vocabulary.npz").exists()
 
 
 def test_words_that_the_run_did_not_know_are_written_beside_it(run: Path, evaluate: Callable[..., int]) -> None:
