@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
     with one_clear_error():
         json_file, image_root = _files(args)
         _refuse_to_overwrite(json_file, args)
-        names = load_vocabulary(args.vocabulary).names if args.vocabulary else None
+        names = load_vocabulary(args.vocabulary, key="--vocabulary").names if args.vocabulary else None
         check = DatasetCheck(json_file, image_root, names, decode=args.decode, progress=True)
         findings = Findings(args.show)
         try:

@@ -3,18 +3,25 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 
 from dk_detr.structures import write_whole
 
 EVALUATION = "evaluation"  # folder in that of a run, for what --eval-only finds
 RESULTS, LAST, FINAL = "results.json", "last_checkpoint", "model_final.pth"
 _NUMBERED = re.compile(r"model_(\d{7,})\.pth")
+_OF_A_RUN = re.compile(
+    r"(model|doubtful)_.*\.pth|last_checkpoint|results\.json|metrics\.json|config\.yaml|own_vocabulary\.npz|"
+    r"events\.out\.tfevents.*|inference|evaluation"
+)
 _ELSEWHERE = ("OUTPUT_DIR", "MODEL.WEIGHTS")  # of which a run that goes on reads nothing
 
 Changes = dict[str, tuple[Any, Any]]  # key -> its value in the run, its value now
@@ -26,13 +33,55 @@ def holds_run(folder: str) -> bool:
     return any(name in (RESULTS, LAST, FINAL) or _NUMBERED.fullmatch(name) for name in names)
 
 
-def refuse_to_mix(folder: str) -> None:
-    """Raises ValueError where a new run would write over an old one, or be taken for it."""
-    if holds_run(folder):
+@contextmanager
+def old_run_aside(folder: str, weights: str) -> Iterator[str]:
+    """A new run starts in a folder without what an old one left there, which it would be taken for: that is moved into
+    a folder `previous_<n>` in it, and back where the block fails, before training has begun. The log goes on.
+
+    Args:
+        weights: MODEL.WEIGHTS. Raises ValueError where they are among what would be moved.
+
+    Yields: a sentence for the log; "" where there was no run.
+    """
+    if holds_run(folder) and os.path.dirname(os.path.abspath(weights)) == os.path.abspath(folder):
         raise ValueError(
-            f"OUTPUT_DIR {folder} holds a run already. Add --resume to go on with it; for a new one name another "
-            "OUTPUT_DIR, or move that folder away."
+            f"MODEL.WEIGHTS {weights} belongs to the run that OUTPUT_DIR holds. Add --resume to go on with it; for a "
+            "new run from these weights name another OUTPUT_DIR."
         )
+    moved = _put_aside(folder) if comm.is_main_process() and holds_run(folder) else None
+    comm.synchronize()
+    try:
+        yield f"OUTPUT_DIR {folder} held a run (and --resume was not given): it is now in {moved}." if moved else ""
+    except BaseException:
+        if moved:
+            _take_away(folder)
+            _move(os.listdir(moved), moved, folder)
+            os.rmdir(moved)
+        raise
+
+
+def _put_aside(folder: str) -> str:
+    number = next(n for n in count(1) if not os.path.exists(os.path.join(folder, f"previous_{n}")))
+    place = os.path.join(folder, f"previous_{number}")
+    os.mkdir(place)
+    _move(_of_a_run(folder), folder, place)
+    return place
+
+
+def _of_a_run(folder: str) -> list[str]:
+    return [name for name in os.listdir(folder) if _OF_A_RUN.fullmatch(name)]
+
+
+def _take_away(folder: str) -> None:
+    """What a run that did not begin has written."""
+    for name in _of_a_run(folder):
+        path = os.path.join(folder, name)
+        shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+
+def _move(names: Iterable[str], source: str, target: str) -> None:
+    for name in names:
+        os.replace(os.path.join(source, name), os.path.join(target, name))
 
 
 def place_of_evaluation(folder: str) -> str:

@@ -127,7 +127,8 @@ def in_one_line(error: Exception) -> str:
     """What an error says, without the traceback of a loader process or of C++, and where it looked for a file."""
     message = str(error).strip() or type(error).__name__
     if "Original Traceback" in message:
-        message = message.splitlines()[-1]
+        kind, _, rest = message.splitlines()[-1].partition(": ")
+        message = rest if rest and " " not in kind else message.splitlines()[-1]
     said = " ".join(message.split("Exception raised from")[0].split())
     if isinstance(error, FileNotFoundError) and not _names_a_place(said):
         said = f"{said.rstrip('.')}. Relative paths start at {os.getcwd()}."

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from contextlib import nullcontext
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -15,8 +16,8 @@ from dk_detr.engine.run_folder import (
     Changes,
     changes_in_errors,
     changes_since,
+    old_run_aside,
     place_of_evaluation,
-    refuse_to_mix,
     tell_changes,
     write_config,
 )
@@ -56,19 +57,20 @@ def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
 
 def _train(cfg: CfgNode, resume: bool) -> None:
     cfg, folder = Trainer.auto_scale_workers(cfg, comm.get_world_size()), cfg.OUTPUT_DIR
-    if not resume:
-        refuse_to_mix(folder)
-    prepare_output(cfg, folder)
-    done = read_results(folder) if resume else None
-    if done and done["iteration"] >= cfg.SOLVER.MAX_ITER:
-        logger.info(f"{folder} holds a finished run of {done['iteration']} iterations; nothing is left to do.")
-        return
-    prepare_own_data(cfg, training=True)
-    changes = changes_since(folder, cfg)
-    trainer = Trainer(cfg)
-    with changes_in_errors(changes):
-        trainer.resume_or_load(resume=resume)
-    _take_up(trainer, changes)
+    with nullcontext("") if resume else old_run_aside(folder, cfg.MODEL.WEIGHTS) as told:
+        prepare_output(cfg, folder)
+        if told:
+            logger.warning(told)
+        done = read_results(folder) if resume else None
+        if done and done["iteration"] >= cfg.SOLVER.MAX_ITER:
+            logger.info(f"{folder} holds a finished run of {done['iteration']} iterations; nothing is left to do.")
+            return
+        prepare_own_data(cfg, training=True)
+        changes = changes_since(folder, cfg)
+        trainer = Trainer(cfg)
+        with changes_in_errors(changes):
+            trainer.resume_or_load(resume=resume)
+        _take_up(trainer, changes)
     trainer.train()
 
 

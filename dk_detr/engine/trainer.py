@@ -1,6 +1,5 @@
 """The trainer: Detectron2's loop, with training that resumes exactly and says what takes the time."""
 
-import json
 import logging
 import os
 import weakref
@@ -37,7 +36,7 @@ from dk_detr.engine.optimizer import build_optimizer
 from dk_detr.engine.precision import precision_from_config
 from dk_detr.engine.run_folder import RESULTS, fall_back, numbered_checkpoints
 from dk_detr.engine.step import NotFinite, Step, parts_from_config
-from dk_detr.structures import write_whole
+from dk_detr.structures import as_json, read_json, with_nan, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -188,17 +187,17 @@ def _take_buffers_of_the_first_worker(model: nn.Module) -> None:
 
 def write_results(folder: str, iteration: int, results: Any) -> None:
     """Keep evaluation results in `results.json`, with the number of iterations they belong to."""
-    content = json.dumps({"iteration": iteration, "results": results}, indent=2)
+    content = as_json({"iteration": iteration, "results": results}, indent=2)
     write_whole(os.path.join(folder, RESULTS), content)
 
 
 def read_results(folder: str) -> dict[str, Any] | None:
-    """What `write_results` kept, or None."""
+    """What `write_results` kept, or None. Raises ValueError for a file that is no JSON."""
     path = os.path.join(folder, RESULTS)
     if not os.path.isfile(path):
         return None
-    with open(path) as file:
-        return json.load(file)  # type: ignore[no-any-return]
+    content: dict[str, Any] = read_json(path, "file of results")
+    return {**content, "results": content.get("results") and with_nan(content["results"])}
 
 
 class _SeedIteration(HookBase):

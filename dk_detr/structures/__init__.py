@@ -2,7 +2,7 @@
 
 from dk_detr.structures.choose import choose, require
 from dk_detr.structures.features import FeaturePyramid, Memory
-from dk_detr.structures.files import as_json, looked_for_at, read_json, whole_file, write_whole
+from dk_detr.structures.files import as_json, looked_for_at, read_json, whole_file, with_nan, write_whole
 from dk_detr.structures.knowledge import Candidates, RegionKnowledge, Regions, Scene
 from dk_detr.structures.predictions import Predictions, Trace
 from dk_detr.structures.queries import QueryGroup, QuerySet, hide
@@ -13,5 +13,5 @@ from dk_detr.structures.vocabulary import Vocabulary, require_words
 __all__ = [
     "Assignment", "Candidates", "FeaturePyramid", "Memory", "Predictions", "QueryGroup", "QuerySet", "RegionKnowledge",
     "Regions", "Scene", "Targets", "Trace", "Vocabulary", "as_json", "choose", "hide", "looked_for_at", "read_json",
-    "record", "require", "require_words", "timed", "whole_file", "write_whole",
+    "record", "require", "require_words", "timed", "whole_file", "with_nan", "write_whole",
 ]  # fmt: skip

@@ -42,6 +42,13 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def with_nan(value: Any) -> Any:
+    """What `as_json` was given, of what a JSON file of numbers says: `null` is NaN."""
+    if isinstance(value, dict):
+        return {key: with_nan(each) for key, each in value.items()}
+    return math.nan if value is None else value
+
+
 def looked_for_at(path: str | os.PathLike[str]) -> str:
     """What an error adds about a path that is not there: a relative one, in a config file too, starts at the working
     directory."""

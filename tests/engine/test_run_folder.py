@@ -77,12 +77,45 @@ def go_on(world: World, folder: Path, **more: Any) -> str:
 # ---- nothing is mixed ----
 
 
-def test_a_new_run_in_the_folder_of_another_is_refused_and_leaves_it_as_it_is(
-    finished: Path, error_of: Callable[..., str]
+def test_a_new_run_puts_the_old_one_of_its_folder_aside_whole_and_says_so(
+    world: World, finished: Path, tmp_path: Path
 ) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "notes.txt").write_text("of the user")
     before = contents(finished)
-    error = error_of(finished, **RUN)
-    assert f"OUTPUT_DIR {finished} holds a run already. Add --resume" in error and "another OUTPUT_DIR" in error
+    world.train(run, **{**RUN, "SOLVER__MAX_ITER": 2})
+    after = contents(run)
+    aside = {name.removeprefix("previous_1/"): data for name, data in after.items() if name.startswith("previous_1/")}
+    assert aside == before and (run / "notes.txt").is_file()
+    assert read_results(str(run))["iteration"] == 2  # type: ignore[index]
+    assert (run / "last_checkpoint").read_text() == "model_final.pth" and "model_0000003.pth" not in after
+    assert f"held a run (and --resume was not given): it is now in {run}/previous_1." in (run / "log.txt").read_text()
+
+
+def test_a_new_run_that_is_killed_is_resumed_and_not_taken_for_the_old_one(
+    world: World, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", lambda trainer: None)  # killed before its first checkpoint
+        world.train(run, **{**RUN, "SOLVER__MAX_ITER": 6})
+    assert not holds_run(str(run))
+    world.train(run, resume=True, **{**RUN, "SOLVER__MAX_ITER": 6})
+    assert read_results(str(run))["iteration"] == 6  # type: ignore[index]
+
+
+def test_a_new_run_that_cannot_begin_leaves_the_old_one_as_it_is(
+    finished: Path, tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    assert "nowhere.pth" in error_of(run, **RUN, MODEL__WEIGHTS="nowhere.pth")
+    assert contents(run) == contents(finished) and not (run / "previous_1").exists()
+
+
+def test_weights_of_the_run_that_would_be_put_aside_are_refused(finished: Path, error_of: Callable[..., str]) -> None:
+    before = contents(finished)
+    error = error_of(finished, **RUN, MODEL__WEIGHTS=finished / "model_final.pth")
+    assert "belongs to the run that OUTPUT_DIR holds" in error and "another OUTPUT_DIR" in error
     assert contents(finished) == before
 
 
