@@ -66,8 +66,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         found = weights_in(content, file)
         unread = [name for name in found.beside if name not in READ]
         if unread:
-            place = f'those below "{found.inside}"' if found.inside else "those at the top"
-            self.logger.info(f"{self._path}: of weights {place} are read; not read are {', '.join(unread)}.")
+            place = f'below "{found.inside}"' if found.inside else "at the top"
+            self.logger.info(f"{self._path}: the weights {place} are read; not read are {', '.join(unread)}.")
         return _as_detectron2_has_it(content, found, file)
 
     def _load_model(self, checkpoint: Any) -> Any:

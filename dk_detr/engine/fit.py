@@ -77,36 +77,49 @@ def refuse_other_architectures(
 
     Raises: ValueError that says what the file holds, and the way out.
     """
-    # The branch exists in training only; weights are as good without it.
-    missing = [key for key in found.missing_keys if not key.startswith("branch.")]
-    parameters = [key for key, _ in model.named_parameters() if not _is_of(key, ["branch", *(new_parts or ())])]
-    rest = [key for key in missing if not key.startswith("backbone.")]
-    others = [key for key in parameters if not key.startswith("backbone.")]
-    only_backbone = model.training and len(rest) == len(others)
-    nothing_fits = bool(missing) and len(missing) >= len(parameters)
-    surplus = [key for key in found.unexpected_keys if not key.startswith(("branch.", "backbone."))]
-    keys = [_name(key) for key in (*found.incorrect_shapes, *missing, *surplus)]
-    if found.incorrect_shapes:
-        key, there, ours = found.incorrect_shapes[0]
-        more = f"({len(found.incorrect_shapes)} such keys)"
-        what = f"{key} has shape {tuple(there)}, this config wants {tuple(ours)} {more}."
-    elif nothing_fits or (rest and not only_backbone):
-        what = f"{len(missing)} of {len(parameters)} parameters of this config are not in it, for example {missing[0]}."
-    elif surplus and not only_backbone:
-        what = f"it holds {len(surplus)} parameters that this config has no place for, for example {surplus[0]}."
-    else:
+    what = _misfit(found, model, new_parts or ())
+    if what is None:
         return
     source = likely_source(theirs)
     if source:
         raise ValueError(f"{path} holds weights of another library or release. {_conversion(source, path)}")
-    if nothing_fits:
-        raise ValueError(f"{path} is of another detector: {what} It holds {some(sorted(theirs), 2)}.")
-    raise ValueError(f"{path} is of another detector: {what} {_way_out(keys, new_parts)}")
+    known = found.incorrect_shapes or len(found.unexpected_keys) < len(theirs)
+    way = _way_out(found, new_parts) if known else f"It holds {some(sorted(theirs), 2)}."
+    raise ValueError(f"{path} is of another detector: {what} {way}")
 
 
-def _way_out(keys: Iterable[str], new_parts: Sequence[str] | None) -> str:
+def _misfit(found: _IncompatibleKeys, model: nn.Module, new_parts: Sequence[str]) -> str | None:
+    """What is wrong, in a sentence; None where nothing is."""
+    missing, surplus = _counted(found)
+    parameters = [key for key, _ in model.named_parameters() if not _is_of(key, ["branch", *new_parts])]
+    rest = [key for key in missing if not key.startswith("backbone.")]
+    others = [key for key in parameters if not key.startswith("backbone.")]
+    only_backbone = model.training and len(rest) == len(others) and len(missing) < len(parameters)
+    if found.incorrect_shapes:
+        key, there, here = found.incorrect_shapes[0]
+        number = f"({len(found.incorrect_shapes)} such keys)"
+        return f"{key} has shape {tuple(there)}, this config wants {tuple(here)} {number}."
+    if only_backbone:
+        return None
+    if rest or len(missing) >= len(parameters) > 0:
+        return f"{len(missing)} of {len(parameters)} parameters of this config are not in it, for example {missing[0]}."
+    if surplus:
+        return f"it holds {len(surplus)} parameters that this config has no place for, for example {surplus[0]}."
+    return None
+
+
+def _counted(found: _IncompatibleKeys) -> tuple[list[str], list[str]]:
+    """Names that are missed, and names too many. The branch exists in training only, weights are as good without it;
+    a backbone may bring its classifier."""
+    missing = [key for key in found.missing_keys if not key.startswith("branch.")]
+    return missing, [key for key in found.unexpected_keys if not key.startswith(("branch.", "backbone."))]
+
+
+def _way_out(found: _IncompatibleKeys, new_parts: Sequence[str] | None) -> str:
     if new_parts is None:
         return "Use the config it was trained with."
+    missing, surplus = _counted(found)
+    keys = [_name(key) for key in (*found.incorrect_shapes, *missing, *surplus)]
     parts = sorted({*new_parts, *(key.split(".")[0] for key in keys)})
     return f'Use the config it was trained with, or start what does not fit anew: MODEL.NEW_PARTS "{parts}".'
 

@@ -185,7 +185,7 @@ def test_of_several_sets_of_weights_the_models_are_loaded_and_the_others_named(
     caplog.set_level("INFO")
     torch.save({"model": wanted, "ema": {"a": torch.zeros(2)}, "epoch": 3}, tmp_path / "a.pth")
     assert same_weights(Holder(wanted), tmp_path / "a.pth")
-    assert 'of weights those below "model" are read; not read are ema, epoch' in caplog.text
+    assert 'the weights below "model" are read; not read are ema, epoch' in caplog.text
     torch.save({"student": wanted, "teacher": wanted}, tmp_path / "a.pth")
     message = refusal(Holder(wanted), tmp_path / "a.pth")
     assert '"student" (1 tensors), "teacher" (1 tensors), and none is called' in message
@@ -270,7 +270,7 @@ def test_weights_that_are_no_numbers_are_refused_by_the_first_and_their_number(
         weights[name].view(-1)[1] = bad
     torch.save({"model": weights}, tmp_path / "a.pth")
     message = refusal(detector(world).eval(), tmp_path / "a.pth")
-    assert re.search(r"a.pth: \S+ holds NaN or infinity, as do 2 of its \d+ tensors", message)
+    assert re.search(r"a.pth: \S+ holds NaN or infinity, the first of 2 such among \d+ tensors", message)
 
 
 def test_an_average_that_is_no_number_is_refused_where_a_run_goes_on(tmp_path: Path) -> None:

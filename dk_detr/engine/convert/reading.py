@@ -190,8 +190,8 @@ def refuse_what_is_not_finite(state: Mapping[str, Any], path: str) -> None:
     wrong = [name for name, tensor in tensors.items() if isinstance(tensor, Tensor) and not _is_finite(tensor)]
     if wrong:
         raise ValueError(
-            f"{path}: {wrong[0]} holds NaN or infinity, as do {len(wrong)} of its {len(state)} tensors in all. A run "
-            "that diverged leaves such; take an earlier checkpoint, or the file anew from where it comes from."
+            f"{path}: {wrong[0]} holds NaN or infinity, the first of {len(wrong)} such among {len(state)} tensors. A "
+            "run that diverged leaves them; take an earlier checkpoint, or the file anew from where it comes from."
         )
 
 
