@@ -285,9 +285,9 @@ def test_an_unknown_tensor_is_named_with_the_way_out(tool: Tool) -> None:
 
 
 def test_weights_that_are_no_numbers_are_not_converted(tool: Tool) -> None:
-    content = official_file("one_stage")
-    content["model"]["class_embed.0.bias"][0] = float("nan")
-    torch.save(content, tool.folder / "theirs.pth")
+    state = dict(official.released("one_stage"))
+    state["class_embed.0.bias"] = state["class_embed.0.bias"] * float("nan")
+    torch.save({"model": state}, tool.folder / "theirs.pth")
     message = tool.error("deformable-detr", tool.folder / "theirs.pth", tool.output)
     assert "theirs.pth: class_embed.0.bias holds NaN or infinity" in message and not tool.output.exists()
 
