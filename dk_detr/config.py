@@ -189,7 +189,7 @@ def _add_training(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "AdamW"  # or "SGD", with SOLVER.MOMENTUM
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # of the learning rate
     cfg.SOLVER.SAMPLING_MULTIPLIER = 0.1  # of the learning rate of deformable attention's offsets and learned points
-    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 3  # the newest; model_final.pth is kept besides
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 3  # the newest, one more until the last is sound; model_final.pth is kept besides
 
     # In half floats where they do, with SOLVER.AMP.ENABLED; evaluation stays in full precision, as in Detectron2.
     cfg.SOLVER.AMP.DTYPE = "float16"  # with a scale for its gradients, on a GPU; or "bfloat16", without, also on a CPU

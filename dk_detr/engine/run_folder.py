@@ -13,7 +13,7 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from dk_detr.structures import write_whole
+from dk_detr.structures import as_json, read_json, with_nan, write_whole
 
 EVALUATION = "evaluation"  # folder in that of a run, for what --eval-only finds
 RESULTS, LAST, FINAL = "results.json", "last_checkpoint", "model_final.pth"
@@ -30,7 +30,7 @@ Changes = dict[str, tuple[Any, Any]]  # key -> its value in the run, its value n
 def holds_run(folder: str) -> bool:
     """Whether there is anything that a run leaves and would be missed: a checkpoint, or results."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return any(name in (RESULTS, LAST, FINAL) or _NUMBERED.fullmatch(name) for name in names)
+    return any(name in (LAST, FINAL) or _NUMBERED.fullmatch(name) for name in names) or bool(results_of_run(folder))
 
 
 @contextmanager
@@ -43,15 +43,17 @@ def old_run_aside(folder: str, weights: str) -> Iterator[str]:
 
     Yields: a sentence for the log; "" where there was no run.
     """
-    if holds_run(folder) and os.path.dirname(os.path.abspath(weights)) == os.path.abspath(folder):
+    held = holds_run(folder) or read_results(folder) is not None  # or those of --eval-only
+    if held and os.path.dirname(os.path.abspath(weights)) == os.path.abspath(folder):
         raise ValueError(
             f"MODEL.WEIGHTS {weights} belongs to the run that OUTPUT_DIR holds. Add --resume to go on with it; for a "
             "new run from these weights name another OUTPUT_DIR."
         )
-    moved = _put_aside(folder) if comm.is_main_process() and holds_run(folder) else None
+    moved = _put_aside(folder) if comm.is_main_process() and held else None
     comm.synchronize()
     try:
-        yield f"OUTPUT_DIR {folder} held a run (and --resume was not given): it is now in {moved}." if moved else ""
+        told = f"OUTPUT_DIR {folder} held a run that this one does not go on with: it is now in {moved}."
+        yield told if moved else ""
     except BaseException:
         if moved:
             _take_away(folder)
@@ -84,9 +86,45 @@ def _move(names: Iterable[str], source: str, target: str) -> None:
         os.replace(os.path.join(source, name), os.path.join(target, name))
 
 
+def has_checkpoint(folder: str) -> bool:
+    """Whether --resume has something to go on from."""
+    return os.path.isfile(os.path.join(folder, LAST))
+
+
+# ---- results ----
+
+
+def write_results(folder: str, iteration: int, results: Any, **more: Any) -> None:
+    """Keep evaluation results in `results.json`, with the number of iterations they belong to. What is no part of a run
+    says so: it names its `weights`."""
+    content = as_json({"iteration": iteration, **more, "results": results}, indent=2)
+    write_whole(os.path.join(folder, RESULTS), content)
+
+
+def read_results(folder: str) -> dict[str, Any] | None:
+    """What `write_results` kept, or None. Raises ValueError for a file that is no JSON."""
+    path = os.path.join(folder, RESULTS)
+    if not os.path.isfile(path):
+        return None
+    content: dict[str, Any] = read_json(path, "file of results")
+    return {**content, "results": content.get("results") and with_nan(content["results"])}
+
+
+def results_of_run(folder: str) -> dict[str, Any] | None:
+    """The same, if a run has left them, and not --eval-only."""
+    found = read_results(folder)
+    return None if found and "weights" in found else found
+
+
 def place_of_evaluation(folder: str) -> str:
     """Where --eval-only may write: beside what a run has recorded, not over it."""
     return os.path.join(folder, EVALUATION) if holds_run(folder) else folder
+
+
+def place_of_results(folder: str) -> str:
+    """Where the results of a run are: those of its own, or, where it has none, those of --eval-only."""
+    beside = os.path.join(folder, EVALUATION)
+    return beside if read_results(folder) is None and read_results(beside) else folder
 
 
 # ---- what the run was told ----

@@ -28,8 +28,8 @@ from dk_detr.engine.pictures import (
     save_picture,
 )
 from dk_detr.engine.predictor import Predictor
+from dk_detr.engine.run_folder import place_of_results, read_results
 from dk_detr.engine.setup import one_clear_error, setup_cfg
-from dk_detr.engine.trainer import read_results
 from dk_detr.evaluation import results_file
 from dk_detr.language import vocabularies_from_config
 from dk_detr.structures import Vocabulary
@@ -128,7 +128,7 @@ def _weights_of(run: Path) -> str:
 
 def _metrics_of(run: Path, dataset: str) -> dict[str, float]:
     """The box metrics of one data set among the saved results; {} where there are none."""
-    results = (read_results(str(run)) or {}).get("results") or {}
+    results = (read_results(place_of_results(str(run))) or {}).get("results") or {}
     return results.get("bbox") or results.get(dataset, {}).get("bbox") or {}
 
 
@@ -137,7 +137,8 @@ def _compare(
 ) -> Iterator[Comparison]:
     """Ground truth and detections: those that the evaluation saved, or, where there are none, predicted now."""
     dataset = cfg.DATASETS.TEST[0]
-    saved = run / "inference" / dataset / results_file(MetadataCatalog.get(dataset).evaluator_type)
+    inference = Path(place_of_results(str(run))) / "inference"
+    saved = inference / dataset / results_file(MetadataCatalog.get(dataset).evaluator_type)
     find = _saved_detections(saved, dataset) if saved.is_file() else _new_detections(cfg, words)
     for record in images:
         detections = confident_boxes(find(record), words, threshold)

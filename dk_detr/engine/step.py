@@ -23,6 +23,7 @@ from dk_detr.engine.precision import Precision
 
 Batch = list[dict[str, Any]]
 Losses = dict[str, Tensor]
+LEAST_SCALE = 2.0**-14  # of gradients in float16: thirty steps in a row were skipped, so it is no overflow
 logger = logging.getLogger(__name__)
 
 
@@ -138,6 +139,8 @@ class Step:
     def require_sound(self) -> None:
         """Asked for before weights are saved, by all workers; the host waits for the device. Raises NotFinite for the
         gradient, parameters or statistics."""
+        if self.precision.scaler.is_enabled() and self.precision.scaler.get_scale() < LEAST_SCALE:
+            raise NotFinite(self._complaint("gradient", self.iter, ", however small its scale", self._learnt_from))
         norms = [row.item() for row in _of_all_workers(self._norm(next(self.model.parameters())))]
         self._require_finite_gradient(norms, self.iter)
         state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}

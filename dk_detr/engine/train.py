@@ -16,13 +16,16 @@ from dk_detr.engine.run_folder import (
     Changes,
     changes_in_errors,
     changes_since,
+    has_checkpoint,
     old_run_aside,
     place_of_evaluation,
+    results_of_run,
     tell_changes,
     write_config,
+    write_results,
 )
 from dk_detr.engine.setup import changed, one_clear_error, prepare_output, setup_cfg, without_distillation
-from dk_detr.engine.trainer import Trainer, read_results, write_results
+from dk_detr.engine.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -52,17 +55,20 @@ def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
     results: Any = Trainer.test(changed(cfg, {"OUTPUT_DIR": folder}), model)
     if comm.is_main_process():
         write_config(cfg, folder)
-        write_results(folder, loaded.get("iteration", -1) + 1, results)
+        weights = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else cfg.MODEL.WEIGHTS
+        write_results(folder, loaded.get("iteration", -1) + 1, results, weights=weights)
 
 
 def _train(cfg: CfgNode, resume: bool) -> None:
     cfg, folder = Trainer.auto_scale_workers(cfg, comm.get_world_size()), cfg.OUTPUT_DIR
-    with nullcontext("") if resume else old_run_aside(folder, cfg.MODEL.WEIGHTS) as told:
+    done = results_of_run(folder) if resume else None
+    finished = done is not None and done["iteration"] >= cfg.SOLVER.MAX_ITER
+    goes_on = finished or (resume and has_checkpoint(folder))
+    with nullcontext("") if goes_on else old_run_aside(folder, cfg.MODEL.WEIGHTS) as told:
         prepare_output(cfg, folder)
         if told:
             logger.warning(told)
-        done = read_results(folder) if resume else None
-        if done and done["iteration"] >= cfg.SOLVER.MAX_ITER:
+        if done is not None and finished:
             logger.info(f"{folder} holds a finished run of {done['iteration']} iterations; nothing is left to do.")
             return
         prepare_own_data(cfg, training=True)

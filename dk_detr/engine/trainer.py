@@ -34,9 +34,8 @@ from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.evaluate import evaluate, prepare_evaluation
 from dk_detr.engine.optimizer import build_optimizer
 from dk_detr.engine.precision import precision_from_config
-from dk_detr.engine.run_folder import RESULTS, fall_back, numbered_checkpoints
+from dk_detr.engine.run_folder import fall_back, numbered_checkpoints, write_results
 from dk_detr.engine.step import NotFinite, Step, parts_from_config
-from dk_detr.structures import as_json, read_json, with_nan, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -183,21 +182,6 @@ def _take_buffers_of_the_first_worker(model: nn.Module) -> None:
     if comm.get_world_size() > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)
-
-
-def write_results(folder: str, iteration: int, results: Any) -> None:
-    """Keep evaluation results in `results.json`, with the number of iterations they belong to."""
-    content = as_json({"iteration": iteration, "results": results}, indent=2)
-    write_whole(os.path.join(folder, RESULTS), content)
-
-
-def read_results(folder: str) -> dict[str, Any] | None:
-    """What `write_results` kept, or None. Raises ValueError for a file that is no JSON."""
-    path = os.path.join(folder, RESULTS)
-    if not os.path.isfile(path):
-        return None
-    content: dict[str, Any] = read_json(path, "file of results")
-    return {**content, "results": content.get("results") and with_nan(content["results"])}
 
 
 class _SeedIteration(HookBase):

@@ -13,7 +13,7 @@ from detectron2.modeling import build_model
 from dk_detr.config import add_dk_detr_config
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import SafeCheckpointer
-from dk_detr.engine.trainer import read_results
+from dk_detr.engine.run_folder import read_results
 from dk_detr.language import COCO_NAMES
 from dk_detr.modeling import LinearBackground
 from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training

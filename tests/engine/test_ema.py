@@ -14,7 +14,7 @@ from dk_detr.engine import Trainer, setup_cfg, trainer
 from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.ema import KEY, MovingAverage
 from dk_detr.engine.predictor import Predictor
-from dk_detr.engine.trainer import read_results
+from dk_detr.engine.run_folder import read_results
 from tests.run_fixtures import MINI, SIDE, World, assert_same_training, flatten, state_of
 
 RUN = {"SOLVER__MAX_ITER": 4, "SOLVER__CHECKPOINT_PERIOD": 2, "SOLVER__WARMUP_ITERS": 0, "SOLVER__BASE_LR": 0.003}

@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from dk_detr.annotations.ov_coco import BASE, NOVEL, UNUSED
 from dk_detr.data import register
 from dk_detr.engine.curves import read_metrics, series
-from dk_detr.engine.trainer import read_results
+from dk_detr.engine.run_folder import read_results
 from dk_detr.language import save_vocabulary
 from tests.run_fixtures import NAMES, World, words, write_json
 

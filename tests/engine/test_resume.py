@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from dk_detr.engine import Trainer, checkpoint, trainer
+from dk_detr.engine import Trainer, checkpoint, run_folder, trainer
 from dk_detr.engine.optimizer import ClippedAdamW
 from dk_detr.modeling import acceleration
 from tests.run_fixtures import World, assert_same_training, flatten, state_of
@@ -177,7 +177,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert not (tmp_path / "results.json").exists()
     world.train(tmp_path, resume=True, **RUN)
     assert_same_training(tmp_path / "model_final.pth", whole_run / "model_final.pth")
-    assert trainer.read_results(str(tmp_path)) == trainer.read_results(str(whole_run))
+    assert run_folder.read_results(str(tmp_path)) == trainer.read_results(str(whole_run))
 
 
 def kill_at_some_moment(process: Any, output: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_run_that_failed_in_its_last_iteration_is_not_finished(
     monkeypatch.setattr(Trainer, "run_step", fail_at_last)
     with pytest.raises(SystemExit):
         world.train(tmp_path, **RUN)
-    assert trainer.read_results(str(tmp_path)) is None
+    assert run_folder.read_results(str(tmp_path)) is None
 
 
 def test_old_checkpoints_make_room_also_after_resuming(world: World, whole_run: Path, tmp_path: Path) -> None:

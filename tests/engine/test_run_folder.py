@@ -12,9 +12,8 @@ import yaml
 from detectron2.utils.events import get_event_storage
 
 from dk_detr.engine import Trainer
-from dk_detr.engine.run_folder import EVALUATION, changes_since, fall_back, holds_run
+from dk_detr.engine.run_folder import EVALUATION, changes_since, fall_back, holds_run, read_results
 from dk_detr.engine.setup import changed, setup_cfg
-from dk_detr.engine.trainer import read_results
 from dk_detr.meta_arch.detr import DETR
 from tests.run_fixtures import MINI, World, state_of
 
@@ -89,7 +88,8 @@ def test_a_new_run_puts_the_old_one_of_its_folder_aside_whole_and_says_so(
     assert aside == before and (run / "notes.txt").is_file()
     assert read_results(str(run))["iteration"] == 2  # type: ignore[index]
     assert (run / "last_checkpoint").read_text() == "model_final.pth" and "model_0000003.pth" not in after
-    assert f"held a run (and --resume was not given): it is now in {run}/previous_1." in (run / "log.txt").read_text()
+    said = f"held a run that this one does not go on with: it is now in {run}/previous_1."
+    assert said in (run / "log.txt").read_text()
 
 
 def test_a_new_run_that_is_killed_is_resumed_and_not_taken_for_the_old_one(
@@ -122,7 +122,7 @@ def test_weights_of_the_run_that_would_be_put_aside_are_refused(finished: Path, 
 @pytest.mark.parametrize("name", ["results.json", "last_checkpoint", "model_final.pth", "model_0000009.pth"])
 def test_whatever_a_run_would_be_missed_for_makes_a_run(name: str, tmp_path: Path) -> None:
     assert not holds_run(str(tmp_path / "nowhere")) and not holds_run(str(tmp_path))
-    (tmp_path / name).touch()
+    (tmp_path / name).write_text('{"iteration": 3, "results": {}}')
     assert holds_run(str(tmp_path))
 
 
@@ -151,8 +151,20 @@ def test_evaluating_leaves_the_run_as_it_is_and_writes_beside_it(world: World, f
 def test_evaluating_the_last_checkpoint_does_so_too(world: World, finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     world.train(run, eval_only=True, resume=True, DATASETS__TEST=("mini_lvis_val",))
-    ours, theirs = read_results(str(run / EVALUATION)), read_results(str(run))
+    ours, theirs = read_results(str(run / EVALUATION)) or {}, read_results(str(run))
+    assert ours.pop("weights") == str(run / "model_final.pth")
     assert json.dumps(ours) == json.dumps(theirs)
+
+
+def test_an_evaluation_is_not_taken_for_a_run(world: World, finished: Path, tmp_path: Path) -> None:
+    evaluation = {"DATASETS__TEST": ("mini_lvis_val",), "MODEL__WEIGHTS": finished / "model_final.pth"}
+    for _ in range(2):  # the second in the place of the first
+        world.train(tmp_path, eval_only=True, **evaluation)
+    assert not holds_run(str(tmp_path)) and not (tmp_path / EVALUATION).exists()
+    found = (tmp_path / "results.json").read_bytes()
+    world.train(tmp_path, resume=True, **RUN)
+    assert (tmp_path / "previous_1" / "results.json").read_bytes() == found
+    assert read_results(str(tmp_path))["iteration"] == 4  # type: ignore[index]
 
 
 def test_a_finished_run_that_is_resumed_is_left_as_it_is(world: World, finished: Path) -> None:

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dk_detr.distillation import SlotSelection
 from dk_detr.engine import setup_cfg
+from dk_detr.engine.precision import Precision
 from dk_detr.engine.step import Step, parts_from_config
 from tests.model_fixtures import tiny_branch, tiny_detector, tiny_input
 from tests.run_fixtures import MINI, World
@@ -286,3 +287,12 @@ def test_a_statistic_that_broke_in_one_worker_stops_all(in_two_workers: Callable
     """BatchNorm keeps its own in each."""
     first, second = in_two_workers(broken_statistic_in_a_worker)
     assert first == second and "The model is not finite at iteration 0: 0.running_var (1 such)." in first
+
+
+def test_a_gradient_that_overflows_at_every_scale_is_broken() -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-15)
+    step, _ = step_of_toys(1.0)
+    step.precision = Precision("cpu", torch.float16, scaler)
+    scaler.scale(torch.zeros(()))
+    with pytest.raises(FloatingPointError, match="The gradient is not finite at iteration 0, however small its scale"):
+        step.require_sound()

@@ -12,7 +12,7 @@ from detectron2.utils.events import get_event_storage
 from dk_detr.data import load_coco_format, register
 from dk_detr.engine import Trainer, setup_cfg
 from dk_detr.engine.evaluate import evaluate
-from dk_detr.engine.trainer import read_results
+from dk_detr.engine.run_folder import read_results
 from dk_detr.language import save_vocabulary
 from dk_detr.meta_arch.detr import DETR
 from tests.run_fixtures import MINI, NAMES, World, make_world, words, write_json

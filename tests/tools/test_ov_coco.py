@@ -8,7 +8,7 @@ import pytest
 
 from dk_detr.annotations.ov_coco import NOVEL
 from dk_detr.data import register_all
-from dk_detr.engine.trainer import read_results
+from dk_detr.engine.run_folder import read_results
 from dk_detr.language import load_vocabulary
 from tests.run_fixtures import CLIP, MINI, REPOSITORY, SHRUNK, own_log_handlers, write_json
 

@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 
 from dk_detr.engine import setup_cfg, vocabulary
 from dk_detr.engine.own_data import TRAIN, VAL
-from dk_detr.engine.trainer import read_results
+from dk_detr.engine.run_folder import read_results
 from dk_detr.language import load_vocabulary
 from tests.run_fixtures import CLIP, MINI, NAMES, REPOSITORY, SHRUNK, draw_images, own_log_handlers, write_json
 

@@ -18,21 +18,23 @@ def show(run_tool):
     return partial(run_tool, "show_run.py")
 
 
-def save_results(run: Path) -> None:
+def save_results(run: Path, place: str = "") -> None:
     """What training and evaluation leave: results.json, the detections, and metrics.json."""
-    (run / "results.json").write_text(json.dumps({"iteration": 40, "results": {"bbox": METRICS}}))
+    (run / place).mkdir(exist_ok=True)
+    (run / place / "results.json").write_text(json.dumps({"iteration": 40, "results": {"bbox": METRICS}}))
     rows = [
         {"image_id": i, "category_id": 3, "bbox": [5.0, 5.0, 30.0, 30.0], "score": 0.9} for i in range(1, 6)
     ]  # fmt: skip
-    folder = run / "inference" / "mini_lvis_test"
+    folder = run / place / "inference" / "mini_lvis_test"
     folder.mkdir(parents=True)
     (folder / "lvis_results.json").write_text(json.dumps(rows))
     lines = [{"iteration": i, "time": 3.0, "loss_class": 5.0 / i, "loss_kd_semantic": 1.0} for i in (19, 39)]
     (run / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_a_finished_run_is_shown_without_its_weights(show, tiny_run, capsys):
-    save_results(tiny_run)
+@pytest.mark.parametrize("place", ["", "evaluation"])
+def test_a_run_that_was_evaluated_is_shown_without_its_weights(place, show, tiny_run, capsys):
+    save_results(tiny_run, place)
     (tiny_run / "model_final.pth").unlink()  # so nothing could be predicted anew
     assert show(tiny_run, "--images", 3) == 0
     output = capsys.readouterr().out

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from dk_detr.data.bank import unequal
 from dk_detr.engine.curves import History, iterations_done, read_metrics
+from dk_detr.engine.run_folder import read_results
 from dk_detr.engine.setup import setup_cfg
-from dk_detr.engine.trainer import read_results
 
 LOG = "train.txt"
 LAST_LINES = 5  # of a failed run's log that its error shows

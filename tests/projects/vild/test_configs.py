@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.optimizer import ClippedSGD, build_optimizer
 from dk_detr.engine.predictor import Predictor
-from dk_detr.engine.trainer import read_results
+from dk_detr.engine.run_folder import read_results
 from tests.projects.vild.vild_fixtures import (
     CONFIGS,
     NAMES,
