@@ -53,6 +53,8 @@ def prepare_own_data(cfg: CfgNode, training: bool) -> None:
     train = _read(own, "TRAIN", TRAIN) if own.TRAIN_JSON else None
     val = _read(own, "VAL", VAL) if own.VAL_JSON else None
     names, novel = own_words(train, val, novel_of(own.NOVEL, train, val))
+    if training:
+        _refuse_other_words(cfg, names, novel)
     for name, file in ((TRAIN, train), (VAL, val)):
         if file:
             register(name, file.path, file.folder, file.kind)
@@ -112,6 +114,19 @@ def _with_words_of(cfg: CfgNode, names: Sequence[str], words: Vocabulary, path: 
         logging.getLogger(__name__).info(_write_vocabulary(changed(cfg, {"MODEL.VOCABULARY.TEST": path}), names, novel))
     comm.synchronize()
     return changed(cfg, {"MODEL.VOCABULARY.OF_DATASETS": [*cfg.MODEL.VOCABULARY.OF_DATASETS, f"{VAL}={path}"]})
+
+
+def _refuse_other_words(cfg: CfgNode, names: Sequence[str], novel: Sequence[str]) -> None:
+    """A run goes on with the words that it was begun with."""
+    path = cfg.MODEL.VOCABULARY.TEST
+    if not (holds_run(cfg.OUTPUT_DIR) and os.path.isfile(path)):
+        return
+    words = load_vocabulary(path)
+    if (tuple(names), set(novel)) != (words.names, set(words.novel_names)):
+        raise ValueError(
+            f"The run in {cfg.OUTPUT_DIR} was begun with other words ({words.describe()}) than the annotations and "
+            f'{spelt("NOVEL")} name now ({len(names)} names, {len(novel)} novel). Put them back, or start a new run.'
+        )
 
 
 def _refuse_leftovers(own: CfgNode) -> None:

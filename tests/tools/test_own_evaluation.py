@@ -81,9 +81,19 @@ def test_other_novel_names_than_the_run_had_are_refused(
     assert '"red_box" (--novel, DATASETS.OWN.NOVEL), but the run' in capsys.readouterr().err
 
 
-def test_resuming_a_finished_run_leaves_its_words_as_they_are(
-    run: Path, run_tool: Callable[..., int]
+def test_a_run_does_not_go_on_with_other_words(
+    train: Callable[..., int],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    assert train(novel="blue_box") == 0
+    before = contents(Path("run"))
+    assert train("--resume", novel="red_box", SOLVER__MAX_ITER=2) == 1
+    assert "The run in run was begun with other words (3 names, 1 novel" in capsys.readouterr().err
+    assert contents(Path("run")) == before
+    assert train("--resume", novel="blue_box", SOLVER__MAX_ITER=2) == 0
+
+
+def test_resuming_a_finished_run_leaves_its_words_as_they_are(run: Path, run_tool: Callable[..., int]) -> None:
     before = contents(run)
     assert run_tool(TOOL, "--config-file", "run/config.yaml", "--resume", "--novel", "red_box") == 0
     assert contents(run) == before
