@@ -1,5 +1,6 @@
 """The MLP and the box head that starts by changing nothing."""
 
+import pytest
 import torch
 
 from dk_detr.layers import MLP, box_head
@@ -25,3 +26,9 @@ def test_a_new_box_head_changes_no_box_but_can_learn_to() -> None:
     assert offsets.shape == (2, 4) and not offsets.any()
     offsets.sum().backward()
     assert head.layers[-1].weight.grad is not None and head.layers[-1].weight.grad.any()
+
+
+def test_in_a_transformer_weights_start_from_xaviers_distribution_and_in_heads_as_pytorchs_do() -> None:
+    for init, spread in (("xavier", (1 / 256) ** 0.5), ("default", (1 / (3 * 256)) ** 0.5)):
+        for layer in MLP(256, 256, 256, 2, init).layers:
+            assert layer.weight.std().item() == pytest.approx(spread, rel=0.02)

@@ -37,3 +37,14 @@ def test_levels_are_normalised_over_groups_of_channels() -> None:
 def test_a_map_that_the_backbone_does_not_give_is_named() -> None:
     with pytest.raises(ValueError, match=r"IN_FEATURES names \['res5'\].*\['res3', 'res4'\].*OUT_FEATURES"):
         ChannelMapper(SHAPES, ("res4", "res5"), 32, num_extra_levels=1)
+
+
+def test_without_a_norm_weights_start_as_pytorchs_do_and_with_one_from_xaviers_distribution() -> None:
+    """DETR, Conditional, DAB and DN-DETR leave them: tokens from Xavier's would be 2.3 times as large."""
+    shapes = {"res5": ShapeSpec(channels=2048, stride=32)}
+    spread = {norm: ChannelMapper(shapes, ["res5"], 256, 0, norm).mappers[0][0].weight.std().item() for norm in NORMS}
+    assert spread["none"] == pytest.approx((1 / (3 * 2048)) ** 0.5, rel=0.01)
+    assert spread["GN"] == pytest.approx((2 / (2048 + 256)) ** 0.5, rel=0.01)
+
+
+NORMS = ("GN", "none")
