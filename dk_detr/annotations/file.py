@@ -71,11 +71,9 @@ def read_annotation_file(path: str, use: Use) -> dict[str, Any]:
 def refuse(defects: list[Defect]) -> None:
     """Raises ValueError with the first defect, if there is one, and how to see the others."""
     if defects:
-        more = f" {len(defects) - 1} more like it or other defects follow." if defects[1:] else ""
-        raise ValueError(
-            f"{str(defects[0]).rstrip('.')}.{more} `tools/prepare_dataset.py check --json {defects[0].file} --images "
-            "DIR` lists all."
-        )
+        more = f" Defects that follow: {len(defects) - 1}." if defects[1:] else ""
+        check = f"`tools/prepare_dataset.py check --json {defects[0].file} --images DIR` lists all."
+        raise ValueError(f"{str(defects[0]).rstrip('.')}.{more} {check}")
 
 
 @lru_cache(maxsize=2)

@@ -214,6 +214,10 @@ def own_words(
         novel = _novel_unless_named(train, val)
     if train and val:
         _refuse_other_categories(train, val, novel)
+    if train and not train.with_boxes:
+        raise ValueError(
+            f"{train.path} has no annotation to train on: there is none, or all are crowds (iscrowd 1) or ignored."
+        )
     if train and not train.with_boxes - set(novel):
         raise ValueError(f"No box of {train.path} is of a base category: there is nothing to train on.")
     return names, list(novel)

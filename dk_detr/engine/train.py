@@ -66,8 +66,6 @@ def _train(cfg: CfgNode, resume: bool) -> None:
     goes_on = finished or (resume and has_checkpoint(folder))
     with nullcontext("") if goes_on else old_run_aside(folder, cfg.MODEL.WEIGHTS) as told:
         prepare_output(cfg, folder)
-        if told:
-            logger.warning(told)
         if done is not None and finished:
             logger.info(f"{folder} holds a finished run of {done['iteration']} iterations; nothing is left to do.")
             return
@@ -77,6 +75,8 @@ def _train(cfg: CfgNode, resume: bool) -> None:
         with changes_in_errors(changes):
             trainer.resume_or_load(resume=resume)
         _take_up(trainer, changes)
+    if told:
+        logger.warning(told)
     trainer.train()
 
 
