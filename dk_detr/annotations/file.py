@@ -1,5 +1,6 @@
 """An annotation file in memory, read by one reader for all that use it, and refused where it would be misread."""
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from dk_detr.annotations.relations import (
 )
 from dk_detr.structures import read_json
 
+logger = logging.getLogger(__name__)
+
 _AMBIGUOUS = frozenset({
     Kind.MALFORMED_RECORD, Kind.NOT_FINITE, Kind.DUPLICATE_IMAGE_ID, Kind.DUPLICATE_CATEGORY_ID, Kind.UNKNOWN_IMAGE,
     Kind.UNKNOWN_CATEGORY,
@@ -35,19 +38,23 @@ class Use:
     """What a file is read for.
 
     Attributes:
-        refused: kinds of defects that it must not have. optional: fields that may be absent, see `Reader`.
+        refused: kinds of defects that it must not have. optional: fields that may be absent, see `Reader`. told: kinds
+            that are logged, for they may be meant.
     """
 
     refused: frozenset[Kind]
     optional: frozenset[str] = frozenset()
+    told: frozenset[Kind] = frozenset()
 
 
 SCORING = Use(_AMBIGUOUS, frozenset({"id", "file_name", "width", "height"}))
 SCORING_MASKS = Use(SCORING.refused | {Kind.FAR_POLYGON}, SCORING.optional)
-SPLITTING = Use(_AMBIGUOUS | {Kind.DUPLICATE_FILE_NAME, Kind.DUPLICATE_CATEGORY_NAME}, frozenset({"id"}))
+_TWICE = frozenset({Kind.DUPLICATE_FILE_NAME})  # each of the two lacks the objects of the other
+SPLITTING = Use(_AMBIGUOUS | {Kind.DUPLICATE_CATEGORY_NAME}, frozenset({"id"}), _TWICE)
 TRAINING = Use(
     SPLITTING.refused | {Kind.PADDED_NAME, Kind.SAME_WORDS, Kind.BOX_WITHOUT_AREA, Kind.BOX_OUT_OF_IMAGE},
-    frozenset({"id"}),
+    SPLITTING.optional,
+    _TWICE,
 )
 
 
@@ -65,6 +72,9 @@ def read_annotation_file(path: str, use: Use) -> dict[str, Any]:
     status = os.stat(path)
     content, defects = _read(path, status.st_size, status.st_mtime_ns, use.optional)
     refuse([defect for defect in defects if defect.kind in use.refused])
+    told = [defect for defect in defects if defect.kind in use.told]
+    if told:
+        logger.warning("%s%s", told[0], f" ({len(told)} such)" if told[1:] else "")
     return content
 
 

@@ -177,7 +177,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert not (tmp_path / "results.json").exists()
     world.train(tmp_path, resume=True, **RUN)
     assert_same_training(tmp_path / "model_final.pth", whole_run / "model_final.pth")
-    assert run_folder.read_results(str(tmp_path)) == trainer.read_results(str(whole_run))
+    assert run_folder.read_results(str(tmp_path)) == run_folder.read_results(str(whole_run))
 
 
 def kill_at_some_moment(process: Any, output: Path) -> None:

@@ -233,5 +233,5 @@ def test_of_an_error_in_a_loader_process_only_the_message_is_said(capsys: pytest
     wrapped = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  …\n"
     with pytest.raises(SystemExit), one_clear_error():
         raise ValueError(f"{wrapped}ValueError: Image a.jpg cannot be read\n")
-    assert capsys.readouterr().err == "error: ValueError: Image a.jpg cannot be read\n"
+    assert capsys.readouterr().err == "error: Image a.jpg cannot be read\n"
     assert sys.exc_info() == (None, None, None)
