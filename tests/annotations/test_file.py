@@ -205,3 +205,11 @@ def test_an_annotation_of_no_image_is_not_lost_in_preparation(image_id: Any, tmp
     with pytest.raises(ValueError, match=r"b.json.*annotation 2: its (image_id|image 3) is"):
         split_custom(write_json(tmp_path / "b.json", content), str(tmp_path / "parts"), val_share=0.5)
     assert not (tmp_path / "parts").exists()
+
+
+def test_a_file_that_two_images_share_is_told(
+    tmp_path: Path, content: Content, caplog: pytest.LogCaptureFixture
+) -> None:
+    content["images"][1]["file_name"] = "1.png"
+    assert len(load(tmp_path, content)) == 2
+    assert "image 2 (1.png): its file is already that of image 1" in caplog.text
