@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "layers": set(),
     "structures": {"layers"},
-    "language": NOUNS,
+    "language": NOUNS | {"annotations"},
     "annotations": {"structures"},
     "data": NOUNS | {"annotations"},
     "evaluation": NOUNS | {"annotations"},

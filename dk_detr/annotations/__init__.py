@@ -1,8 +1,18 @@
 """Annotation files in COCO's and LVIS's format: what may stand in them, one reader for all that use them."""
 
 from dk_detr.annotations.defects import Defect, Kind
-from dk_detr.annotations.file import SCORING, SCORING_MASKS, SPLITTING, TRAINING, Use, read_annotation_file, refuse
+from dk_detr.annotations.file import (
+    SCORING,
+    SCORING_MASKS,
+    SPLITTING,
+    TRAINING,
+    Use,
+    read_annotation_file,
+    read_categories,
+    refuse,
+)
 
 __all__ = [
-    "SCORING", "SCORING_MASKS", "SPLITTING", "TRAINING", "Defect", "Kind", "Use", "read_annotation_file", "refuse",
+    "SCORING", "SCORING_MASKS", "SPLITTING", "TRAINING", "Defect", "Kind", "Use", "read_annotation_file",
+    "read_categories", "refuse",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 from dk_detr.annotations.content import Content
 from dk_detr.annotations.defects import Defect, Kind
 from dk_detr.annotations.reader import Reader, items_of_content
-from dk_detr.annotations.records import settle
+from dk_detr.annotations.records import category_faults, settle
 from dk_detr.annotations.relations import (
     boxes,
     boxes_elsewhere,
@@ -76,6 +76,26 @@ def read_annotation_file(path: str, use: Use) -> dict[str, Any]:
     if told:
         logger.warning("%s%s", told[0], f" ({len(told)} such)" if told[1:] else "")
     return content
+
+
+def read_categories(path: str) -> list[dict[str, Any]]:
+    """Categories of an annotation file, or of a file that is a list of them, by ascending id; they have ids and names.
+
+    Raises: FileNotFoundError; ValueError naming what is no category, or the second of two with one id.
+    """
+    content = read_json(path, "annotation file")
+    categories = content.get("categories") if isinstance(content, dict) else content
+    if not isinstance(categories, list) or not categories:
+        raise ValueError(f"{path} lists no categories with id and name.")
+    first: dict[int, str] = {}
+    for number, category in enumerate(categories, start=1):
+        faults = [fault for kind, fault in category_faults(category) if kind is Kind.MALFORMED_RECORD]
+        if faults:
+            raise ValueError(f"{path}, number {number} of categories: {faults[0]}.")
+        settle("categories", category)
+        if first.setdefault(category["id"], category["name"]) is not category["name"]:
+            raise ValueError(f'{path}: "{category["name"]}" has the id {category["id"]} of "{first[category["id"]]}".')
+    return sorted(categories, key=lambda category: category["id"])
 
 
 def refuse(defects: list[Defect]) -> None:

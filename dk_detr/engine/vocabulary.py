@@ -5,6 +5,7 @@ import json
 import os
 from contextlib import suppress
 
+from dk_detr.annotations import read_categories
 from dk_detr.engine.names import novel_names, split_names
 from dk_detr.engine.setup import one_clear_error
 from dk_detr.language import (
@@ -15,7 +16,6 @@ from dk_detr.language import (
     load_clip,
     load_vocabulary,
     novel_mask,
-    read_categories,
     save_vocabulary,
 )
 from dk_detr.structures import Vocabulary

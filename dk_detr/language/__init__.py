@@ -11,7 +11,6 @@ from dk_detr.language.from_config import (
     closed_vocabulary,
     is_closed,
     is_novel,
-    read_categories,
     read_vocabulary,
     vocabularies_from_config,
 )
@@ -29,6 +28,6 @@ from dk_detr.language.vocabularies import (
 __all__ = [
     "CLOSED", "COCO_NAMES", "LVIS_NAMES", "LVIS_NOVEL", "NO_ENCODER", "PROMPTS", "WORD_LISTS", "Clip", "WrongNumber",
     "build_vocabulary", "clip_from_config", "closed_vocabulary", "is_closed", "is_novel", "load_clip",
-    "load_vocabulary", "novel_mask", "prompt_texts", "read_categories", "read_vocabulary", "readable",
+    "load_vocabulary", "novel_mask", "prompt_texts", "read_vocabulary", "readable",
     "require_one_space", "require_same_probe", "require_words_of", "save_vocabulary", "vocabularies_from_config",
 ]  # fmt: skip

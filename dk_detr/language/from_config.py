@@ -11,10 +11,11 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_NAMES
 
+from dk_detr.annotations import read_categories
 from dk_detr.language.clip import Clip, load_clip
 from dk_detr.language.space import require_one_space
 from dk_detr.language.vocabularies import WrongNumber, load_vocabulary, novel_mask
-from dk_detr.structures import Vocabulary, looked_for_at, read_json
+from dk_detr.structures import Vocabulary, looked_for_at
 
 LVIS_NAMES = tuple(c["name"] for c in sorted(LVIS_CATEGORIES, key=lambda c: c["id"]))
 LVIS_NOVEL = tuple(c["name"] for c in LVIS_CATEGORIES if c["frequency"] == "r")
@@ -134,12 +135,3 @@ def _rows_of(dataset: str) -> Iterator[tuple[str, Words]]:
 def is_novel(category: Mapping[str, Any]) -> bool:
     """Whether a category is novel by the convention of its benchmark: rare in LVIS, "unseen" in OV-COCO."""
     return category.get("frequency") == "r" or category.get("split") == "unseen"
-
-
-def read_categories(path: str) -> list[dict[str, Any]]:
-    """Categories of an annotation file, or of a file that is a list of categories, by ascending id."""
-    content = read_json(path, "annotation file")
-    categories = content if isinstance(content, list) else content.get("categories", [])
-    if not categories or not all(isinstance(c, dict) and {"id", "name"} <= c.keys() for c in categories):
-        raise ValueError(f"{path} lists no categories with id and name.")
-    return sorted(categories, key=lambda category: category["id"])

@@ -12,6 +12,7 @@ import pytest
 from detectron2.config import get_cfg
 
 from dk_detr import add_dk_detr_config
+from dk_detr.annotations import read_categories
 from dk_detr.annotations.records import flag, whole
 from dk_detr.data import load_coco_format, register, stream_of, train_records
 from dk_detr.data.check import check_annotations
@@ -213,3 +214,27 @@ def test_a_file_that_two_images_share_is_told(
     content["images"][1]["file_name"] = "1.png"
     assert len(load(tmp_path, content)) == 2
     assert "image 2 (1.png): its file is already that of image 1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        (3, "lists no categories"),
+        ([], "lists no categories"),
+        ([None], "number 1 of categories: it is None; wanted an object"),
+        ([{"id": 1, "name": 7}], "number 1 of categories: its name is 7; wanted a word"),
+        ([{"id": 1, "name": "cup"}, {"id": "2", "name": "jar"}], "number 2 of categories: its id is '2'"),
+        ([{"id": 1, "name": "cup"}, {"id": 1, "name": "jar"}], '"jar" has the id 1 of "cup"'),
+    ],
+)
+def test_categories_that_are_none_are_refused_for_vocabularies(categories: Any, message: str, tmp_path: Path) -> None:
+    for content in (categories, {"categories": categories}):
+        with pytest.raises(ValueError, match=f"c.json.*{message}"):
+            read_categories(write_json(tmp_path / "c.json", content))
+
+
+def test_categories_come_by_ascending_id_with_or_without_the_rest_of_the_file(tmp_path: Path, content: Content) -> None:
+    content["categories"].reverse()
+    for file in (content, content["categories"]):
+        names = [category["name"] for category in read_categories(write_json(tmp_path / "c.json", file))]
+        assert names == ["cup", "jar"]
