@@ -11,7 +11,7 @@ from typing import Any
 from dk_detr.annotations.content import Content
 from dk_detr.annotations.defects import Defect, Kind
 from dk_detr.annotations.reader import Reader, items_of_content
-from dk_detr.annotations.records import category_faults, settle
+from dk_detr.annotations.records import category_faults, file_name_of, image_faults, settle
 from dk_detr.annotations.relations import (
     boxes,
     boxes_elsewhere,
@@ -38,23 +38,24 @@ class Use:
     """What a file is read for.
 
     Attributes:
-        refused: kinds of defects that it must not have. optional: fields that may be absent, see `Reader`. told: kinds
-            that are logged, for they may be meant.
+        refused: kinds of defects that it must not have. told: kinds that are logged, for they may be meant.
+        opens_images: images need a file name, a width and a height.
     """
 
     refused: frozenset[Kind]
-    optional: frozenset[str] = frozenset()
     told: frozenset[Kind] = frozenset()
+    opens_images: bool = False
 
 
-SCORING = Use(_AMBIGUOUS, frozenset({"id", "file_name", "width", "height"}))
-SCORING_MASKS = Use(SCORING.refused | {Kind.FAR_POLYGON}, SCORING.optional)
+OPTIONAL = frozenset({"id", "file_name", "width", "height"})  # what some use can do without, see `Reader`
+SCORING = Use(_AMBIGUOUS)
+SCORING_MASKS = Use(SCORING.refused | {Kind.FAR_POLYGON})
 _TWICE = frozenset({Kind.DUPLICATE_FILE_NAME})  # each of the two lacks the objects of the other
-SPLITTING = Use(_AMBIGUOUS | {Kind.DUPLICATE_CATEGORY_NAME}, frozenset({"id"}), _TWICE)
+SPLITTING = Use(_AMBIGUOUS | {Kind.DUPLICATE_CATEGORY_NAME}, _TWICE, opens_images=True)
 TRAINING = Use(
     SPLITTING.refused | {Kind.PADDED_NAME, Kind.SAME_WORDS, Kind.BOX_WITHOUT_AREA, Kind.BOX_OUT_OF_IMAGE},
-    SPLITTING.optional,
     _TWICE,
+    opens_images=True,
 )
 
 
@@ -70,8 +71,10 @@ def read_annotation_file(path: str, use: Use) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no annotation file {path}.")
     status = os.stat(path)
-    content, defects = _read(path, status.st_size, status.st_mtime_ns, use.optional)
+    content, defects = _read(path, status.st_size, status.st_mtime_ns)
     refuse([defect for defect in defects if defect.kind in use.refused])
+    if use.opens_images:
+        refuse(list(_lacking(content["images"], path)))
     told = [defect for defect in defects if defect.kind in use.told]
     if told:
         logger.warning("%s%s", told[0], f" ({len(told)} such)" if told[1:] else "")
@@ -107,15 +110,16 @@ def refuse(defects: list[Defect]) -> None:
 
 
 @lru_cache(maxsize=2)
-def _read(path: str, size: int, changed: int, optional: frozenset[str]) -> tuple[dict[str, Any], tuple[Defect, ...]]:
-    """Content and defects; `size` and `changed` are those of the file, so that it is read again after a change."""
+def _read(path: str, size: int, changed: int) -> tuple[dict[str, Any], tuple[Defect, ...]]:
+    """Content and defects, once for all uses; `size` and `changed` are those of the file, so that it is read again
+    after a change."""
     content = read_json(path, "annotation file")
     if not isinstance(content, dict):
         raise ValueError(  # noqa: TRY004  a user's mistake
             f"{path} holds a {type(content).__name__}, no object with images, annotations and categories: it is not in "
             "LVIS or COCO format."
         )
-    reader = Reader(path, optional)
+    reader = Reader(path, OPTIONAL)
     table = reader.read_from(items_of_content(content))
     defects = [replace(d, file_name=d.file_name or table.file_name_of(d.image_id)) for d in reader.defects]
     if not any(defect.kind in _AMBIGUOUS for defect in defects):
@@ -125,6 +129,13 @@ def _read(path: str, size: int, changed: int, optional: frozenset[str]) -> tuple
         for record in reader.unusual:
             settle("annotations", record)
     return content, (*defects, *_defects_of(table))
+
+
+def _lacking(images: list[dict[str, Any]], path: str) -> Iterator[Defect]:
+    """What sound images lack of the fields in OPTIONAL."""
+    for image in images:
+        for kind, fault in image_faults(image):
+            yield Defect(kind, fault, path, image["id"], file_name_of(image))
 
 
 def _defects_of(table: Content) -> Iterator[Defect]:

@@ -12,7 +12,7 @@ import pytest
 from detectron2.config import get_cfg
 
 from dk_detr import add_dk_detr_config
-from dk_detr.annotations import read_categories
+from dk_detr.annotations import SCORING, SPLITTING, TRAINING, read_annotation_file, read_categories
 from dk_detr.annotations.records import flag, whole
 from dk_detr.data import load_coco_format, register, stream_of, train_records
 from dk_detr.data.check import check_annotations
@@ -238,3 +238,19 @@ def test_categories_come_by_ascending_id_with_or_without_the_rest_of_the_file(tm
     for file in (content, content["categories"]):
         names = [category["name"] for category in read_categories(write_json(tmp_path / "c.json", file))]
         assert names == ["cup", "jar"]
+
+
+def test_a_file_is_parsed_once_for_training_and_scoring(
+    tmp_path: Path, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of LVIS is large."""
+    file, parsed = write_json(tmp_path / "b.json", content), list[str]()
+
+    def counted(path: str, what: str) -> Any:
+        parsed.append(path)
+        return json.loads(Path(path).read_text())
+
+    monkeypatch.setattr("dk_detr.annotations.file.read_json", counted)
+    for use in (TRAINING, SCORING, SPLITTING, TRAINING):
+        read_annotation_file(file, use)
+    assert parsed == [file]
