@@ -168,8 +168,8 @@ def _add_distillation(cfg: CN) -> None:
 
 def _add_data(cfg: CN) -> None:
     # Annotation files of your own, in COCO's or LVIS's format, and the folders of their images. Where they are named,
-    # DATASETS.TRAIN, DATASETS.TEST and MODEL.VOCABULARY follow from them; see configs/own_data/README.md.
-    own = cfg.DATASETS.OWN = CN({"TRAIN_JSON": "", "TRAIN_IMAGES": "", "VAL_JSON": "", "VAL_IMAGES": ""})
+    # DATASETS.TRAIN, DATASETS.TEST and MODEL.VOCABULARY follow from them; see configs/custom_data/README.md.
+    own = cfg.DATASETS.CUSTOM = CN({"TRAIN_JSON": "", "TRAIN_IMAGES": "", "VAL_JSON": "", "VAL_IMAGES": ""})
     # Names that training must not see: "x,y" or ["x", "y"], [] for none; None (null in a file) for those without a box
     # in TRAIN_JSON.
     own.NOVEL = None

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from dk_detr.commands.train import train_or_evaluate
 from dk_detr.data import register_all
-from dk_detr.engine.train import train_or_evaluate
 from dk_detr.language import save_vocabulary
 from dk_detr.structures import Vocabulary
 

@@ -10,23 +10,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-NOUNS = {"structures", "layers"}
+NOUNS = {"structures", "layers", "utils"}
+DETECTOR = {"language", "modeling", "criterion", "distillation", "meta_arch"}
 MAY_IMPORT: dict[str, set[str]] = {
     "compat": set(),
     "config": set(),
+    "utils": set(),
     "layers": set(),
-    "structures": {"layers"},
+    "structures": {"layers", "utils"},
+    "annotations": {"utils"},
     "language": NOUNS | {"annotations"},
-    "annotations": {"structures"},
     "data": NOUNS | {"annotations"},
     "evaluation": NOUNS | {"annotations"},
     "modeling": NOUNS,
     "criterion": NOUNS,
     "distillation": NOUNS | {"language", "modeling", "criterion"},
-    "meta_arch": NOUNS | {"language", "modeling", "criterion", "distillation"},
+    "meta_arch": NOUNS | DETECTOR,
+    "convert": NOUNS | DETECTOR | {"config"},
+    "visualization": NOUNS | {"language"},
+    "mini_world": NOUNS | {"language", "data"},
+    "engine": NOUNS | DETECTOR | {"annotations", "compat", "config", "convert", "data", "evaluation"},
 }
-MAY_IMPORT["engine"] = set(MAY_IMPORT)
-MAY_IMPORT["__init__"] = set(MAY_IMPORT)
+MAY_IMPORT["benchmark"] = {*MAY_IMPORT} - {"mini_world", "visualization"}
+MAY_IMPORT["commands"] = {*MAY_IMPORT}
+MAY_IMPORT["__init__"] = {*MAY_IMPORT}
 """Room of dk_detr (folder, or module beside the folders) -> the other rooms that it may import."""
 
 TOP_LEVEL = re.compile(

@@ -10,7 +10,7 @@
 import argparse
 
 import dk_detr  # noqa: F401  makes Detectron2 importable
-from dk_detr.engine.benchmark import DTYPES, main
+from dk_detr.commands.benchmark import DTYPES, main
 
 
 def parser() -> argparse.ArgumentParser:

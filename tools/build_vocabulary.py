@@ -12,9 +12,9 @@
 import argparse
 
 import dk_detr  # noqa: F401  first, so that Detectron2 can be imported
-from dk_detr.engine.names import NAMES_HELP, NOVEL_HELP
-from dk_detr.engine.vocabulary import main
+from dk_detr.commands.build_vocabulary import main
 from dk_detr.language import PROMPTS
+from dk_detr.utils.names import NAMES_HELP, NOVEL_HELP
 
 
 def parse() -> argparse.Namespace:

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import dk_detr  # noqa: F401  registers the detectors; first, so that Detectron2 can be imported
-from dk_detr.engine.compare import main
+from dk_detr.commands.compare_runs import main
 
 
 def parse() -> argparse.Namespace:

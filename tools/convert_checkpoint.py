@@ -15,8 +15,8 @@ It says which config fits. Nothing in the input is run; --leave names what is no
 import argparse
 
 import dk_detr  # noqa: F401  first, so that Detectron2 can be imported
-from dk_detr.engine.convert import SOURCES
-from dk_detr.engine.convert.tool import main
+from dk_detr.commands.convert_checkpoint import main
+from dk_detr.convert import SOURCES
 
 
 def parse() -> argparse.Namespace:

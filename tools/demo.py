@@ -12,8 +12,8 @@ Images that cannot be read are named at the end, with exit status 1; the others 
 import argparse
 
 import dk_detr  # noqa: F401  registers the detectors; first, so that Detectron2 can be imported
-from dk_detr.engine.demo import main
-from dk_detr.engine.names import NAMES_HELP
+from dk_detr.commands.demo import main
+from dk_detr.utils.names import NAMES_HELP
 
 
 def parse() -> argparse.Namespace:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def load_doctor() -> ModuleType:
     """The checks, loaded by their path: that `import dk_detr` fails may be the very thing to find out."""
-    spec = importlib.util.spec_from_file_location("doctor_checks", ROOT / "dk_detr" / "engine" / "doctor.py")
+    spec = importlib.util.spec_from_file_location("doctor_checks", ROOT / "dk_detr" / "commands" / "doctor.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -9,8 +9,8 @@ Takes about half a minute on two cores. Interrupted, run it again; finished, it 
 import argparse
 import os
 
-from dk_detr.data.mini_world import MiniWorld, make_mini_world
 from dk_detr.engine import one_clear_error
+from dk_detr.mini_world import MiniWorld, make_mini_world
 
 
 def parse_arguments() -> argparse.Namespace:

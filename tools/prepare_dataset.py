@@ -13,7 +13,7 @@ Files are looked for below DETECTRON2_DATASETS, and named where the data sets of
 """
 
 import dk_detr  # noqa: F401  first, so that Detectron2 can be imported
-from dk_detr.engine.prepare_dataset import main, make_parser
+from dk_detr.commands.prepare_dataset import main, make_parser
 
 if __name__ == "__main__":
     main(make_parser(__doc__).parse_args())

@@ -11,9 +11,9 @@ Metrics are in points, NaN where there is no ground truth. AR@100 and AR@300 are
 import argparse
 
 import dk_detr  # noqa: F401  first, so that Detectron2 can be imported
-from dk_detr.engine.names import NOVEL_HELP
-from dk_detr.engine.score import main
+from dk_detr.commands.score import main
 from dk_detr.evaluation import IOU_TYPES, PROTOCOLS
+from dk_detr.utils.names import NOVEL_HELP
 
 
 def parse() -> argparse.Namespace:

@@ -10,7 +10,7 @@ evaluation saved; where there are none, detects in the images that are shown, wi
 import argparse
 
 import dk_detr  # noqa: F401  registers the detectors; first, so that Detectron2 can be imported
-from dk_detr.engine.show_run import main
+from dk_detr.commands.show_run import main
 
 
 def parse() -> argparse.Namespace:

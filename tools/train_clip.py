@@ -10,7 +10,7 @@ finished, it only prints the metrics.
 import argparse
 
 from dk_detr.engine import one_clear_error
-from dk_detr.language.contrastive import Recipe, pretrain, report
+from dk_detr.mini_world.contrastive import Recipe, pretrain, report
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -20,7 +20,7 @@ from dk_detr.annotations.relations import (
     outlines,
     unknown_references,
 )
-from dk_detr.structures import read_json
+from dk_detr.utils import read_json
 
 logger = logging.getLogger(__name__)
 

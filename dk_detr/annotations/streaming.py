@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TextIO
 
 from tqdm import tqdm
 
-from dk_detr.structures import whole_file
+from dk_detr.utils import atomic_file
 
 CHUNK = 1 << 20  # characters read at once
 LARGEST_ITEM = 1 << 26  # characters; what does not end within that is broken
@@ -242,7 +242,7 @@ def _all_lists(counts: Counter[str]) -> Counter[str]:
 
 @contextmanager
 def _writer(target: str) -> Iterator[ItemWriter]:
-    with whole_file(target) as part:
+    with atomic_file(target) as part:
         try:
             with open(part, "w", encoding="utf-8") as file:
                 writer = ItemWriter(file)

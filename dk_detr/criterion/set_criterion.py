@@ -8,7 +8,8 @@ from torch import Tensor
 from dk_detr.criterion.matcher import HungarianMatcher
 from dk_detr.criterion.normaliser import number_of_objects
 from dk_detr.criterion.terms import giou_loss, l1_loss
-from dk_detr.structures import Assignment, Predictions, Targets, record, timed
+from dk_detr.structures import Assignment, Predictions, Targets
+from dk_detr.utils import record, timed
 
 Term = Callable[[Predictions, Targets, Assignment], Tensor]
 BOX_TERMS: dict[str, Term] = {"l1": l1_loss, "giou": giou_loss}

@@ -20,7 +20,7 @@ from detectron2.utils import comm
 from torch import Generator, Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from dk_detr.structures import choose, require
+from dk_detr.utils import choose, require
 
 Sample = dict[str, Any]
 MOST_DRAWS = 100  # of a sample with an object in view

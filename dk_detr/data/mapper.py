@@ -14,7 +14,7 @@ from detectron2.data import detection_utils as utils
 from dk_detr.data.bank import EmbeddingBank, follow
 from dk_detr.data.images import read_image, to_tensor
 from dk_detr.data.resizing import NeverEmpty, evaluation_resize, shortest_edge
-from dk_detr.structures import choose
+from dk_detr.utils import choose
 
 LONGEST_TO_CUT = 16_384  # pixels; a strip of 1 x 4000, made 400 high, would have 640 million
 

@@ -15,7 +15,8 @@ from dk_detr.distillation.teachers import stored_candidates
 from dk_detr.distillation.terms import embedding_l1_loss, relational_kd_loss, semantic_kd_loss
 from dk_detr.distillation.terms.relational import DIRECTIONS
 from dk_detr.modeling import CosineText, FirstStage
-from dk_detr.structures import Assignment, RegionKnowledge, Scene, Targets, Trace, record, require
+from dk_detr.structures import Assignment, RegionKnowledge, Scene, Targets, Trace
+from dk_detr.utils import record, require
 
 Loss = Callable[..., Tensor]  # of student, teacher, and `group`
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from dk_detr.distillation.slots import SlotSelection
 from dk_detr.distillation.teachers import Teacher
 from dk_detr.modeling import FirstStage
-from dk_detr.structures import Assignment, QueryGroup, RegionKnowledge, Regions, Scene, Targets, hide, timed
+from dk_detr.structures import Assignment, QueryGroup, RegionKnowledge, Regions, Scene, Targets, hide
 from dk_detr.structures.queries import DETECT
+from dk_detr.utils import timed
 
 DISTIL = "distil"
 PositionOf = Callable[[Tensor, torch.dtype], Tensor | None]

@@ -1,4 +1,4 @@
-"""Engine: what runs a detector: training, evaluation, prediction, pictures."""
+"""Engine: what runs a detector: training, evaluation, prediction."""
 
 from dk_detr.engine.setup import one_clear_error, prepare_output, setup_cfg
 from dk_detr.engine.trainer import Trainer

@@ -10,11 +10,11 @@ from detectron2.checkpoint import DetectionCheckpointer
 from fvcore.common.checkpoint import _IncompatibleKeys
 from torch import Tensor, nn
 
-from dk_detr.engine.convert.reading import Checkpoint, read_content, refuse_what_is_not_finite, weights_in
+from dk_detr.convert.reading import Checkpoint, read_content, refuse_what_is_not_finite, weights_in
 from dk_detr.engine.ema import KEY, averaged
 from dk_detr.engine.fit import no_weights, refuse_other_architectures, start_new, under_our_names
 from dk_detr.meta_arch.words import WORDS, OfWords, check_trained_words
-from dk_detr.structures import whole_file, write_whole
+from dk_detr.utils import atomic_file, atomic_write
 
 # Of the top of a checkpoint: what is read, or known and not needed.
 READ = {"model", "trainer", "iteration", KEY, WORDS, "conversion", "__author__", "matching_heuristics"}
@@ -43,13 +43,13 @@ class SafeCheckpointer(DetectionCheckpointer):
             data[WORDS] = self.model.words_of_training()
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
-        with whole_file(path) as part:
+        with atomic_file(path) as part:
             torch.save({**data, **kwargs}, part)
         self.tag_last_checkpoint(f"{name}.pth")
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Say which checkpoint is the newest."""
-        write_whole(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
+        atomic_write(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load; where the file holds a moving average of the weights, that is what is loaded, except to go on with the

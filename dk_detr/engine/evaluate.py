@@ -27,7 +27,7 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> "OrderedDict[str, Any]":
     Raises: ValueError, before any image is looked at: see `prepare_evaluation`.
     """
     detector: Any = model.module if hasattr(model, "module") else model
-    own_words: Vocabulary = detector.vocabulary
+    custom_vocabulary: Vocabulary = detector.vocabulary
     prepared = prepare_evaluation(cfg, detector)
     asked = WithProposals(detector) if cfg.TEST.ALSO_RECALL_OF else model
     results: OrderedDict[str, Any] = OrderedDict()
@@ -41,7 +41,7 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> "OrderedDict[str, Any]":
             )
             results[name] = inference_on_dataset(asked, loader, evaluator)
     finally:
-        detector.set_vocabulary(own_words)
+        detector.set_vocabulary(custom_vocabulary)
     return results
 
 
@@ -58,17 +58,17 @@ def prepare_evaluation(cfg: CfgNode, detector: Any) -> dict[str, tuple[Vocabular
         raise ValueError(f'TEST.ALSO_RECALL_OF holds "{unknown[0]}"; it may hold "proposals".')
     if cfg.TEST.ALSO_RECALL_OF:
         WithProposals(detector)
-    own_words: Vocabulary = detector.vocabulary
+    custom_vocabulary: Vocabulary = detector.vocabulary
     prepared = {}
     try:
         for name in cfg.DATASETS.TEST:
-            words = words_of(cfg, name, own_words)
+            words = words_of(cfg, name, custom_vocabulary)
             require_images(DatasetCatalog.get(name), name, CHECK_IMAGES)
             with _named(name):
                 detector.set_vocabulary(words)
                 prepared[name] = words, build_evaluator(cfg, name, words)
     finally:
-        detector.set_vocabulary(own_words)
+        detector.set_vocabulary(custom_vocabulary)
     return prepared
 
 

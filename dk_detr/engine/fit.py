@@ -10,9 +10,9 @@ from typing import Any
 from fvcore.common.checkpoint import _IncompatibleKeys
 from torch import Tensor, nn
 
-from dk_detr.engine.convert import likely_source
-from dk_detr.engine.convert.names import some
-from dk_detr.engine.convert.reading import read_checkpoint
+from dk_detr.convert import likely_source
+from dk_detr.convert.names import some
+from dk_detr.convert.reading import read_checkpoint
 
 logger = logging.getLogger(__name__)
 

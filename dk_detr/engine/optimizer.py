@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from dk_detr.structures import require
+from dk_detr.utils import require
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 

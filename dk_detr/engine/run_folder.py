@@ -13,13 +13,13 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from dk_detr.structures import as_json, read_json, with_nan, write_whole
+from dk_detr.utils import as_json, atomic_write, read_json, with_nan
 
 EVALUATION = "evaluation"  # folder in that of a run, for what --eval-only finds
 RESULTS, LAST, FINAL = "results.json", "last_checkpoint", "model_final.pth"
 _NUMBERED = re.compile(r"model_(\d{7,})\.pth")
 _OF_A_RUN = re.compile(
-    r"(model|doubtful)_.*\.pth|last_checkpoint|results\.json|metrics\.json|config\.yaml|own_vocabulary\.npz|"
+    r"(model|doubtful)_.*\.pth|last_checkpoint|results\.json|metrics\.json|config\.yaml|custom_vocabulary\.npz|"
     r"events\.out\.tfevents.*|inference|evaluation"
 )
 _ELSEWHERE = ("OUTPUT_DIR", "MODEL.WEIGHTS")  # of which a run that goes on reads nothing
@@ -98,7 +98,7 @@ def write_results(folder: str, iteration: int, results: Any, **more: Any) -> Non
     """Keep evaluation results in `results.json`, with the number of iterations they belong to. What is no part of a run
     says so: it names its `weights`."""
     content = as_json({"iteration": iteration, **more, "results": results}, indent=2)
-    write_whole(os.path.join(folder, RESULTS), content)
+    atomic_write(os.path.join(folder, RESULTS), content)
 
 
 def read_results(folder: str) -> dict[str, Any] | None:
@@ -132,7 +132,7 @@ def place_of_results(folder: str) -> str:
 
 def write_config(cfg: CfgNode, folder: str) -> None:
     """Write `config.yaml`, from which the run can be evaluated and shown."""
-    write_whole(os.path.join(folder, "config.yaml"), cfg.dump())
+    atomic_write(os.path.join(folder, "config.yaml"), cfg.dump())
 
 
 def changes_since(folder: str, cfg: CfgNode) -> Changes:
@@ -203,7 +203,7 @@ def fall_back(folder: str, iteration: int) -> str:
     if not sound:
         told = "No earlier checkpoint is known to be sound"
         return f"{told}; {doubtful}, saved right before, may be broken already." if doubtful else f"{told}."
-    write_whole(os.path.join(folder, LAST), saved[sound[-1]])
+    atomic_write(os.path.join(folder, LAST), saved[sound[-1]])
     told = f"--resume goes on from {saved[sound[-1]]}, after {sound[-1] + 1} iterations, which is sound"
     if doubtful is None:
         return f"{told}."

@@ -16,12 +16,12 @@ from detectron2.utils.logger import setup_logger
 from dk_detr.compat import detectron2_build
 from dk_detr.config import add_dk_detr_config
 from dk_detr.engine.config_file import merge_config, read_config
+from dk_detr.engine.custom_data import use_custom_data
 from dk_detr.engine.device import settle_device
 from dk_detr.engine.launch import is_first_to_fail
-from dk_detr.engine.memory import keep_freed_memory
-from dk_detr.engine.own_data import use_own_data
 from dk_detr.engine.projects import add_projects
 from dk_detr.layers.ops import default_backend
+from dk_detr.utils.memory import keep_freed_memory
 
 
 def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -40,7 +40,7 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         merge_config(cfg, content)
         cfg.merge_from_list(list(opts))
     settle_device(cfg, config_file, asked="MODEL.DEVICE" in opts[::2])
-    use_own_data(cfg)
+    use_custom_data(cfg)
     cfg.freeze()
     return cfg
 

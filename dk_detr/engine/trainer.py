@@ -29,8 +29,8 @@ from dk_detr.data import (
 )
 from dk_detr.data.present import CHECK_IMAGES
 from dk_detr.engine import ema
-from dk_detr.engine.bank.training import bank_of_training
 from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.embedding_bank import bank_of_training
 from dk_detr.engine.evaluate import evaluate, prepare_evaluation
 from dk_detr.engine.optimizer import build_optimizer
 from dk_detr.engine.precision import precision_from_config

@@ -12,7 +12,7 @@ import numpy as np
 from dk_detr.annotations.records import is_number, whole
 from dk_detr.evaluation.detections import Detections
 from dk_detr.evaluation.ground_truth import GroundTruth, Row, index_of, read_regions
-from dk_detr.structures import read_json, whole_file
+from dk_detr.utils import atomic_file, read_json
 
 RESULT_KEYS = ("image_id", "category_id", "score")
 
@@ -127,7 +127,7 @@ def write_results(path: Path, predictions: Iterable[ImageDetections], category_i
     Args:
         category_ids: of each class.
     """
-    with whole_file(path) as part, open(part, "w", encoding="utf-8") as file:
+    with atomic_file(path) as part, open(part, "w", encoding="utf-8") as file:
         separator = "["
         for image in predictions:
             for row in _rows(image, category_ids):

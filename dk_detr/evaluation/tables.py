@@ -15,7 +15,7 @@ from dk_detr.evaluation.detections import Detections
 from dk_detr.evaluation.ground_truth import GroundTruth
 from dk_detr.evaluation.protocols import COCO, Groups
 from dk_detr.evaluation.scoring import Scored
-from dk_detr.structures import write_whole
+from dk_detr.utils import atomic_write
 
 BASE = re.compile(r"-base(?=$|@)")  # a metric of the base categories: "AP-base", "AP-base@300"
 
@@ -62,8 +62,8 @@ def write_category_tables(rows: list[dict[str, Any]], csv_file: Path) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(csv_file, text.getvalue())
+    atomic_write(csv_file, text.getvalue())
     cells = [[row[column] for column in columns] for row in rows]
     aligned = ["left"] + ["right"] * (len(columns) - 1)
     table = tabulate(cells, columns, "pipe", disable_numparse=True, colalign=aligned)
-    write_whole(csv_file.with_suffix(".md"), f"{table}\n")
+    atomic_write(csv_file.with_suffix(".md"), f"{table}\n")

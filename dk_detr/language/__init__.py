@@ -24,10 +24,13 @@ from dk_detr.language.vocabularies import (
     novel_mask,
     save_vocabulary,
 )
+from dk_detr.language.vocabulary_file import VocabularyRequest, write_vocabulary_once
 
 __all__ = [
-    "CLOSED", "COCO_NAMES", "LVIS_NAMES", "LVIS_NOVEL", "NO_ENCODER", "PROMPTS", "WORD_LISTS", "Clip", "WrongNumber",
+    "CLOSED", "COCO_NAMES", "LVIS_NAMES", "LVIS_NOVEL", "NO_ENCODER", "PROMPTS", "WORD_LISTS", "Clip",
+    "VocabularyRequest", "WrongNumber",
     "build_vocabulary", "clip_from_config", "closed_vocabulary", "is_closed", "is_novel", "load_clip",
     "load_vocabulary", "novel_mask", "prompt_texts", "read_vocabulary", "readable",
     "require_one_space", "require_same_probe", "require_words_of", "save_vocabulary", "vocabularies_from_config",
+    "write_vocabulary_once",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dk_detr.language.download import require_server, source_at, with_weights_of_tag
-from dk_detr.structures import looked_for_at
+from dk_detr.utils import looked_for_at
 
 PROBE_TEXT = "a photo of a cat."
 LIBRARIES = ("open_clip", "clip")

@@ -15,7 +15,8 @@ from dk_detr.annotations import read_categories
 from dk_detr.language.clip import Clip, load_clip
 from dk_detr.language.space import require_one_space
 from dk_detr.language.vocabularies import WrongNumber, load_vocabulary, novel_mask
-from dk_detr.structures import Vocabulary, looked_for_at
+from dk_detr.structures import Vocabulary
+from dk_detr.utils import looked_for_at
 
 LVIS_NAMES = tuple(c["name"] for c in sorted(LVIS_CATEGORIES, key=lambda c: c["id"]))
 LVIS_NOVEL = tuple(c["name"] for c in LVIS_CATEGORIES if c["frequency"] == "r")

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from dk_detr.language.clip import RANDOM, Clip
 from dk_detr.language.prompts import prompt_texts
 from dk_detr.language.words import refuse_unreadable
-from dk_detr.structures import Vocabulary, looked_for_at, whole_file
+from dk_detr.structures import Vocabulary
+from dk_detr.utils import atomic_file, looked_for_at
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def _check_novel(names: Sequence[str], novel: Sequence[str]) -> None:
 
 def save_vocabulary(vocabulary: Vocabulary, path: str) -> None:
     """Write an .npz (names, embeddings as float32, novel, provenance as JSON), whole or not at all."""
-    with whole_file(path) as part, open(part, "wb") as file:
+    with atomic_file(path) as part, open(part, "wb") as file:
         np.savez(
             file,
             format=FORMAT,

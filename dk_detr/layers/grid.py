@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dk_detr.layers.remember import remember
+from dk_detr.layers.cached import cached
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Grid:
     sides: Tensor
 
 
-@remember
+@cached
 def grid_of_cells(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Grid:
     """The grid of levels (h, w), one after the other, each row by row; kept for the shapes that come again."""
     centers, level = [], []

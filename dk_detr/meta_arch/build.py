@@ -18,7 +18,7 @@ from dk_detr.meta_arch.build_transformer import (
 )
 from dk_detr.meta_arch.combinations import refuse_bad_combinations
 from dk_detr.modeling import CLASSIFIERS, COMPANIONS, CosineText, Denoising, Linear, accelerate
-from dk_detr.structures import choose
+from dk_detr.utils import choose
 
 
 def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from dk_detr.distillation import (
 from dk_detr.language import Clip, clip_from_config, require_words_of
 from dk_detr.modeling import CLASSIFIERS, QUERIES, CosineText, Proposals
 from dk_detr.modeling.acceleration import TEACHER
-from dk_detr.structures import Vocabulary, choose, require
+from dk_detr.structures import Vocabulary
 from dk_detr.structures.queries import DETECT
+from dk_detr.utils import choose, require
 
 
 def build_branch(cfg: CfgNode, vocabulary: Vocabulary) -> DistillationBranch:

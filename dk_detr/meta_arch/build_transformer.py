@@ -31,7 +31,7 @@ from dk_detr.modeling import (
     Proposals,
     box_heads,
 )
-from dk_detr.structures import choose, require
+from dk_detr.utils import choose, require
 
 
 def build_neck(detr: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> ChannelMapper:

@@ -14,7 +14,7 @@ from dk_detr.modeling import (
     Learned,
     Proposals,
 )
-from dk_detr.structures import choose, require
+from dk_detr.utils import choose, require
 
 
 def refuse_bad_combinations(cfg: CfgNode) -> None:

@@ -1,17 +1,13 @@
 """Structures: the nouns that pass between the rooms of the detector. Frozen dataclasses, no behaviour of their own."""
 
-from dk_detr.structures.choose import choose, require
 from dk_detr.structures.features import FeaturePyramid, Memory
-from dk_detr.structures.files import as_json, looked_for_at, read_json, whole_file, with_nan, write_whole
 from dk_detr.structures.knowledge import Candidates, RegionKnowledge, Regions, Scene
 from dk_detr.structures.predictions import Predictions, Trace
 from dk_detr.structures.queries import QueryGroup, QuerySet, hide
-from dk_detr.structures.record import record, timed
 from dk_detr.structures.targets import Assignment, Targets
 from dk_detr.structures.vocabulary import Vocabulary, require_words
 
 __all__ = [
     "Assignment", "Candidates", "FeaturePyramid", "Memory", "Predictions", "QueryGroup", "QuerySet", "RegionKnowledge",
-    "Regions", "Scene", "Targets", "Trace", "Vocabulary", "as_json", "choose", "hide", "looked_for_at", "read_json",
-    "record", "require", "require_words", "timed", "whole_file", "with_nan", "write_whole",
+    "Regions", "Scene", "Targets", "Trace", "Vocabulary", "hide", "require_words",
 ]  # fmt: skip

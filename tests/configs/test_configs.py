@@ -46,7 +46,7 @@ def two_steps(path: Path) -> dict[str, Any]:
 
 
 def options_of(path: Path) -> dict[str, Any]:
-    """There is no bank here: tests/engine/bank trains with one."""
+    """There is no bank here: tests/commands/build_embedding_bank trains with one."""
     return {"MODEL__TEACHER__NAME": "CLIPCrops"} if load(path).MODEL.TEACHER.BANK else {}
 
 

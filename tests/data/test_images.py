@@ -12,13 +12,13 @@ import pytest
 from detectron2.data.detection_utils import read_image as detectron2_reads
 from PIL import Image
 
+from dk_detr.commands.build_embedding_bank.images import ReadImages
 from dk_detr.data import TrainMapper
 from dk_detr.data import test_mapper as evaluation_mapper  # under its own name it would pass for a test
 from dk_detr.data.check import Kind
 from dk_detr.data.check.images import image_fault
 from dk_detr.data.images import MissingImage, UnreadableImage, pixels_of, read_image
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.bank.images import ReadImages
 from tests.run_fixtures import MINI
 
 DEEP = np.array([[0, 12000, 128], [30000, 65535, 129]], np.uint16)

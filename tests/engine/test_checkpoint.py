@@ -18,10 +18,10 @@ from detectron2.modeling import build_model
 from safetensors.torch import save_file
 from torch import nn
 
+from dk_detr.convert import likely_source
+from dk_detr.convert.reading import read_content, weights_in
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import SafeCheckpointer
-from dk_detr.engine.convert import likely_source
-from dk_detr.engine.convert.reading import read_content, weights_in
 from tests import model_fixtures
 from tests.model_fixtures import closed_vocabulary, configured_detector
 from tests.run_fixtures import MINI, REPOSITORY, World

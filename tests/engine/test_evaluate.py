@@ -12,9 +12,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from dk_detr.annotations.ov_coco import BASE, NOVEL, UNUSED
 from dk_detr.data import register
-from dk_detr.engine.curves import read_metrics, series
 from dk_detr.engine.run_folder import read_results
 from dk_detr.language import save_vocabulary
+from dk_detr.visualization.curves import read_metrics, series
 from tests.run_fixtures import NAMES, World, words, write_json
 
 OTHER = ("thing_b", "thing_a", "thing_c")  # the same boxes under other names, in another order

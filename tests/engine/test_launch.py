@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch.multiprocessing import ProcessExitedException
 
+from dk_detr.commands.train import main
 from dk_detr.engine import one_clear_error
 from dk_detr.engine.launch import is_first_to_fail, launch
-from dk_detr.engine.train import main
 from tests.run_fixtures import World
 
 

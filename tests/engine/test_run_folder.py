@@ -127,7 +127,8 @@ def test_whatever_a_run_would_be_missed_for_makes_a_run(name: str, tmp_path: Pat
 
 
 def test_a_run_that_died_before_its_first_checkpoint_can_be_started_again(world: World, tmp_path: Path) -> None:
-    for name in ("config.yaml", "log.txt", "metrics.json", "own_vocabulary.npz", "model_0000001.pth.part", "R50.pth"):
+    begun = ("config.yaml", "log.txt", "metrics.json", "custom_vocabulary.npz", "model_0000001.pth.part", "R50.pth")
+    for name in begun:
         (tmp_path / name).touch()
     world.train(tmp_path, **RUN)
     assert read_results(str(tmp_path)) is not None

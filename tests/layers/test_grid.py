@@ -3,7 +3,7 @@
 import torch
 
 from dk_detr.layers import grid_of_cells
-from dk_detr.layers.remember import remember
+from dk_detr.layers.cached import cached
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ def test_the_same_shapes_give_the_same_tensors() -> None:
 
 
 def test_what_was_first_made_in_inference_mode_can_train() -> None:
-    @remember
+    @cached
     def one(size: int) -> torch.Tensor:
         return torch.ones(size)
 
@@ -36,7 +36,7 @@ def test_what_was_first_made_in_inference_mode_can_train() -> None:
 def test_a_tracer_leaves_nothing_behind() -> None:
     made = []
 
-    @remember
+    @cached
     def one(size: int) -> torch.Tensor:
         made.append(size)
         return torch.ones(size)

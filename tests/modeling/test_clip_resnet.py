@@ -8,7 +8,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_backbone
 from torch import nn
 
-from dk_detr.engine.convert import convert
+from dk_detr.convert import convert
 from dk_detr.modeling.clip_resnet import clip_resnet
 from tests.model_fixtures import fixed_seed, random, stir
 

@@ -5,8 +5,8 @@ from detectron2.modeling import build_model
 from detectron2.structures import ImageList
 from torch import Tensor
 
+from dk_detr.convert import Conversion
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.convert import Conversion
 from dk_detr.meta_arch import DETR
 from dk_detr.structures import QuerySet
 from tests.run_fixtures import REPOSITORY

@@ -16,9 +16,9 @@ from detectron2.modeling import build_model
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from dk_detr.convert import convert
+from dk_detr.convert.hf_deformable_detr import known_settings
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.convert import convert
-from dk_detr.engine.convert.hf_deformable_detr import known_settings
 from dk_detr.meta_arch import DETR
 from dk_detr.structures import QuerySet
 from tests.model_fixtures import fixed_seed, random, stir

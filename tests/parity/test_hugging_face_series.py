@@ -19,8 +19,8 @@ import torch
 from detectron2.structures import ImageList
 from torch import Tensor
 
-from dk_detr.engine.convert import SOURCES, Conversion, convert, likely_source
-from dk_detr.engine.convert.reading import read_checkpoint
+from dk_detr.convert import SOURCES, Conversion, convert, likely_source
+from dk_detr.convert.reading import read_checkpoint
 from dk_detr.meta_arch import DETR
 from dk_detr.structures import QuerySet
 from tests.model_fixtures import fixed_seed, random, stir

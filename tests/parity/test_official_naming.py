@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dk_detr.engine.convert import Conversion, convert
+from dk_detr.convert import Conversion, convert
 from tests.model_fixtures import random
 from tests.parity.detector import answer_of, detector_of
 from tests.parity.formulas import Detector, Layer, Names, Weights

@@ -13,8 +13,8 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from dk_detr.convert import SOURCES, Conversion, convert
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.convert import SOURCES, Conversion, convert
 from tests.model_fixtures import random
 from tests.parity.detector import answer_of, detector_of
 from tests.parity.formulas import Weights

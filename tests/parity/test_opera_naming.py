@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dk_detr.convert import Conversion, convert
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.convert import Conversion, convert
 from dk_detr.language import save_vocabulary
 from dk_detr.structures import Vocabulary
 from tests.model_fixtures import random

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from dk_detr.convert import convert
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.convert import convert
 from dk_detr.engine.predictor import Predictor
 from dk_detr.language import save_vocabulary
 from dk_detr.structures import Vocabulary

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from dk_detr.engine import Trainer, train
+from dk_detr.commands import train
+from dk_detr.engine import Trainer
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
 work = train.train_or_evaluate

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.bank.building import PER_SHARD, REGIONS, BankWorld, contents, make_bank_world
+from tests.commands.build_embedding_bank.building import PER_SHARD, REGIONS, BankWorld, contents, make_bank_world
 from tests.run_fixtures import MINI, REPOSITORY
 
 TOOL = str(REPOSITORY / "tools" / "build_embedding_bank.py")

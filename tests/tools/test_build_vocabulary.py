@@ -135,7 +135,7 @@ def never(*args: Any) -> None:
 def test_what_is_there_is_not_built_again(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     tool("--names", "cat,dog")
     before = tool.output.stat().st_mtime_ns
-    monkeypatch.setattr("dk_detr.engine.vocabulary.load_clip", never)
+    monkeypatch.setattr("dk_detr.language.vocabulary_file.load_clip", never)
     assert "is there already: 2 names" in tool("--names", "cat,dog")
     assert tool.output.stat().st_mtime_ns == before
 

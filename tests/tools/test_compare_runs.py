@@ -8,10 +8,10 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
+from dk_detr.commands.compare_runs.matching import changes_of_matching, has_steady_queries, matched_queries
+from dk_detr.commands.compare_runs.runs import refuse_other_runs, runs_of
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.compare.matching import changes_of_matching, has_steady_queries, matched_queries
-from dk_detr.engine.compare.picture import curve_of, draw, table
-from dk_detr.engine.compare.runs import refuse_other_runs, runs_of
+from dk_detr.visualization.comparison import curve_of, draw, table
 from tests.model_fixtures import stir, tiny_input
 from tests.run_fixtures import REPOSITORY, World
 

@@ -256,7 +256,7 @@ def test_a_write_that_fails_leaves_nothing(tool: Tool, monkeypatch: pytest.Monke
         Path(path).write_bytes(b"half of")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("dk_detr.engine.convert.tool.torch.save", disk_full)
+    monkeypatch.setattr("dk_detr.commands.convert_checkpoint.torch.save", disk_full)
     assert "No space left" in tool.error("deformable-detr", tool.folder / "theirs.pth", tool.output)
     assert not tool.output.exists()
 

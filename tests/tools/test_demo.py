@@ -11,7 +11,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from dk_detr.engine import demo, setup_cfg
+from dk_detr.commands import demo
+from dk_detr.engine import setup_cfg
 from dk_detr.engine.predictor import Predictor
 from dk_detr.language import COCO_NAMES, closed_vocabulary
 from tests.data.test_images import bomb

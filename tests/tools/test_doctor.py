@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dk_detr.commands import doctor
 from dk_detr.data.datasets import DATASETS
-from dk_detr.engine import doctor
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "doctor.py"
 

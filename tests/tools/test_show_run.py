@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dk_detr.engine import show_run
+from dk_detr.commands import show_run
 
 METRICS = {"AP": 31.25, "APr": 20.0, "APc": 30.0, "APf": 40.0, "AP50-base": 60.0, "AP50-novel": 41.06}
 

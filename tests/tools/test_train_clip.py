@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dk_detr.data.mini_world import MiniWorld, all_concepts, make_mini_world
 from dk_detr.language import PROMPTS, load_clip, prompt_texts
-from dk_detr.language.contrastive import Pairs, Recipe, measure, pretrain, set_cone
-from dk_detr.language.contrastive.pairs import look_at, shorten
+from dk_detr.mini_world import MiniWorld, all_concepts, make_mini_world
+from dk_detr.mini_world.contrastive import Pairs, Recipe, measure, pretrain, set_cone
+from dk_detr.mini_world.contrastive.pairs import look_at, shorten
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = str(REPOSITORY / "configs/mini/mini_clip.json")

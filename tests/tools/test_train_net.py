@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dk_detr.engine import train
+from dk_detr.commands import train
 from dk_detr.engine.run_folder import read_results
 from tests.run_fixtures import MINI, REPOSITORY, World, assert_same_training, own_log_handlers
 from tests.tools import every_worker

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dk_detr.data.bank.shard import VERSION
-from dk_detr.structures import write_whole
+from dk_detr.utils import atomic_write
 
 FILE = "manifest.json"
 FORMAT = "dk_detr embedding bank"
@@ -66,7 +66,7 @@ def write_manifest(folder: str | os.PathLike[str], manifest: Manifest, writer: i
         "images": manifest.images, "regions": manifest.regions, "bytes": manifest.bytes,
     }  # fmt: skip
     own = Path(folder) / f"{FILE}.{writer}"
-    write_whole(own, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    atomic_write(own, json.dumps(content, indent=1, sort_keys=True) + "\n")
     own.replace(Path(folder) / FILE)
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dk_detr.data.bank.regions import BankImage, StoredRegions
-from dk_detr.structures import whole_file
+from dk_detr.utils import atomic_file
 
 VERSION = 1
 _KEY = "dk_detr embedding bank"
@@ -54,7 +54,7 @@ def write_shard(
         "embeddings": torch.cat([of_image.embeddings for of_image in regions]),
     }
     tensors = {name: columns[name].to(dtype).contiguous() for name, dtype in DTYPES.items()}
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         save_file(tensors, part, {_KEY: json.dumps(content, sort_keys=True)})
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dk_detr.structures import require
+from dk_detr.utils import require
 
 CONTENTS = ("Learned", "Common", "Zero")
 """Names in MODEL.DETR.CONTENT: a learned vector for each query, one for all of them, or nothing."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from dk_detr.language import vocabularies_from_config
 from dk_detr.meta_arch.build_branch import build_slots, build_teacher
 from dk_detr.meta_arch.words import OfWords
-from dk_detr.structures import Vocabulary, choose
+from dk_detr.structures import Vocabulary
+from dk_detr.utils import choose
 from projects.ViLD.vild.forms import FORMS
 from projects.ViLD.vild.regions import Lessons
 from projects.ViLD.vild.roi_heads import ViLDHeads

@@ -9,7 +9,8 @@ from torch import Tensor
 from dk_detr.distillation import SlotSelection, Teacher
 from dk_detr.distillation.teachers import candidates_of, stored_candidates
 from dk_detr.layers import to_pixels, to_shares
-from dk_detr.structures import Regions, Scene, Targets, record, timed
+from dk_detr.structures import Regions, Scene, Targets
+from dk_detr.utils import record, timed
 
 
 class Lesson:

@@ -18,7 +18,7 @@ from dk_detr.modeling import (
     with_objectness,
     without_background,
 )
-from dk_detr.structures import choose
+from dk_detr.utils import choose
 from projects.ViLD.vild.detections import best_detections
 from projects.ViLD.vild.forms import FORMS, Form
 from projects.ViLD.vild.predictor import BoxPredictor

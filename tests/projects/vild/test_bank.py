@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dk_detr.engine.bank import build
+from dk_detr.commands.build_embedding_bank import main as build
 from dk_detr.language import load_clip
 from tests.projects.vild.vild_fixtures import CONFIGS, SHRUNK, mini, world_with_masks
 from tests.run_fixtures import World, own_log_handlers

@@ -12,9 +12,9 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch.nn import functional as F
 
+from dk_detr.commands.train import train_or_evaluate
 from dk_detr.data import register
 from dk_detr.engine.run_folder import read_results
-from dk_detr.engine.train import train_or_evaluate
 from dk_detr.language import save_vocabulary
 from dk_detr.language.from_config import LVIS_NAMES, LVIS_NOVEL
 from dk_detr.structures import Vocabulary

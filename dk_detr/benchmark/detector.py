@@ -1,0 +1,137 @@
+"""A whole detector against Hugging Face's of the same weights: two-stage Deformable DETR with refinement, R50."""
+
+import importlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+
+from dk_detr.benchmark.measure import Work, side_by_side
+from dk_detr.benchmark.report import Report
+from dk_detr.convert import convert
+from dk_detr.engine.setup import setup_cfg
+from dk_detr.layers import to_cxcywh
+from dk_detr.utils.memory import keep_freed_memory
+
+CONFIG = Path(__file__).parents[2] / "configs" / "deformable_detr_two_stage_R50.yaml"
+CLASSES, QUERIES, OBJECTS = 91, 300, 10
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+OURS, THEIRS = "dk_detr", "transformers"
+TUNED = "transformers, memory kept"  # with the one setting of ours that they could have as well, see engine/memory.py
+
+
+def benchmark_detector(device: str, rounds: int, size: int = 800, train_size: int = 512) -> Report:
+    """Inference on one image of size × size, and a training step on one of train_size × train_size.
+
+    Their inference is the network alone; ours also normalises the pixels and turns predictions into detections.
+    Raises: ImportError without `transformers`; RuntimeError where the two do not say the same.
+    """
+    difference = difference_of_scores(device)
+    report = Report(
+        device,
+        f"Two-stage Deformable DETR with refinement, R50, {QUERIES} queries, {CLASSES} classes, float32, batch 1. "
+        f"Inference: {size}×{size}. Training step: {train_size}×{train_size}, losses of all layers, backward, AdamW",
+        notes=[f"Weights are the same: the {QUERIES} best scores differ by at most {difference:.1e}."],
+    )
+    names = [OURS, THEIRS] + ([] if device == "cuda" else [TUNED])
+    for task, make, side in (("inference", _inference, size), ("training step", _training_step, train_size)):
+        ways = {name: partial(make, name, side, device) for name in names}
+        report.add(task, THEIRS, side_by_side(ways, rounds, device, task))
+    return report
+
+
+def hugging_face(device: str) -> Any:
+    """Their detector with random weights."""
+    try:
+        transformers: Any = importlib.import_module("transformers")
+    except ImportError as error:
+        raise ImportError("The comparison needs Hugging Face's `transformers`: pip install transformers.") from error
+    transformers.logging.set_verbosity_error()
+    config = transformers.DeformableDetrConfig(
+        backbone_config=transformers.ResNetConfig(out_features=["stage2", "stage3", "stage4"]),
+        two_stage=True,
+        with_box_refine=True,
+        num_queries=QUERIES,
+        two_stage_num_proposals=QUERIES,
+        num_labels=CLASSES,
+        auxiliary_loss=True,
+    )
+    torch.manual_seed(0)
+    return transformers.DeformableDetrForObjectDetection(config).to(device)
+
+
+def same_detector(theirs: Any, device: str) -> nn.Module:
+    """Ours with their weights; of their 91 classes the 80 that COCO has."""
+    conversion = convert("hf-deformable-detr", theirs.state_dict())
+    settings = {**conversion.settings, "MODEL.DEVICE": device, "TEST.DETECTIONS_PER_IMAGE": QUERIES}
+    detector = build_model(setup_cfg(str(CONFIG), [str(word) for pair in settings.items() for word in pair]))
+    detector.load_state_dict(conversion.state)
+    return detector
+
+
+def _pixels(size: int) -> Tensor:
+    """(3, size, size) noise, normalised."""
+    return torch.randn(3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def _input(size: int) -> dict[str, Any]:
+    """What Detectron2 gives a detector: pixels in 0 to 255, and objects."""
+    corner = torch.rand(OBJECTS, 2, generator=torch.Generator().manual_seed(1)) * 0.5
+    instances = Instances((size, size))
+    instances.gt_boxes = Boxes(torch.cat([corner, corner + 0.3], dim=1) * size)
+    instances.gt_classes = torch.arange(OBJECTS)
+    pixels = _pixels(size) * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+    return {"image": pixels, "height": size, "width": size, "instances": instances}
+
+
+def _detector(name: str, device: str) -> Any:
+    if device == "cpu" and name != THEIRS:
+        keep_freed_memory()  # as our tools do
+    theirs = hugging_face(device)
+    return same_detector(theirs, device) if name == OURS else theirs
+
+
+def _inference(name: str, size: int, device: str) -> Work:
+    detector = _detector(name, device).eval()
+    given = [_input(size)] if name == OURS else _pixels(size)[None].to(device)
+    return torch.no_grad()(partial(detector, given))
+
+
+def _training_step(name: str, size: int, device: str) -> Work:
+    detector, given = _detector(name, device).train(), _input(size)
+    if name == OURS:
+        return _step(detector, lambda: sum(detector([given]).values()))
+    boxes = to_cxcywh(given["instances"].gt_boxes.tensor / size).to(device)
+    labels = [{"class_labels": given["instances"].gt_classes.to(device), "boxes": boxes}]
+    pixels = _pixels(size)[None].to(device)
+    return _step(detector, lambda: detector(pixels, labels=labels).loss)
+
+
+def _step(model: nn.Module, loss: Any) -> Work:
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-6, fused=True)
+
+    def run() -> None:
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+    return run
+
+
+@torch.no_grad()
+def difference_of_scores(device: str, size: int = 320) -> float:
+    """Of the best ones, on a small image. Raises RuntimeError where the two are not the same network."""
+    theirs = hugging_face(device).eval()
+    ours = same_detector(theirs, device).eval()
+    known = [category["id"] for category in COCO_CATEGORIES if category["isthing"]]
+    best = theirs(_pixels(size)[None].to(device)).logits[0, :, known].sigmoid().flatten().topk(QUERIES).values
+    difference = float((ours([_input(size)])[0]["instances"].scores - best).abs().max())
+    if not difference < 1e-4:
+        raise RuntimeError(f"The two detectors should be the same, but scores differ by {difference:g}.")
+    return difference

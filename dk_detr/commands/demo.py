@@ -1,0 +1,194 @@
+"""What tools/demo.py does: detect in pictures with a vocabulary of one's own, and draw what was found."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+from detectron2.config import CfgNode
+from detectron2.structures import Instances
+from tqdm import tqdm
+
+from dk_detr.commands.demo_inputs import DETECTIONS_FILE, find_images, picture_paths
+from dk_detr.data.images import UnreadableImage, open_image, read_pixels
+from dk_detr.engine.predictor import Predictor
+from dk_detr.engine.setup import one_clear_error, setup_cfg
+from dk_detr.language import (
+    WORD_LISTS,
+    build_vocabulary,
+    clip_from_config,
+    is_closed,
+    readable,
+    require_words_of,
+)
+from dk_detr.structures import Vocabulary, require_words
+from dk_detr.utils import atomic_file
+from dk_detr.utils.names import split_names
+from dk_detr.visualization.pictures import confident_boxes, draw_boxes, save_picture, with_legend
+
+logger = logging.getLogger(__name__)
+
+
+def main(args: argparse.Namespace) -> None:
+    """See tools/demo.py for the arguments. Ends with exit status 1 if an image could not be done."""
+    with one_clear_error():
+        _check(args)
+        images = find_images(args.input)
+        targets = picture_paths(images, Path(args.output))
+        cfg = setup_cfg(args.config_file, args.opts)
+        predictor = Predictor(cfg)
+        predictor.set_vocabulary(choose_vocabulary(cfg, args.vocabulary, args.custom_vocabulary, predictor.vocabulary))
+        print(f"Looking for {predictor.vocabulary.describe()}")
+        failed = detect_in_images(predictor, images, targets, Path(args.output), args.confidence_threshold)
+    print(f"{len(images) - len(failed)} pictures and {DETECTIONS_FILE} are in {args.output}")
+    if failed:
+        heading = f"{len(failed)} of {len(images)} images could not be read or drawn:"
+        print(heading, *failed, sep="\n  ", file=sys.stderr)
+        sys.exit(1)
+
+
+def detect_in_images(
+    predictor: Predictor, images: Sequence[Path], targets: Sequence[Path], output: Path, threshold: float
+) -> list[str]:
+    """Write a picture for each image, and one JSON of all detections with at least the score `threshold`.
+
+    Whatever goes wrong, the JSON has the images that were done.
+
+    Returns: what is wrong with those that could not be done.
+    """
+    failed = []
+    with growing_list(output / DETECTIONS_FILE) as add:
+        for image, target in zip(tqdm(images, desc="images", unit="image"), targets):
+            try:
+                add(_detect_in(predictor, image, target, threshold))
+            except Exception as error:  # the next image may be sound
+                if os.getenv("DK_DETR_TRACEBACK"):
+                    raise
+                failed.append(_failure(image, error))
+    return failed
+
+
+@contextmanager
+def growing_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Gives what adds a record, as a line, to a JSON list, which is whole in its place when the block ends, by an error
+    or Ctrl-C as well. Killed, the records are in `<path>.part`.
+    """
+    stopped: BaseException | None = None
+    with atomic_file(path) as part, open(part, "w", encoding="utf-8") as file:
+        separators = itertools.chain(["[\n"], itertools.repeat(",\n"))
+
+        def add(record: dict[str, Any]) -> None:
+            file.write(next(separators) + json.dumps(record))
+            file.flush()
+
+        try:
+            yield add
+        except BaseException as error:  # noqa: BLE001  raised again below
+            stopped = error
+        file.write("\n]\n" if next(separators) == ",\n" else "[]\n")
+    if stopped is not None:
+        raise stopped
+
+
+def _detect_in(predictor: Predictor, image: Path, target: Path, threshold: float) -> dict[str, Any]:
+    """Writes the picture of one image; returns its record."""
+    bgr = _first_frame(image)
+    instances = predictor(bgr)
+    instances = instances[instances.scores >= threshold]
+    save_picture(draw_detections(bgr[:, :, ::-1], instances, predictor.vocabulary), target)
+    size = {"width": bgr.shape[1], "height": bgr.shape[0]}
+    found = detection_records(instances, predictor.vocabulary)
+    return {"file": str(image), **size, "picture": target.name, "detections": found}
+
+
+def _first_frame(path: Path) -> np.ndarray:
+    """In BGR; the log says where there are more."""
+    with open_image(path) as image:
+        bgr = read_pixels(image, "BGR")
+        if getattr(image, "is_animated", False) and image.format != "MPO":  # there the others are previews and the like
+            logger.warning(f"{path} has {getattr(image, 'n_frames', 'several')} frames; the first is looked at.")
+    return bgr
+
+
+def _failure(image: Path, error: Exception) -> str:
+    if isinstance(error, UnreadableImage):
+        return str(error)
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"Image {image}: {reason}"
+
+
+def draw_detections(rgb: np.ndarray, instances: Instances, vocabulary: Vocabulary) -> np.ndarray:
+    """The picture of one image; the legend comes with the first novel word."""
+    boxes = confident_boxes(instances, vocabulary, 0.0)
+    picture = draw_boxes(rgb, boxes)
+    return with_legend(picture) if any(boxes.novel) else picture
+
+
+def detection_records(instances: Instances, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """Detections for the JSON, the best first: name, score, box xyxy in pixels of the image, and of a detector with
+    masks "segmentation", COCO's compressed RLE."""
+    rows = zip(instances.pred_classes.tolist(), instances.scores.tolist(), instances.pred_boxes.tensor.tolist())
+    records: list[dict[str, Any]] = [
+        {"name": vocabulary.names[index], "score": round(score, 4), "box": [round(x, 2) for x in box]}
+        for index, score, box in rows
+    ]
+    if instances.has("pred_masks"):
+        for record, mask in zip(records, instances.pred_masks.numpy()):
+            code = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
+            record["segmentation"] = {"size": code["size"], "counts": code["counts"].decode()}
+    return records
+
+
+def choose_vocabulary(cfg: CfgNode, choice: str | None, custom: str | None, own: Vocabulary) -> Vocabulary:
+    """The words to look for.
+
+    Args:
+        choice: "lvis", "coco", "custom", or None for the detector's own words. custom: names separated by commas.
+        own: the words of MODEL.VOCABULARY.TEST; where they include all that are asked for, nothing is encoded. A closed
+            detector knows no others.
+    """
+    if choice is None:
+        return own
+    names, novel = (custom_names(custom or ""), ()) if choice == "custom" else WORD_LISTS[choice]
+    closed = is_closed(cfg)
+    if closed or (choice != "custom" and set(names) <= set(own.names)):
+        return own.select(names)
+    print(f"Encoding {len(names)} names with CLIP {cfg.MODEL.CLIP.ARCHITECTURE} {cfg.MODEL.CLIP.WEIGHTS}")
+    clip = clip_from_config(cfg)
+    require_words_of(clip, own)
+    return build_vocabulary(names, clip, cfg.MODEL.VOCABULARY.PROMPT, novel)
+
+
+def custom_names(text: str) -> list[str]:
+    """"a, b" -> ["a", "b"] (see `split_names`). Raises ValueError for none, for what is no word, and for two that the
+    text encoder would read as the same."""
+    names = split_names(text)
+    require_words(names)
+    repeated = [words for words, times in Counter(map(readable, names)).items() if times > 1]
+    if repeated:
+        raise ValueError(f'--custom_vocabulary names "{repeated[0]}" more than once.')
+    return names
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not 0 <= args.confidence_threshold <= 1:
+        raise ValueError(f"--confidence-threshold {args.confidence_threshold} must be between 0 and 1.")
+    if args.vocabulary == "custom" and args.custom_vocabulary is None:
+        raise ValueError('--vocabulary custom needs the names: --custom_vocabulary "headphone,webcam".')
+    if args.vocabulary != "custom" and args.custom_vocabulary is not None:
+        raise ValueError("--custom_vocabulary counts with --vocabulary custom only.")
+    if args.vocabulary == "custom":
+        custom_names(args.custom_vocabulary)
+    if Path(args.output).is_file():
+        raise ValueError(f"--output {args.output} is a file; a folder is needed.")

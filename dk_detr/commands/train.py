@@ -1,0 +1,96 @@
+"""What tools/train_net.py does: train, resume, evaluate."""
+
+import argparse
+import logging
+from contextlib import nullcontext
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+
+from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.custom_vocabulary import prepare_custom_data, prepare_custom_evaluation
+from dk_detr.engine.launch import launch
+from dk_detr.engine.run_folder import (
+    Changes,
+    changes_in_errors,
+    changes_since,
+    has_checkpoint,
+    old_run_aside,
+    place_of_evaluation,
+    results_of_run,
+    tell_changes,
+    write_config,
+    write_results,
+)
+from dk_detr.engine.setup import changed, one_clear_error, prepare_output, setup_cfg, without_distillation
+from dk_detr.engine.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def train_or_evaluate(args: argparse.Namespace) -> None:
+    """The work of one process; see tools/train_net.py for the arguments."""
+    with one_clear_error():
+        cfg = setup_cfg(args.config_file, args.opts)
+        if args.eval_only:
+            _evaluate_only(cfg, args.resume)
+        else:
+            _train(cfg, args.resume)
+
+
+def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
+    """What OUTPUT_DIR holds of a run stays as it is."""
+    run, folder = cfg.OUTPUT_DIR, place_of_evaluation(cfg.OUTPUT_DIR)
+    prepare_output(cfg, folder)
+    if not cfg.DATASETS.TEST:
+        raise ValueError("--eval-only needs a data set: DATASETS.TEST is empty.")
+    cfg = prepare_custom_evaluation(cfg, folder)
+    model = build_model(without_distillation(cfg)).eval()
+    checkpointer = SafeCheckpointer(model, run)
+    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+        raise ValueError("--eval-only needs weights: add MODEL.WEIGHTS some.pth, or --resume for those of OUTPUT_DIR.")
+    loaded = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    results: Any = Trainer.test(changed(cfg, {"OUTPUT_DIR": folder}), model)
+    if comm.is_main_process():
+        write_config(cfg, folder)
+        weights = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else cfg.MODEL.WEIGHTS
+        write_results(folder, loaded.get("iteration", -1) + 1, results, weights=weights)
+
+
+def _train(cfg: CfgNode, resume: bool) -> None:
+    cfg, folder = Trainer.auto_scale_workers(cfg, comm.get_world_size()), cfg.OUTPUT_DIR
+    done = results_of_run(folder) if resume else None
+    finished = done is not None and done["iteration"] >= cfg.SOLVER.MAX_ITER
+    goes_on = finished or (resume and has_checkpoint(folder))
+    with nullcontext("") if goes_on else old_run_aside(folder, cfg.MODEL.WEIGHTS) as told:
+        prepare_output(cfg, folder)
+        if done is not None and finished:
+            logger.info(f"{folder} holds a finished run of {done['iteration']} iterations; nothing is left to do.")
+            return
+        prepare_custom_data(cfg, training=True)
+        changes = changes_since(folder, cfg)
+        trainer = Trainer(cfg)
+        with changes_in_errors(changes):
+            trainer.resume_or_load(resume=resume)
+        _take_up(trainer, changes)
+    if told:
+        logger.warning(told)
+    trainer.train()
+
+
+def _take_up(trainer: Trainer, changes: Changes) -> None:
+    """Tell what a run goes on with, and note it in its folder."""
+    cfg, iteration = trainer.cfg, trainer.start_iter
+    if iteration:
+        tell_changes(changes, iteration)
+    if comm.is_main_process():
+        write_config(cfg, cfg.OUTPUT_DIR)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Start as many processes as asked for."""
+    with one_clear_error():
+        cfg = setup_cfg(args.config_file, args.opts)
+        launch(train_or_evaluate, args.num_gpus, (args,), cfg.MODEL.DEVICE)

@@ -1,1 +1,0 @@
-"""Embedding bank: building one, and asking whether one fits before training starts."""
