@@ -54,9 +54,9 @@ def changed(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
     return cfg
 
 
-def without_distillation(cfg: CfgNode) -> CfgNode:
-    """The config of the same detector without teacher and companion queries: all that inference needs."""
-    return changed(cfg, {"MODEL.KD.TERMS": []})
+def for_inference(cfg: CfgNode) -> CfgNode:
+    """The config of the same detector without what training adds to it: no extension, no teacher."""
+    return changed(cfg, {"MODEL.TRAINING_EXTENSIONS": []})
 
 
 @contextmanager

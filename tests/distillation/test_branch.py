@@ -23,7 +23,7 @@ from dk_detr.distillation import (
     relational_kd_loss,
     semantic_kd_loss,
 )
-from dk_detr.modeling import CosineText, FirstStage
+from dk_detr.modeling import CosineText, InitialQueries
 from dk_detr.structures import Assignment, Predictions, QueryGroup, QuerySet, RegionKnowledge, Regions, Trace
 from tests.model_fixtures import CHANNELS, QUERIES, TERMS, WIDTH, fixed_seed, random, stir, targets_of, tiny_branch
 
@@ -33,12 +33,12 @@ IMAGE_LIST = ImageList(random(IMAGES, 3, 32, 40), [(32, 40), (30, 33)])
 NOTHING = targets_of(([], []), ([], []))
 
 
-def first_stage() -> FirstStage:
+def first_stage() -> InitialQueries:
     content, position = random(2, IMAGES, QUERIES, CHANNELS)
     boxes = torch.rand(IMAGES, QUERIES, 4, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.2
     group = QueryGroup("detect", content, position, boxes, ("detect",), "detect")
     objectness = torch.arange(QUERIES, 0, -1.0).expand(IMAGES, -1)
-    return FirstStage(group, objectness, Predictions(objectness[None, ..., None], boxes[None]))
+    return InitialQueries(group, objectness, Predictions(objectness[None, ..., None], boxes[None]))
 
 
 def classifier() -> CosineText:
@@ -46,11 +46,11 @@ def classifier() -> CosineText:
         return CosineText(CHANNELS, WIDTH, LAYERS)
 
 
-def prepare(branch: DistillationBranch, stage: FirstStage, inputs: Sequence[dict[str, Any]] = ({}, {})) -> Lesson:
+def prepare(branch: DistillationBranch, stage: InitialQueries, inputs: Sequence[dict[str, Any]] = ({}, {})) -> Lesson:
     return branch.prepare(IMAGE_LIST, list(inputs), stage, NOTHING, position_of)
 
 
-def decoded(lesson: Lesson, stage: FirstStage | None = None) -> QuerySet:
+def decoded(lesson: Lesson, stage: InitialQueries | None = None) -> QuerySet:
     return QuerySet(((stage or first_stage()).group, *lesson.added))
 
 
@@ -93,13 +93,13 @@ def test_companions_share_positions_and_boxes_and_have_their_own_content() -> No
     assert torch.equal(
         decoded(prepare(branch, stage))["distil"].content, branch.companions.content.weight.expand(IMAGES, -1, -1)
     )
-    assert distil.reads == ("distil",) and distil.steered_by == "detect"
+    assert distil.reads == ("distil",) and distil.reference_from == "detect"
 
 
-@pytest.mark.parametrize(("reference", "steered_by"), [("follow", "detect"), ("stay", None)])
-def test_companions_follow_the_detection_boxes_or_stay(reference: str, steered_by: str | None) -> None:
+@pytest.mark.parametrize(("reference", "reference_from"), [("follow", "detect"), ("stay", None)])
+def test_companions_follow_the_detection_boxes_or_stay(reference: str, reference_from: str | None) -> None:
     queries = decoded(prepare(tiny_branch(reference=reference), first_stage()))
-    assert queries["distil"].steered_by == steered_by
+    assert queries["distil"].reference_from == reference_from
 
 
 def test_companions_read_whom_they_are_told_to() -> None:
@@ -216,7 +216,7 @@ def test_chosen_companions_are_as_many_as_slots_and_stay_where_the_teacher_looks
     stage = first_stage()
     queries = decoded(prepare(tiny_branch(companions="Chosen"), stage))
     own = queries["distil"]
-    assert len(own) == 5 and own.steered_by is None and own.blocked is None
+    assert len(own) == 5 and own.reference_from is None and own.blocked is None
     assert torch.equal(own.reference, stage.group.reference[:, :5])  # the best by objectness
     assert torch.equal(own.position, position_of(own.reference, torch.float32)) and not own.content.any()
 

@@ -55,7 +55,7 @@ def test_the_numbers_of_the_config_reach_the_parts(cfg: CfgNode) -> None:
         "duplicates",
     )
     companions = built.branch.companions
-    assert (companions.reads, companions.steered_by, built.branch.layers) == (("distil", "detect"), None, "all")
+    assert (companions.reads, companions.reference_from, built.branch.layers) == (("distil", "detect"), None, "all")
     assert built.branch.companions.teacher.crop_scales == (1.0, 1.5)
     assert built.criterion.matcher.l1_cost == 6.0 and built.criterion.weights["giou"] == 3.0
     names = [term.name for term in built.branch.terms]

@@ -20,11 +20,11 @@ def memory(images: int = 2) -> Memory:
     return Memory.from_pyramid(FeaturePyramid((random(images, CHANNELS, 5, 6), random(images, CHANNELS, 3, 3))))
 
 
-def group(name: str, seed: int, reads=None, steered_by="itself", blocked: Tensor | None = None, size=4) -> QueryGroup:
+def group(name: str, seed: int, reads=None, reference_from="itself", blocked: Tensor | None = None, size=4) -> QueryGroup:
     content, position = random(2, 2, size, CHANNELS, seed=seed)
     boxes = random(2, size, 4, seed=seed).sigmoid() * 0.5 + 0.2
-    steered_by = name if steered_by == "itself" else steered_by
-    return QueryGroup(name, content, position, boxes, (name,) if reads is None else reads, steered_by, blocked)
+    reference_from = name if reference_from == "itself" else reference_from
+    return QueryGroup(name, content, position, boxes, (name,) if reads is None else reads, reference_from, blocked)
 
 
 def decode(*groups: QueryGroup, decoder: Decoder | None = None):
@@ -45,7 +45,7 @@ def test_a_group_that_sees_nobody_is_unchanged_by_company(reads: tuple[str, ...]
     detect = group("detect", 1)
     alone = decode(detect)
     for seed in (2, 3):
-        company = decode(detect, group("distil", seed, reads, steered_by="detect"))
+        company = decode(detect, group("distil", seed, reads, reference_from="detect"))
         for ours, theirs in zip(company.of("detect"), alone.of("detect")):
             torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
@@ -54,7 +54,7 @@ def test_a_companion_is_unchanged_by_the_detection_queries_unless_it_reads_them(
     first, second = group("detect", 1), group("detect", 4)
 
     def companion_beside(detect: QueryGroup, reads: tuple[str, ...]) -> Tensor:
-        return decode(detect, group("distil", 2, reads, steered_by=None)).of("distil")[0]
+        return decode(detect, group("distil", 2, reads, reference_from=None)).of("distil")[0]
 
     torch.testing.assert_close(companion_beside(first, ("distil",)), companion_beside(second, ("distil",)))
     seeing = companion_beside(first, ("distil", "detect")) - companion_beside(second, ("distil", "detect"))
@@ -95,8 +95,8 @@ def test_each_layer_refines_the_boxes_of_the_one_before() -> None:
 
 def test_a_companion_follows_the_boxes_of_the_detection_queries_or_stays() -> None:
     detect = group("detect", 1)
-    follows = group("follows", 2, steered_by="detect")
-    stays = group("stays", 3, steered_by=None)
+    follows = group("follows", 2, reference_from="detect")
+    stays = group("stays", 3, reference_from=None)
     trace = decode(detect, follows, stays, decoder=shifting_decoder(0.3))
     for layer in range(3):
         start = follows.reference if layer == 0 else trace.of("detect")[1][layer - 1]
@@ -104,9 +104,9 @@ def test_a_companion_follows_the_boxes_of_the_detection_queries_or_stays() -> No
         torch.testing.assert_close(trace.of("stays")[1][layer], (inverse_sigmoid(stays.reference) + 0.3).sigmoid())
 
 
-def points(seed: int = 1, name: str = "detect", steered_by="itself") -> QueryGroup:
+def points(seed: int = 1, name: str = "detect", reference_from="itself") -> QueryGroup:
     """Queries that start from points."""
-    boxes = group(name, seed, steered_by=steered_by)
+    boxes = group(name, seed, reference_from=reference_from)
     return replace(boxes, reference=boxes.reference[..., :2])
 
 
@@ -124,7 +124,7 @@ def test_points_become_boxes_that_later_layers_refine() -> None:
 
 
 def test_a_companion_at_a_point_that_stays_keeps_its_place_and_its_first_size() -> None:
-    decoder, stays = shifting_decoder(0.3), points(3, "stays", steered_by=None)
+    decoder, stays = shifting_decoder(0.3), points(3, "stays", reference_from=None)
     trace = decode(points(), stays, decoder=decoder)
     _, boxes = trace.of("stays")
     center, side = (inverse_sigmoid(stays.reference) + 0.3).sigmoid(), torch.full((2, 4, 2), 0.3).sigmoid()

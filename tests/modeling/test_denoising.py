@@ -172,7 +172,7 @@ def test_images_with_equally_many_objects_share_one_mask(kind: str) -> None:
 @each_kind
 def test_noisy_queries_refine_themselves(kind: str) -> None:
     group = make(part(kind), UNEQUAL).group
-    assert (group.name, group.reads, group.steered_by) == ("noisy", ("noisy", "detect"), "noisy")
+    assert (group.name, group.reads, group.reference_from) == ("noisy", ("noisy", "detect"), "noisy")
 
 
 # ---- how far off ----
@@ -182,7 +182,7 @@ def moves(noisy: Noisy, targets: Targets, most: int, negative: bool) -> tuple[Te
     """Noisy boxes and those of their objects, (…, 4) cxcywh, of all real queries of one half."""
     place = torch.arange(len(noisy.group))
     half = (place // most % 2 == 1) == negative
-    boxes = targets.padded()[1][:, place % most]
+    boxes = targets.padded[1][:, place % most]
     keep = noisy.real & half
     return noisy.group.reference[keep], boxes[keep]
 
@@ -190,7 +190,7 @@ def moves(noisy: Noisy, targets: Targets, most: int, negative: bool) -> tuple[Te
 @pytest.mark.parametrize("noise", [0.4, 0.8])
 def test_dn_moves_centres_by_a_share_of_half_the_sides_and_changes_sides_by_a_share(noise: float) -> None:
     noisy = make(part("DN", box_noise=noise, groups=2), many(UNEQUAL), LIKE.repeat(400, 1, 1))
-    boxes = many(UNEQUAL).padded()[1].repeat(1, 2, 1)[noisy.real]
+    boxes = many(UNEQUAL).padded[1].repeat(1, 2, 1)[noisy.real]
     found = noisy.group.reference[noisy.real]
     sides = boxes[:, 2:]
     center = (found[:, :2] - boxes[:, :2]) / sides
@@ -214,7 +214,7 @@ def shares(noisy: Noisy, targets: Targets, most: int, negative: bool) -> Tensor:
 def test_cdn_moves_corners_of_positives_by_up_to_half_a_side_and_of_negatives_by_more(noise: float) -> None:
     """Up to the noise · half a side; beyond it, up to twice that; before anything is cut off."""
     targets = targets_of(([0], [[0.5, 0.5, 0.2, 0.3]]))
-    boxes = targets.padded()[1].expand(-1, 4000, -1)
+    boxes = targets.padded[1].expand(-1, 4000, -1)
     negative = torch.arange(4000) >= 2000
     corners = to_xyxy(part("CDN", box_noise=noise).noisy_boxes(boxes, negative)) - to_xyxy(boxes)
     share = (corners / boxes[..., 2:].repeat(1, 1, 2))[0]

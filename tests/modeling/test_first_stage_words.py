@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dk_detr.criterion import HungarianMatcher, SetCriterion
-from dk_detr.modeling import FirstStage, Mixed, Proposals
+from dk_detr.modeling import InitialQueries, Mixed, Proposals
 from dk_detr.structures import FeaturePyramid, Memory, hide
 from tests.model_fixtures import CHANNELS, fixed_seed, random, stir, targets_of
 
@@ -95,7 +95,7 @@ def test_where_positions_are_given_they_come_from_the_boxes_alone() -> None:
     assert mixed().position_of(group.reference, torch.float32) is None
 
 
-def losses_of(seen: FirstStage) -> Tensor:
+def losses_of(seen: InitialQueries) -> Tensor:
     targets = targets_of(([2, 0], [[0.5, 0.5, 0.2, 0.4], [0.3, 0.6, 0.1, 0.2]]), ([1], [[0.4, 0.4, 0.3, 0.3]]))
     assert seen.wanted(targets) is targets, "labels are those of the words"
     criterion = SetCriterion(HungarianMatcher(), {"class": 1.0, "l1": 5.0, "giou": 2.0})

@@ -46,10 +46,10 @@ def test_without_a_start_the_offsets_are_the_box() -> None:
     torch.testing.assert_close(boxes_at(None, delta), delta.sigmoid())
 
 
-def go_on(name: str, reference: Tensor | None, boxes: Tensor, delta: Tensor | None = None) -> Any:
+def next_reference(name: str, reference: Tensor | None, boxes: Tensor, delta: Tensor | None = None) -> Any:
     """(reference, start) of the next layer."""
     group = queries(BOXES[None] if reference is None else reference)
-    return REFINEMENTS[name]().go_on(group, reference, boxes, lambda: torch.zeros(1, 2, 4) if delta is None else delta)
+    return REFINEMENTS[name]().next_reference(group, reference, boxes, lambda: torch.zeros(1, 2, 4) if delta is None else delta)
 
 
 @pytest.mark.parametrize("width", [2, 4])
@@ -59,13 +59,13 @@ def test_what_a_layer_starts_from_is_as_wide_as_was_said(name: str, width: int) 
     start = refinement.start(reference)
     for said in refinement.widths(width, 3):
         assert (start is None and said == 0) or start.shape == (1, 2, said)
-        reference, start = go_on(name, reference, BOXES[None] * 0.9)
+        reference, start = next_reference(name, reference, BOXES[None] * 0.9)
 
 
 @pytest.mark.parametrize("width", [2, 4])
 def test_iterative_goes_on_from_the_boxes_without_gradient(width: int) -> None:
     boxes, reference = BOXES[None].clone().requires_grad_(), BOXES[None, :, :width] / 2
-    going_on, start = go_on("Iterative", reference, boxes)
+    going_on, start = next_reference("Iterative", reference, boxes)
     assert torch.equal(going_on, boxes) and not going_on.requires_grad and start is going_on
 
 
@@ -73,7 +73,7 @@ def test_iterative_goes_on_from_the_boxes_without_gradient(width: int) -> None:
 def test_looking_forward_twice_starts_from_boxes_of_the_raw_features_with_gradient(width: int) -> None:
     boxes, delta = BOXES[None], (0.1 * random(1, 2, 4)).requires_grad_()
     reference = BOXES[None, :, :width] / 2
-    going_on, start = go_on("LookForwardTwice", reference, boxes, delta)
+    going_on, start = next_reference("LookForwardTwice", reference, boxes, delta)
     assert torch.equal(start, boxes_at(reference, delta)) and not torch.equal(start, boxes)
     assert torch.equal(going_on, start) and not going_on.requires_grad
     start.sum().backward()
@@ -83,13 +83,13 @@ def test_looking_forward_twice_starts_from_boxes_of_the_raw_features_with_gradie
 @pytest.mark.parametrize("width", [2, 4])
 def test_from_reference_never_moves_references(width: int) -> None:
     reference = (BOXES[None, :, :width] / 2).requires_grad_()
-    assert all(each is reference for each in go_on("FromReference", reference, BOXES[None]))
+    assert all(each is reference for each in next_reference("FromReference", reference, BOXES[None]))
 
 
 def test_direct_boxes_start_from_nothing_and_leave_references_where_they_are() -> None:
     reference = BOXES[None] / 2
-    assert go_on("Direct", reference, BOXES[None]) == (reference, None)
-    assert go_on("Direct", None, BOXES[None]) == (None, None)
+    assert next_reference("Direct", reference, BOXES[None]) == (reference, None)
+    assert next_reference("Direct", None, BOXES[None]) == (None, None)
 
 
 def sides(heads) -> list[float]:

@@ -14,12 +14,12 @@ from dk_detr.structures import QueryGroup, QuerySet
 YES, NO = True, False  # blocked, not blocked
 
 
-def group(name: str, size: int, reads=None, steered_by="itself", blocked: Tensor | None = None, images=2) -> QueryGroup:
+def group(name: str, size: int, reads=None, reference_from="itself", blocked: Tensor | None = None, images=2) -> QueryGroup:
     """A group of queries that can be told apart, reading and refining itself unless told otherwise."""
     numbers = torch.rand(images, size, 8, generator=torch.Generator().manual_seed(len(name) + size))
-    steered_by = name if steered_by == "itself" else steered_by
+    reference_from = name if reference_from == "itself" else reference_from
     reads = (name,) if reads is None else reads
-    return QueryGroup(name, numbers, numbers + 1, numbers[..., :4], reads, steered_by, blocked)
+    return QueryGroup(name, numbers, numbers + 1, numbers[..., :4], reads, reference_from, blocked)
 
 
 def test_a_group_alone_has_no_bars() -> None:
@@ -98,7 +98,7 @@ def test_positions_and_references_are_absent_together() -> None:
 
 
 def test_a_group_refines_itself_follows_another_or_stays() -> None:
-    follows, stays = group("follows", 2, steered_by="detect"), group("stays", 2, steered_by=None)
+    follows, stays = group("follows", 2, reference_from="detect"), group("stays", 2, reference_from=None)
     queries = QuerySet((group("detect", 2), group("itself", 1), follows, stays))
     current = torch.arange(7.0).view(1, 7, 1).expand(1, 7, 4)
     refined = current + 100
@@ -108,7 +108,7 @@ def test_a_group_refines_itself_follows_another_or_stays() -> None:
 
 
 def test_points_become_boxes_and_one_that_stays_keeps_its_place_and_takes_its_own_size() -> None:
-    groups = (group("detect", 2), group("follows", 2, steered_by="detect"), group("stays", 2, steered_by=None))
+    groups = (group("detect", 2), group("follows", 2, reference_from="detect"), group("stays", 2, reference_from=None))
     queries = QuerySet(tuple(replace(one, reference=one.reference[..., :2]) for one in groups))
     assert queries.reference.shape == (2, 6, 2)
     refined = torch.arange(24.0).view(1, 6, 4)
@@ -136,18 +136,18 @@ def test_detection_queries_that_see_others_are_refused() -> None:
 
 def test_detection_queries_that_follow_others_are_refused() -> None:
     """Boxes of a companion would be company by another door."""
-    with pytest.raises(ValueError, match="themselves only, got .* steered_by='distil'"):
-        QuerySet((group("detect", 2, steered_by="distil"), group("distil", 2)))
+    with pytest.raises(ValueError, match="themselves only, got .* reference_from='distil'"):
+        QuerySet((group("detect", 2, reference_from="distil"), group("distil", 2)))
 
 
 def test_a_group_cannot_follow_one_of_another_size() -> None:
     with pytest.raises(ValueError, match='"distil" follows "detect".*another size'):
-        QuerySet((group("detect", 2), group("distil", 3, steered_by="detect")))
+        QuerySet((group("detect", 2), group("distil", 3, reference_from="detect")))
 
 
 def test_a_group_cannot_follow_or_read_one_that_is_not_there() -> None:
     with pytest.raises(KeyError, match="guide"):
-        QuerySet((group("detect", 2), group("distil", 2, steered_by="guide")))
+        QuerySet((group("detect", 2), group("distil", 2, reference_from="guide")))
     with pytest.raises(KeyError, match="guide"):
         QuerySet((group("detect", 2), group("distil", 2, reads=("guide",)))).blocked()
     with pytest.raises(KeyError, match="guide.*detect"):
