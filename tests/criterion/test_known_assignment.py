@@ -41,9 +41,9 @@ def test_losses_are_those_of_the_pairs_even_where_others_fit_better() -> None:
 def test_what_answers_several_times_for_each_object_is_divided_by_as_many() -> None:
     """Two answers for one object: two hits and two misses, the distances of both."""
     losses = criterion().losses(by_hand(), ONE_IMAGE, pairs((0, 0, 0, 0), (0, 0, 1, 0)), "noisy_", answers=2)
-    assert losses["loss_noisy_class"].item() == pytest.approx((2 * 0.0625 + 2 * 0.1875) * LN2 / 2, rel=1e-5)
-    assert losses["loss_noisy_l1"].item() == pytest.approx(5 * 0.2 / 2, rel=1e-5)
-    assert losses["loss_noisy_giou"].item() == pytest.approx(2 * 0.5 / 2, rel=1e-5)
+    assert losses["loss_dn_class"].item() == pytest.approx((2 * 0.0625 + 2 * 0.1875) * LN2 / 2, rel=1e-5)
+    assert losses["loss_dn_l1"].item() == pytest.approx(5 * 0.2 / 2, rel=1e-5)
+    assert losses["loss_dn_giou"].item() == pytest.approx(2 * 0.5 / 2, rel=1e-5)
 
 
 def test_the_same_answers_twice_cost_what_one_of_each_does() -> None:

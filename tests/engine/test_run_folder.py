@@ -246,8 +246,8 @@ def forget_names(run: Path) -> None:
 
 REFUSED = {
     "SOLVER.OPTIMIZER AdamW -> SGD": 'SOLVER.OPTIMIZER is "SGD", but the run was trained with "AdamW"',
-    "MODEL.KD.GROUP distil -> detect": "branch.companions.content.weight is trained by the run only (1 such)",
-    "MODEL.KD.TERMS ['semantic', 'relational'] -> []": "branch.companions.content.weight is trained by the run only",
+    "MODEL.KD.QUERIES distil -> detect": "extensions.Distillation.queries.content.weight is trained by the run only (1 such)",
+    "MODEL.KD.TERMS ['semantic', 'relational'] -> []": "extensions.Distillation.queries.content.weight is trained by the run only",
     "MODEL.BACKBONE.FREEZE_AT 0 -> 2": "is trained by the run only",
     "MODEL.DETR.NUM_QUERIES 10 -> 12": "is of another detector",
 }

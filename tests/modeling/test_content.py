@@ -73,7 +73,7 @@ def test_anchors_are_learned_boxes_the_same_for_every_image() -> None:
     assert stage.group.reference.requires_grad and stage.group.position is None
     assert not stage.group.content.any() and stage.group.content.shape == (2, 6, CHANNELS)
     assert (stage.predictions, stage.objectness, stage.real) == (None, None, None)
-    assert (stage.group.name, stage.group.reads, stage.group.reference_from) == ("detect", ("detect",), "detect")
+    assert (stage.group.name, stage.group.attends_to, stage.group.reference_from) == ("detection", ("detection",), "detection")
 
 
 def test_new_anchors_are_boxes_of_normal_logits() -> None:

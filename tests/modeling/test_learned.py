@@ -56,7 +56,7 @@ def test_points_learn_and_nothing_is_proposed() -> None:
     stage = learned()(memory())
     assert (stage.predictions, stage.objectness, stage.real) == (None, None, None)
     assert stage.group.reference.requires_grad
-    assert (stage.group.name, stage.group.reads, stage.group.reference_from) == ("detect", ("detect",), "detect")
+    assert (stage.group.name, stage.group.attends_to, stage.group.reference_from) == ("detection", ("detection",), "detection")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -89,7 +89,7 @@ def test_references_and_objectness_carry_no_gradient_and_predictions_do() -> Non
 
 def test_detection_queries_see_and_steer_themselves() -> None:
     group = proposals()(memory()).group
-    assert (group.name, group.reads, group.reference_from) == ("detect", ("detect",), "detect")
+    assert (group.name, group.attends_to, group.reference_from) == ("detection", ("detection",), "detection")
 
 
 def test_padding_is_never_proposed_and_changes_no_proposal() -> None:

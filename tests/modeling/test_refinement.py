@@ -17,7 +17,7 @@ BOXES = torch.tensor([[0.5, 0.25, 0.2, 0.1], [0.3, 0.7, 0.1, 0.4]])
 
 def queries(reference: torch.Tensor) -> QuerySet:
     content = torch.zeros(*reference.shape[:2], 8)
-    return QuerySet((QueryGroup("detect", content, content, reference, ("detect",), "detect"),))
+    return QuerySet((QueryGroup("detection", content, content, reference, ("detection",), "detection"),))
 
 
 def test_no_offset_leaves_a_box_as_it_is() -> None:

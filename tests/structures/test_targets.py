@@ -57,6 +57,6 @@ def test_a_trace_gives_the_part_of_each_group() -> None:
         return QueryGroup(name, torch.zeros(1, size, 8), None, None, (name,), None)
 
     hidden, boxes = torch.rand(3, 1, 5, 8), torch.rand(3, 1, 5, 4)
-    trace = Trace(hidden, boxes, QuerySet((group("detect", 2), group("distil", 3))))
-    assert torch.equal(trace.of("detect")[0], hidden[:, :, :2])
-    assert torch.equal(trace.of("distil")[1], boxes[:, :, 2:])
+    trace = Trace(hidden, boxes, QuerySet((group("detection", 2), group("auxiliary", 3))))
+    assert torch.equal(trace.of("detection")[0], hidden[:, :, :2])
+    assert torch.equal(trace.of("auxiliary")[1], boxes[:, :, 2:])

@@ -54,7 +54,7 @@ class BankWorld:
 
     def train(self, output: Path, bank: Path, **more: Any) -> Path:
         """Train with a bank."""
-        weights = {"MODEL__CLIP__WEIGHTS": self.world.root / "clip.pt", "MODEL__KD__COMPANIONS": "Chosen"}
+        weights = {"MODEL__CLIP__WEIGHTS": self.world.root / "clip.pt", "MODEL__KD__QUERIES": "SelectedAuxiliary"}
         teacher = {"MODEL__TEACHER__NAME": "EmbeddingBank", "MODEL__TEACHER__BANK": bank}
         return self.world.train(output, **{**weights, **teacher, **more})
 

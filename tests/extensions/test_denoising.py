@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dk_detr.layers import to_xyxy
-from dk_detr.modeling import ContrastiveDenoising, Denoising, Noisy
+from dk_detr.modeling import ContrastiveDenoising, Denoising, DenoisingPlan
 from dk_detr.structures import QueryGroup, QuerySet, Targets
 from tests.model_fixtures import fixed_seed, random, targets_of
 
@@ -47,7 +47,7 @@ def no_position(boxes: Tensor, dtype: torch.dtype) -> None:
     """Of a decoder that derives it from the boxes."""
 
 
-def make(companion: Denoising, targets: Targets, like: Tensor = LIKE) -> Noisy:
+def make(companion: Denoising, targets: Targets, like: Tensor = LIKE) -> DenoisingPlan:
     noisy = companion(targets, like, no_position)
     assert noisy is not None
     return noisy
@@ -146,8 +146,8 @@ def test_positions_come_from_the_noisy_boxes_by_the_rule_of_the_detection_querie
 @each_batch
 def test_no_group_sees_another_and_nobody_sees_what_only_fills_up(kind: str, targets: Targets) -> None:
     noisy = make(part(kind), targets)
-    detect = QueryGroup("detect", random(2, 4, C), None, random(2, 4, 4).sigmoid(), ("detect",), "detect")
-    blocked = QuerySet((detect, noisy.group)).blocked()
+    detect = QueryGroup("detection", random(2, 4, C), None, random(2, 4, 4).sigmoid(), ("detection",), "detection")
+    blocked = QuerySet((detect, noisy.group)).attention_mask()
     blocked = blocked.expand(2, -1, -1) if blocked.ndim == 2 else blocked
     layout = seats(kind, max(targets.counts), noisy.num_groups)
     for image, count in enumerate(targets.counts):
@@ -172,14 +172,14 @@ def test_images_with_equally_many_objects_share_one_mask(kind: str) -> None:
 @each_kind
 def test_noisy_queries_refine_themselves(kind: str) -> None:
     group = make(part(kind), UNEQUAL).group
-    assert (group.name, group.reads, group.reference_from) == ("noisy", ("noisy", "detect"), "noisy")
+    assert (group.name, group.attends_to, group.reference_from) == ("denoising", ("denoising", "detection"), "denoising")
 
 
 # ---- how far off ----
 
 
-def moves(noisy: Noisy, targets: Targets, most: int, negative: bool) -> tuple[Tensor, Tensor]:
-    """Noisy boxes and those of their objects, (…, 4) cxcywh, of all real queries of one half."""
+def moves(noisy: DenoisingPlan, targets: Targets, most: int, negative: bool) -> tuple[Tensor, Tensor]:
+    """DenoisingPlan boxes and those of their objects, (…, 4) cxcywh, of all real queries of one half."""
     place = torch.arange(len(noisy.group))
     half = (place // most % 2 == 1) == negative
     boxes = targets.padded[1][:, place % most]
@@ -204,7 +204,7 @@ def test_dn_moves_centres_by_a_share_of_half_the_sides_and_changes_sides_by_a_sh
     assert correlation.abs().max() < 0.1, "every number is moved by itself"
 
 
-def shares(noisy: Noisy, targets: Targets, most: int, negative: bool) -> Tensor:
+def shares(noisy: DenoisingPlan, targets: Targets, most: int, negative: bool) -> Tensor:
     """(…, 4) how far the corners moved, in sides of the object: x, y, x, y."""
     found, boxes = moves(noisy, targets, most, negative)
     return (to_xyxy(found) - to_xyxy(boxes)) / boxes[:, 2:].repeat(1, 2)

@@ -97,9 +97,9 @@ def test_where_positions_are_given_they_come_from_the_boxes_alone() -> None:
 
 def losses_of(seen: InitialQueries) -> Tensor:
     targets = targets_of(([2, 0], [[0.5, 0.5, 0.2, 0.4], [0.3, 0.6, 0.1, 0.2]]), ([1], [[0.4, 0.4, 0.3, 0.3]]))
-    assert seen.wanted(targets) is targets, "labels are those of the words"
+    assert seen.proposal_targets(targets) is targets, "labels are those of the words"
     criterion = SetCriterion(HungarianMatcher(), {"class": 1.0, "l1": 5.0, "giou": 2.0})
-    return sum(criterion(seen.predictions, seen.wanted(targets), "proposal_")[0].values())  # type: ignore[return-value]
+    return sum(criterion(seen.predictions, seen.proposal_targets(targets), "proposal_")[0].values())  # type: ignore[return-value]
 
 
 def test_only_the_chosen_tokens_are_taught_and_all_of_these() -> None:
@@ -116,7 +116,7 @@ def test_only_the_chosen_tokens_are_taught_and_all_of_these() -> None:
 def test_objects_alone_are_all_taught_and_have_no_names() -> None:
     seen = Mixed(CHANNELS, Q, 0.1).eval()(memory())
     targets = targets_of(([2], [[0.5, 0.5, 0.2, 0.4]]), ([1], [[0.4, 0.4, 0.3, 0.3]]))
-    assert [labels.tolist() for labels in seen.wanted(targets).labels] == [[0], [0]]
+    assert [labels.tolist() for labels in seen.proposal_targets(targets).labels] == [[0], [0]]
     assert seen.predictions.logits.shape == (1, 2, 26, 1)
 
 
