@@ -52,7 +52,7 @@ from dk_detr.modeling import (
     box_heads,
 )
 from dk_detr.modeling import QUERIES as QUERY_PARTS
-from dk_detr.structures import FeaturePyramid, Memory, Targets, Vocabulary
+from dk_detr.structures import Assignment, FeaturePyramid, Memory, Predictions, Targets, Vocabulary
 from tests.run_fixtures import REPOSITORY
 
 CHANNELS, WIDTH, LEVELS, HEADS, POINTS, QUERIES = 32, 16, 2, 4, 2, 12
@@ -286,6 +286,13 @@ def tiny_criterion(classifier: str = "CosineText") -> SetCriterion:
     """With the class loss that fits the classifier."""
     (loss,) = (loss for loss in CLASS_LOSSES.values() if loss.activation == CLASSIFIERS[classifier].activation)
     return SetCriterion(HungarianMatcher(class_loss=loss()), {"class": 2.0, "l1": 5.0, "giou": 2.0})
+
+
+def learn(
+    criterion: SetCriterion, predictions: Predictions, targets: Targets, stage: str = ""
+) -> tuple[dict[str, Tensor], Assignment]:
+    """The losses of a batch that is whole, and the assignment."""
+    return criterion(predictions, targets, float(max(sum(targets.counts), 1)), stage)
 
 
 def stir(module: nn.Module) -> Any:

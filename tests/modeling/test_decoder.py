@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from dk_detr.layers import inverse_sigmoid
-from dk_detr.modeling import Decoder
-from dk_detr.modeling.refinement import boxes_at
+from dk_detr.modeling import BoxParameterization, Decoder, Iterative
 from dk_detr.structures import FeaturePyramid, Memory, QueryGroup, QuerySet
 from tests.model_fixtures import CHANNELS, random, stir, tiny_decoder
 
@@ -20,11 +19,14 @@ def memory(images: int = 2) -> Memory:
     return Memory.from_pyramid(FeaturePyramid((random(images, CHANNELS, 5, 6), random(images, CHANNELS, 3, 3))))
 
 
-def group(name: str, seed: int, attends_to=None, reference_from="itself", blocked: Tensor | None = None, size=4) -> QueryGroup:
+def group(
+    name: str, seed: int, attends_to=None, reference_from="itself", blocked: Tensor | None = None, size: int = 4
+) -> QueryGroup:
     content, position = random(2, 2, size, CHANNELS, seed=seed)
     boxes = random(2, size, 4, seed=seed).sigmoid() * 0.5 + 0.2
     reference_from = name if reference_from == "itself" else reference_from
-    return QueryGroup(name, content, position, boxes, (name,) if attends_to is None else attends_to, reference_from, blocked)
+    attends_to = (name,) if attends_to is None else attends_to
+    return QueryGroup(name, content, position, boxes, attends_to, reference_from, blocked)
 
 
 def decode(*groups: QueryGroup, decoder: Decoder | None = None):
@@ -50,18 +52,18 @@ def test_a_group_that_sees_nobody_is_unchanged_by_company(attends_to: tuple[str,
             torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
-def test_a_companion_is_unchanged_by_the_detection_queries_unless_it_reads_them() -> None:
+def test_an_auxiliary_query_is_unchanged_by_the_detection_queries_unless_it_attends_to_them() -> None:
     first, second = group("detection", 1), group("detection", 4)
 
-    def companion_beside(detect: QueryGroup, attends_to: tuple[str, ...]) -> Tensor:
+    def auxiliary_beside(detect: QueryGroup, attends_to: tuple[str, ...]) -> Tensor:
         return decode(detect, group("auxiliary", 2, attends_to, reference_from=None)).of("auxiliary")[0]
 
-    torch.testing.assert_close(companion_beside(first, ("auxiliary",)), companion_beside(second, ("auxiliary",)))
-    seeing = companion_beside(first, ("auxiliary", "detection")) - companion_beside(second, ("auxiliary", "detection"))
+    torch.testing.assert_close(auxiliary_beside(first, ("auxiliary",)), auxiliary_beside(second, ("auxiliary",)))
+    seeing = auxiliary_beside(first, ("auxiliary", "detection")) - auxiliary_beside(second, ("auxiliary", "detection"))
     assert seeing.abs().max() > 1e-3
 
 
-def test_a_companion_that_reads_nobody_hears_nothing_and_stays_finite() -> None:
+def test_a_group_that_attends_to_nobody_hears_nothing_and_stays_finite() -> None:
     quiet = group("auxiliary", 2, attends_to=())
     hidden = decode(group("detection", 1), quiet).of("auxiliary")[0]
     assert torch.isfinite(hidden).all()
@@ -93,7 +95,7 @@ def test_each_layer_refines_the_boxes_of_the_one_before() -> None:
         torch.testing.assert_close(boxes[layer], wanted)
 
 
-def test_a_companion_follows_the_boxes_of_the_detection_queries_or_stays() -> None:
+def test_a_group_follows_the_boxes_of_the_detection_queries_or_stays() -> None:
     detect = group("detection", 1)
     follows = group("follows", 2, reference_from="detection")
     stays = group("stays", 3, reference_from=None)
@@ -123,7 +125,7 @@ def test_points_become_boxes_that_later_layers_refine() -> None:
     assert torch.equal(moved[0], boxes[0])
 
 
-def test_a_companion_at_a_point_that_stays_keeps_its_place_and_its_first_size() -> None:
+def test_a_group_at_a_point_that_stays_keeps_its_place_and_its_first_size() -> None:
     decoder, stays = shifting_decoder(0.3), points(3, "stays", reference_from=None)
     trace = decode(points(), stays, decoder=decoder)
     _, boxes = trace.of("stays")
@@ -143,7 +145,7 @@ def test_from_reference_every_layer_starts_where_the_first_did(start) -> None:
     hidden, boxes = decode(detect, decoder=decoder).of("detection")
     assert len(seen) == 3 and all(torch.equal(reference, detect.reference) for reference in seen)
     for head, content, predicted in zip(decoder.box_heads, hidden, boxes):
-        torch.testing.assert_close(predicted, boxes_at(detect.reference, head(content)))
+        torch.testing.assert_close(predicted, decoder.refinement.decode_boxes(detect.reference, head(content)))
 
 
 def test_a_shared_head_serves_all_layers_and_is_saved_once() -> None:
@@ -166,10 +168,32 @@ def test_a_layer_is_not_blamed_for_the_boxes_of_the_next() -> None:
     assert all(grad.any() for grad in torch.autograd.grad(trace.boxes[0].sum(), first_head))
 
 
-def test_every_layer_is_traced() -> None:
-    trace = decode(group("detection", 1), group("auxiliary", 2))
-    assert trace.hidden_states.shape == (2, 2, 8, CHANNELS) and trace.boxes.shape == (2, 2, 8, 4)
-    assert ((trace.boxes > 0) & (trace.boxes < 1)).all()
+def test_the_trace_holds_what_each_layer_gave_in_the_order_of_layers_and_groups() -> None:
+    decoder, given = stir(tiny_decoder(3)).eval(), []
+    for layer in decoder.layers:
+        layer.register_forward_hook(lambda module, inputs, content: given.append(content))
+    detection, auxiliary = group("detection", 1), group("auxiliary", 2, size=3)
+    trace = decode(detection, auxiliary, decoder=decoder)
+    assert torch.equal(trace.hidden_states, torch.stack(given)) and trace.hidden_states.shape == (3, 2, 7, CHANNELS)
+    for name, span in (("detection", slice(0, 4)), ("auxiliary", slice(4, 7))):
+        hidden_states, boxes = trace.of(name)
+        assert torch.equal(hidden_states, trace.hidden_states[:, :, span])
+        assert torch.equal(boxes, trace.boxes[:, :, span])
+    first = decoder.refinement.decode_boxes(detection.reference, decoder.box_heads[0](given[0][:, :4]))
+    torch.testing.assert_close(trace.of("detection")[1][0], first)
+
+
+def test_a_decoder_makes_boxes_as_its_parameterization_says() -> None:
+    class Shifted(BoxParameterization):
+        def decode(self, start: Tensor | None, delta: Tensor) -> Tensor:
+            return start + 0.01 * delta.new_ones(4)
+
+    decoder = tiny_decoder(num_layers=3)
+    decoder.refinement = Iterative(Shifted())
+    detection = group("detection", 1)
+    boxes = decode(detection, decoder=decoder.eval()).boxes
+    for layer in range(3):
+        torch.testing.assert_close(boxes[layer], detection.reference + 0.01 * (layer + 1))
 
 
 def test_queries_without_position_or_reference_are_refused() -> None:
