@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 NOUNS = {"structures", "layers", "utils"}
-DETECTOR = {"language", "modeling", "criterion", "distillation", "meta_arch"}
+DETECTOR = {"language", "modeling", "criterion", "extensions", "distillation", "meta_arch"}
 MAY_IMPORT: dict[str, set[str]] = {
     "compat": set(),
     "config": set(),
@@ -24,7 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": NOUNS | {"annotations"},
     "modeling": NOUNS,
     "criterion": NOUNS,
-    "distillation": NOUNS | {"language", "modeling", "criterion"},
+    "extensions": NOUNS | {"modeling", "criterion"},
+    "distillation": NOUNS | {"language", "modeling", "criterion", "extensions"},
     "meta_arch": NOUNS | DETECTOR,
     "convert": NOUNS | DETECTOR | {"config"},
     "visualization": NOUNS | {"language"},

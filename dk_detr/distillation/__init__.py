@@ -1,7 +1,12 @@
 """Distillation: a frozen teacher, the queries that listen to it, and what they should take over."""
 
 from dk_detr.distillation.distillation import Distillation
-from dk_detr.distillation.from_config import build_slots, build_teacher, refuse_bad_distillation
+from dk_detr.distillation.from_config import (
+    build_slots,
+    build_teacher,
+    refuse_bad_distillation,
+    refuse_terms_without_distillation,
+)
 from dk_detr.distillation.slots import SlotSelection
 from dk_detr.distillation.taught_queries import (
     AUXILIARY,
@@ -26,5 +31,5 @@ __all__ = [
     "AUXILIARY", "TEACHERS", "TERMS", "AuxiliaryQueries", "CLIPCrops", "DetectionQueries", "Distillation",
     "DistillationPlan", "SelectedAuxiliaryQueries", "SlotSelection", "StoredEmbeddings", "TaughtQueries", "Teacher",
     "Term", "TermSettings", "build_slots", "build_teacher", "build_terms", "embedding_l1_loss",
-    "refuse_bad_distillation", "relational_kd_loss", "semantic_kd_loss",
+    "refuse_bad_distillation", "refuse_terms_without_distillation", "relational_kd_loss", "semantic_kd_loss",
 ]  # fmt: skip

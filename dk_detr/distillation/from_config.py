@@ -105,3 +105,13 @@ def term_settings(cfg: CfgNode) -> TermSettings:
         kd.RELATIONAL.DIRECTION,
         tuple(kd.RELATIONAL.SCOPES),
     )
+
+
+def refuse_terms_without_distillation(cfg: CfgNode) -> None:
+    """Asked for before training. Raises ValueError for terms that nothing would learn."""
+    if cfg.MODEL.KD.TERMS and "Distillation" not in cfg.MODEL.TRAINING_EXTENSIONS:
+        raise ValueError(
+            f"MODEL.KD.TERMS is {list(cfg.MODEL.KD.TERMS)}, but MODEL.TRAINING_EXTENSIONS "
+            f'{list(cfg.MODEL.TRAINING_EXTENSIONS)} has no "Distillation" to learn them: add it, or set MODEL.KD.TERMS '
+            "to []."
+        )

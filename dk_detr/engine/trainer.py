@@ -28,6 +28,7 @@ from dk_detr.data import (
     train_records,
 )
 from dk_detr.data.present import CHECK_IMAGES
+from dk_detr.distillation import refuse_terms_without_distillation
 from dk_detr.engine import ema
 from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.embedding_bank import bank_of_training
@@ -53,6 +54,7 @@ class Trainer(DefaultTrainer):
         self.cfg, self.start_iter, self.max_iter = cfg, 0, cfg.SOLVER.MAX_ITER
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         num_parts, precision = parts_from_config(cfg), precision_from_config(cfg)
+        refuse_terms_without_distillation(cfg)
         torch.manual_seed(self.seed)  # all workers start from the same weights
         model = self.build_model(cfg)
         prepare_evaluation(cfg, model)  # what cannot be evaluated is not trained
