@@ -38,7 +38,7 @@ MATCHED = "the row for queries that are matched, which have contents of their ow
 
 
 def convert(state: Mapping[str, Tensor], known: Mapping[str, Any]) -> Conversion:
-    """The detector with its companion."""
+    """The detector, and its denoising."""
     ledger = Ledger(state)
     labels = ledger.get(LABELS)
     number = _num_classes(ledger)
