@@ -7,7 +7,7 @@ from dk_detr.language import is_closed
 from dk_detr.meta_arch.extensions import refuse_bad_extensions
 from dk_detr.modeling import ATTENTIONS, CLASSIFIERS, DECODERS, QUERIES, CosineTextObjectness, Proposals
 from dk_detr.modeling.decoder_checks import refusal
-from dk_detr.utils import choose
+from dk_detr.utils import choose, require
 
 
 def refuse_bad_combinations(cfg: CfgNode) -> None:
@@ -64,6 +64,7 @@ def _encoder(detr: CfgNode) -> None:
 
 def _first_stage(cfg: CfgNode) -> None:
     detr = cfg.MODEL.DETR
+    require("MODEL.DETR.FIRST_STAGE", detr.FIRST_STAGE, ("ClassAgnostic", "ClassAware"))
     if detr.FIRST_STAGE != "ClassAware":
         return
     if not issubclass(QUERIES[detr.QUERIES], Proposals):

@@ -17,7 +17,6 @@ from dk_detr.modeling.positions import POSITIONS
 from dk_detr.modeling.queries.content import Content
 from dk_detr.modeling.queries.initial import InitialQueries
 from dk_detr.structures import DETECTION, Memory, Predictions, QueryGroup
-from dk_detr.utils import require
 
 
 class Proposals(nn.Module):
@@ -48,7 +47,6 @@ class Proposals(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
         detr = cfg.MODEL.DETR
-        require("MODEL.DETR.FIRST_STAGE", detr.FIRST_STAGE, ("ClassAgnostic", "ClassAware"))
         sizes = {"channels": detr.CHANNELS, "num_queries": detr.NUM_QUERIES, "anchor_size": detr.ANCHOR_SIZE}
         return {**sizes, "num_words": num_words if detr.FIRST_STAGE == "ClassAware" else 0}
 
