@@ -17,6 +17,7 @@ from dk_detr.modeling.positions import POSITIONS
 from dk_detr.modeling.queries.content import Content
 from dk_detr.modeling.queries.initial import InitialQueries
 from dk_detr.structures import DETECTION, Memory, Predictions, QueryGroup
+from dk_detr.utils import choose
 
 
 class Proposals(nn.Module):
@@ -127,7 +128,7 @@ class Mixed(Proposals):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
-        given = POSITIONS[cfg.MODEL.DETR.POSITION].given
+        given = choose(POSITIONS, "MODEL.DETR.POSITION", cfg.MODEL.DETR.POSITION).given
         return {**super().from_config(cfg, num_words), "gives_position": given}
 
     def position_of(self, boxes: Tensor, dtype: torch.dtype) -> Tensor | None:
