@@ -128,7 +128,8 @@ def test_distillation_within_images_does_too() -> None:
 
     def detector() -> nn.Module:
         built = tiny_detector(tiny_distillation(terms, slots=slots))
-        built.extensions["Distillation"].terms = [term for term in built.extensions["Distillation"].terms if term.scope == "image"]
+        distillation = built.extensions["Distillation"]
+        distillation.terms = [term for term in distillation.terms if term.scope == "image"]
         return built
 
     (whole, metrics), (parts, in_parts) = learnt(detector(), batch()), learnt(detector(), batch(), num_parts=2)
@@ -242,7 +243,7 @@ def test_what_is_no_number_names_iteration_loss_and_images_and_changes_nothing(b
 
 
 class Idle(Toy):
-    """Has a weight that nobody attends_to."""
+    """Has a weight that nobody reads."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -66,7 +66,7 @@ def make_bank_world(root: Path) -> BankWorld:
         torch.manual_seed(0)
         clip = load_clip("open_clip", str(root / "clip.json"), "")
         torch.save(clip.model.state_dict(), root / "clip.pt")
-        detector = Trainer.build_model(setup_cfg(MINI, made.options(MODEL__KD__TERMS=[])))
+        detector = Trainer.build_model(setup_cfg(MINI, made.options(MODEL__TRAINING_EXTENSIONS=[])))
         torch.save({"model": detector.state_dict()}, root / "detector.pth")
     return made
 

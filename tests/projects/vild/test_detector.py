@@ -175,8 +175,8 @@ def test_a_detector_for_inference_has_the_same_weights_and_no_teacher(world: Wor
 
 @taught_forms
 def test_training_without_the_teacher_is_refused_by_key(world: World, name: str) -> None:
-    detector = tiny_vild(world, name, MODEL__KD__TERMS=[])
-    with pytest.raises(ValueError, match=r"MODEL.VILD.FORM learns from a teacher, but MODEL.KD.TERMS is \[\]"):
+    detector = tiny_vild(world, name, MODEL__TRAINING_EXTENSIONS=[])
+    with pytest.raises(ValueError, match='teacher: name "Distillation" in MODEL.TRAINING_EXTENSIONS'):
         training_losses(detector, [sample()])
 
 
@@ -305,11 +305,15 @@ def test_a_class_outside_the_words_of_training_is_refused_with_its_image(world: 
         training_losses(tiny_vild(world, "ViLD_text"), [one])
 
 
+TEACHING, TERM = {"MODEL__TRAINING_EXTENSIONS": ["Distillation"]}, {"MODEL__KD__TERMS": ["embedding_l1"]}
+
+
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [
         ("ViLD", {"MODEL__VILD__FORM": "VILD"}, 'MODEL.VILD.FORM is "VILD"; choose one of ViLD-text, ViLD-image'),
-        ("ViLD_text", {"MODEL__KD__TERMS": ["embedding_l1"]}, r"MODEL.KD.TERMS is \['embedding_l1'\] with .*ViLD-text"),
+        ("ViLD_text", {**TEACHING, **TERM}, r"MODEL.KD.TERMS is \['embedding_l1'\] with .*ViLD-text"),
+        ("ViLD", {"MODEL__TRAINING_EXTENSIONS": ["Denoising"]}, 'MODEL.TRAINING_EXTENSIONS is "Denoising"; choose'),
         ("ViLD", {"MODEL__KD__TERMS": ["semantic"]}, r"MODEL.KD.TERMS is \['semantic'\] with MODEL.VILD.FORM"),
         ("ViLD", {"MODEL__KD__SLOT_FILTERS": ["unmatched"]}, 'take "unmatched" out of MODEL.KD.SLOT_FILTERS'),
         ("ViLD", {"MODEL__ROI_MASK_HEAD__CLS_AGNOSTIC_MASK": False}, "set MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK"),
