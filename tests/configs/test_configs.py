@@ -433,6 +433,14 @@ def test_a_detector_of_the_series_is_trained_as_long_as_published(name: str) -> 
     assert steps == pytest.approx(EPOCHS[name], abs=1e-3)
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=IDS)
+def test_losses_of_a_first_stage_weigh_as_those_of_the_layers(path: Path) -> None:
+    """As published; they have keys of their own."""
+    detr = load(path).MODEL.DETR
+    if detr.QUERIES in ("Proposals", "Mixed"):
+        assert dict(detr.LOSS.FIRST_STAGE_WEIGHTS) == dict(detr.LOSS.WEIGHTS)
+
+
 @pytest.mark.parametrize("folder", ["", "mini"])
 def test_dn_differs_from_dab_in_its_denoising_and_in_what_queries_know_before(folder: str) -> None:
     """For detection queries the label is "unknown", where DAB-DETR has none."""

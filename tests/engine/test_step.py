@@ -53,8 +53,10 @@ class Toy(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
         self.seen: list[int] = []
+        self.told: list[float | Tensor | None] = []  # of the objects of the batch
 
-    def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def forward(self, inputs: list[dict[str, Any]], num_objects: float | Tensor | None = None) -> dict[str, Tensor]:
+        self.told.append(num_objects)
         self.seen += [sample["value"] for sample in inputs]
         value = sum(sample["value"] for sample in inputs) / len(inputs)
         return {"loss_a": self.weight * value, "loss_b": self.weight**2}
@@ -119,6 +121,20 @@ def test_a_batch_in_parts_teaches_what_the_batch_does(counts: tuple[int, ...], n
     for name, value in metrics.items():
         if "loss" in name:
             assert in_parts[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("counts", "num_parts", "told"),
+    [((0, 3, 1, 2), 1, [None]), ((0, 3, 1, 2), 2, [3.0] * 2), ((0, 3, 1, 2), 4, [1.5] * 4), ((0, 0), 2, [0.5] * 2)],
+)
+def test_each_part_is_told_its_share_of_the_objects_and_a_whole_batch_counts_by_itself(
+    counts: tuple[int, ...], num_parts: int, told: list[float | None]
+) -> None:
+    model = Toy()
+    samples = [{"value": 1.0, "file_name": "", "instances": [0] * count} for count in counts]
+    with EventStorage():
+        Step(model, [samples], torch.optim.SGD(model.parameters(), lr=0.5), num_parts).run_step()
+    assert model.told == told
 
 
 def test_distillation_within_images_does_too() -> None:

@@ -67,6 +67,13 @@ def found(detector: Any, inputs: list[dict[str, Any]]) -> list[list[tuple[str, f
 # ---- training ----
 
 
+def test_the_objects_of_the_batch_that_a_part_is_told_change_nothing(world: World) -> None:
+    """Its losses are means over regions."""
+    detector = tiny_vild(world, "ViLD_text")
+    whole, part = training_losses(detector, [sample(2)]), training_losses(detector, [sample(2)], num_objects=0.5)
+    assert part.keys() == whole.keys() and not [name for name in whole if not torch.equal(part[name], whole[name])]
+
+
 @forms
 def test_each_form_has_its_losses_and_each_parameter_its_gradient(world: World, name: str) -> None:
     detector = tiny_vild(world, name)
