@@ -21,15 +21,20 @@ OF_DETECTION = ("", "proposal_")  # prefixes of the losses that every detector h
 
 def refuse_bad_extensions(cfg: CfgNode) -> None:
     """Raises ValueError for extensions that do not exist, or do not go with one another or with the detector."""
-    owners = dict.fromkeys(OF_DETECTION, "the detector itself")
+    owners: dict[str, str] = {}
     for name in cfg.MODEL.TRAINING_EXTENSIONS:
         extension = choose(TRAINING_EXTENSIONS, "MODEL.TRAINING_EXTENSIONS", name)
+        if extension.prefix in OF_DETECTION:
+            raise ValueError(
+                f'The training extension "{name}" has the prefix "{extension.prefix}" of the detector\'s own losses '
+                f"(loss_{extension.prefix}…): give it another."
+            )
         if extension.prefix in owners:
             raise ValueError(
-                f'MODEL.TRAINING_EXTENSIONS names "{name}", whose losses would have the names of those of '
-                f"{owners[extension.prefix]} (loss_{extension.prefix}…): take one out, or give it another prefix."
+                f'MODEL.TRAINING_EXTENSIONS names "{owners[extension.prefix]}" and "{name}", whose losses would have '
+                f"the same names (loss_{extension.prefix}…): take one of them out."
             )
-        owners[extension.prefix] = f'"{name}"'
+        owners[extension.prefix] = name
         extension.refuse_bad_combinations(cfg, name)
 
 

@@ -111,6 +111,15 @@ def test_groups_are_decoded_in_the_order_in_which_the_config_names_their_extensi
     assert started == [["detection", "denoising", "auxiliary"], ["detection", "auxiliary", "denoising"]]
 
 
+@pytest.mark.parametrize("prefix", ["", "proposal_"])
+def test_an_extension_cannot_take_the_names_of_the_detectors_own_losses(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TRAINING_EXTENSIONS, "Taking", type("Taking", (Denoising,), {"prefix": prefix}))
+    with pytest.raises(ValueError, match=f'"Taking" has the prefix "{prefix}" of the detector\'s own losses'):
+        configured_detector("dino_R50_4scale", TRAINING_EXTENSIONS=["Taking"])
+
+
 def test_two_extensions_of_one_prefix_are_refused_by_both_names_and_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     class OtherNoise(Denoising):
         """Another with the prefix of `Denoising`."""

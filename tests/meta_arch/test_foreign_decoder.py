@@ -25,6 +25,8 @@ INPUTS = [tiny_input(seed=1), tiny_input((32, 40), 3, seed=2)]
 class OneLook(nn.Module):
     """Queries talk once, look at all tokens once, and say what they see."""
 
+    num_prediction_heads = 1
+
     @configurable
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -37,8 +39,8 @@ class OneLook(nn.Module):
 
     @staticmethod
     def refuse_bad_combinations(detr: CfgNode) -> None:
-        if detr.DECODER_LAYERS != 1:
-            raise ValueError(f'MODEL.DETR.DECODER "OneLook" has one layer, not DECODER_LAYERS {detr.DECODER_LAYERS}.')
+        if detr.QUERIES != "Proposals":
+            raise ValueError(f'MODEL.DETR.DECODER "OneLook" wants QUERIES "Proposals", not "{detr.QUERIES}".')
 
     def forward(self, queries: QuerySet, memory: Memory) -> Trace:
         """See `Decoder`."""
@@ -60,7 +62,7 @@ def one_look(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def detector_with(*extensions: str, like: DETR | None = None) -> DETR:
     """DK-DETR with this decoder and these extensions; with the weights of `like` where it has them."""
-    detector = configured_detector(DK_DETR, DECODER="OneLook", DECODER_LAYERS=1, TRAINING_EXTENSIONS=list(extensions))
+    detector = configured_detector(DK_DETR, DECODER="OneLook", TRAINING_EXTENSIONS=list(extensions))
     if like is not None:
         detector.load_state_dict({key: like.state_dict()[key] for key in detector.state_dict()})
     return detector
@@ -108,9 +110,18 @@ def test_it_detects_the_same_in_company_and_alone() -> None:
 
 
 def test_what_it_cannot_use_it_refuses_and_the_keys_of_the_loop_do_not_concern_it() -> None:
-    with pytest.raises(ValueError, match='DECODER "OneLook" has one layer, not DECODER_LAYERS 3'):
-        configured_detector(DK_DETR, DECODER="OneLook")
-    configured_detector(DK_DETR, DECODER="OneLook", DECODER_LAYERS=1, REFINEMENT="Nothing of the loop")
+    with pytest.raises(ValueError, match='DECODER "OneLook" wants QUERIES "Proposals", not "Mixed"'):
+        configured_detector(DK_DETR, DECODER="OneLook", QUERIES="Mixed")
+    names = dict.fromkeys(("REFINEMENT", "POSITION", "DECODER_ATTENTION", "BOXES", "HEADS"), "no such thing")
+    loop: dict[str, Any] = {**names, "DECODER_LAYERS": 0}
+    detector = configured_detector(DK_DETR, DECODER="OneLook", **loop)
+    assert len(detector.classifier.projections) == 1
+
+
+def test_a_decoder_without_layers_cannot_be_compiled_or_checkpointed() -> None:
+    for key in ("COMPILED", "CHECKPOINTED"):
+        with pytest.raises(ValueError, match=f'MODEL.DETR.{key} names "decoder", but OneLook has no layers'):
+            configured_detector(DK_DETR, DECODER="OneLook", **{key: ["decoder"]})
 
 
 def test_a_decoder_that_does_not_exist_is_refused_with_those_that_do() -> None:
