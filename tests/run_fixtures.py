@@ -104,15 +104,17 @@ class World:
 
 @contextmanager
 def own_log_handlers() -> Iterator[None]:
-    """Detectron2 lets every run log to one more file and terminal for good; here that ends with the run."""
+    """Detectron2 lets every run log to one more file and terminal, and all that it says, for good; here that ends with
+    the run."""
     loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "dk_detr")]
-    before = [list(logger.handlers) for logger in loggers]
+    before = [(list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
     try:
         yield
     finally:
-        for logger, handlers in zip(loggers, before):
+        for logger, (handlers, level, propagate) in zip(loggers, before):
             logger.handlers[:] = handlers
-            logger.propagate = True
+            logger.setLevel(level)
+            logger.propagate = propagate
 
 
 def make_world(root: Path) -> World:
