@@ -2,8 +2,8 @@
 
 from dk_detr.annotations.defects import Defect, Kind
 from dk_detr.annotations.file import (
-    SCORING,
-    SCORING_MASKS,
+    EVALUATION,
+    EVALUATION_MASKS,
     SPLITTING,
     TRAINING,
     Use,
@@ -13,6 +13,6 @@ from dk_detr.annotations.file import (
 )
 
 __all__ = [
-    "SCORING", "SCORING_MASKS", "SPLITTING", "TRAINING", "Defect", "Kind", "Use", "read_annotation_file",
+    "EVALUATION", "EVALUATION_MASKS", "SPLITTING", "TRAINING", "Defect", "Kind", "Use", "read_annotation_file",
     "read_categories", "refuse",
 ]  # fmt: skip

@@ -48,8 +48,8 @@ class Use:
 
 
 OPTIONAL = frozenset({"id", "file_name", "width", "height"})  # what some use can do without, see `Reader`
-SCORING = Use(_AMBIGUOUS)
-SCORING_MASKS = Use(SCORING.refused | {Kind.FAR_POLYGON})
+EVALUATION = Use(_AMBIGUOUS)
+EVALUATION_MASKS = Use(EVALUATION.refused | {Kind.FAR_POLYGON})
 _TWICE = frozenset({Kind.DUPLICATE_FILE_NAME})  # each of the two lacks the objects of the other
 SPLITTING = Use(_AMBIGUOUS | {Kind.DUPLICATE_CATEGORY_NAME}, _TWICE, opens_images=True)
 TRAINING = Use(

@@ -1,7 +1,7 @@
 """Single records of an annotation file: what each field must be, and what a program reads there.
 
 Fields are those of COCO and LVIS v1. `null` says what an absent field says. Everything that reads annotation files,
-training, scoring, preparation and check, asks here, so that all read the same.
+training, evaluation, preparation and check, asks here, so that all read the same.
 """
 
 from array import array

@@ -107,10 +107,10 @@ def image_lists(content: Content) -> Iterator[Defect]:
 
 
 def areas(content: Content) -> Iterator[Defect]:
-    """Areas of 0 that the box contradicts: LVIS does not score such an object."""
+    """Areas of 0 that the box contradicts: LVIS does not evaluate such an object."""
     solid = (content.annotations["box"][:, 2:] > 0).all(axis=1)
     for row in _where(solid & (content.annotations["area"] == 0)):
-        message = "its area is 0, its box has one: LVIS leaves it out of scoring; correct the area, or drop the field"
+        message = "its area is 0, its box has one: LVIS does not evaluate it; correct the area, or drop the field"
         yield content.of_annotation(row, Kind.AREA_OF_NOTHING, message)
 
 

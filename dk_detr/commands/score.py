@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dk_detr.engine.setup import one_clear_error
-from dk_detr.evaluation import score_file
+from dk_detr.evaluation import evaluate_file
 from dk_detr.utils import as_json, atomic_write
 from dk_detr.utils.names import novel_names
 
@@ -16,7 +16,7 @@ def main(args: argparse.Namespace) -> None:
     """Score, print, write."""
     with one_clear_error():
         with _printed("dk_detr.evaluation"):
-            results = score_file(
+            results = evaluate_file(
                 args.annotations, args.results, args.protocol, novel_names(args.novel), None, args.iou_type, args.tables
             )
         if args.json:

@@ -18,7 +18,7 @@ from detectron2.data.datasets import load_coco_json, register_coco_instances
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 from detectron2.structures import BoxMode
 
-from dk_detr.annotations import SCORING, TRAINING, Use, read_annotation_file
+from dk_detr.annotations import EVALUATION, TRAINING, Use, read_annotation_file
 from dk_detr.annotations.ov_coco import NOVEL
 from dk_detr.annotations.records import file_name_of
 
@@ -100,7 +100,7 @@ def register(name: str, json_file: str, image_root: str, evaluator_type: str = "
 
 def _load_coco(json_file: str, image_root: str, name: str) -> list[dict[str, Any]]:
     """Detectron2's records of a file that our reader has looked at: Detectron2's own breaks on malformed ones."""
-    read_annotations(json_file, name, SCORING)
+    read_annotations(json_file, name, EVALUATION)
     records: list[dict[str, Any]] = load_coco_json(json_file, image_root, name)
     return records
 
@@ -134,7 +134,7 @@ def categories_of(name: str) -> list[dict[str, Any]]:
     json_file = MetadataCatalog.get(name).get("json_file")
     if json_file is None:
         raise ValueError(f'Data set "{name}" (DATASETS.TRAIN, DATASETS.TEST) has no annotation file in COCO format.')
-    return sorted(read_annotations(json_file, name, SCORING)["categories"], key=lambda category: category["id"])
+    return sorted(read_annotations(json_file, name, EVALUATION)["categories"], key=lambda category: category["id"])
 
 
 def load_coco_format(json_file: str, image_root: str, name: str) -> list[dict[str, Any]]:

@@ -15,57 +15,66 @@ def average_precision(
     detections: Detections,
     matches: Matches,
     objects: Objects,
-    ignored: np.ndarray,
-    excused: np.ndarray,
+    ignored_objects: np.ndarray,
+    ignored_detections: np.ndarray,
     recall_points: np.ndarray,
     num_categories: int,
 ) -> np.ndarray:
-    """Precision at each recall, at best from there on, averaged over the recall points.
+    """Average precision of every category: the mean of the interpolated precision over the recall points.
+
+    The interpolated precision at a recall is the highest precision at that recall or a higher one.
 
     Args:
         detections: sorted by category, then image; of equal scores the earlier comes first. matches: of them.
-        ignored: (G, A) bool: finding it is neither right nor wrong. excused: (N, A) bool: finding nothing is not wrong.
+        ignored_objects: (G, A) bool: whoever matches one is neither a true nor a false positive.
+        ignored_detections: (N, A) bool: no false positive where it matches no object.
 
-    Returns: (T, K, A) fractions; nan where there is nothing to find.
+    Returns: (T, K, A) fractions; nan where a category has no object that counts.
     """
     num_areas, num_thresholds = matches.object.shape[1:]
     result = np.full((num_thresholds, num_categories, num_areas), np.nan)
-    wanted = np.stack([np.bincount(objects.category, ~column, num_categories) for column in ignored.T], axis=1)
+    num_objects = np.stack([np.bincount(objects.category, ~c, num_categories) for c in ignored_objects.T], axis=1)
     edges = np.arange(num_categories + 1)
-    own = np.searchsorted(detections.category, edges)
-    matched = np.searchsorted(matches.detection, own)
-    for k in np.flatnonzero(wanted.any(axis=1)):
-        rows, near = slice(*own[k : k + 2]), slice(*matched[k : k + 2])
+    of_category = np.searchsorted(detections.category, edges)
+    near_of_category = np.searchsorted(matches.detection, of_category)
+    for k in np.flatnonzero(num_objects.any(axis=1)):
+        rows, near = slice(*of_category[k : k + 2]), slice(*near_of_category[k : k + 2])
         order = np.argsort(-detections.score[rows], kind="stable")
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        place = place[matches.detection[near] - own[k]]  # in the order of scores
-        by_score = np.argsort(place)
-        found = matches.object[near][by_score]
-        for a in np.flatnonzero(wanted[k]):
-            counts = ~excused[rows, a][order]
-            points = _precision(found[:, a], ignored[:, a], counts, place[by_score], int(wanted[k, a]), recall_points)
-            result[:, k, a] = points.mean(axis=0)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        rank = rank[matches.detection[near] - of_category[k]]
+        by_score = np.argsort(rank)
+        matched = matches.object[near][by_score]
+        for a in np.flatnonzero(num_objects[k]):
+            counts = ~ignored_detections[rows, a][order]
+            precision = _interpolated_precision(
+                matched[:, a], ignored_objects[:, a], counts, rank[by_score], int(num_objects[k, a]), recall_points
+            )
+            result[:, k, a] = precision.mean(axis=0)
     return result
 
 
-def _precision(
-    found: np.ndarray, ignored: np.ndarray, counts: np.ndarray, place: np.ndarray, wanted: int, recalls: np.ndarray
-) -> np.ndarray:
-    """Precision (R, T) of one category in one area range.
+def _interpolated_precision(
+    matched: np.ndarray, ignored_objects: np.ndarray, counts: np.ndarray, rank: np.ndarray, num_objects: int,
+    recall_points: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Interpolated precision (R, T) at R recall points, of one category in one area range.
 
-    Only detections near an object can be hits, so precision is looked up at these alone; the others are counted.
+    Precision is only computed at the M detections that overlap an object. No other can be a true positive, so that
+    precision does not rise at the others, and the interpolated precision does not need them.
 
     Args:
-        found: (M, T) of detections near objects, best first. counts: (N,) bool, of all, best first: false if it finds
-            nothing. place: (M,) where the M stand among the N. wanted: number of objects.
+        matched: (M, T) the object that each of the M matches, -1 for none; the best score first. counts: (N,) bool, of
+            all N detections of the category, the best score first: False for those that are ignored where they match
+            nothing. rank: (M,) the places of the M among the N. num_objects: that are not ignored.
     """
-    hits = np.cumsum((found >= 0) & ~ignored[found], axis=0)
-    excepted = np.cumsum((found >= 0) & counts[place][:, None], axis=0)
-    mistakes = np.cumsum(counts)[place][:, None] - excepted
-    precision = hits / (hits + mistakes + EPSILON)
-    at_best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    at_best = np.concatenate([at_best, np.zeros((1, found.shape[1]))])
-    needed = np.searchsorted(np.arange(wanted + 1) / wanted, recalls)  # hits for that recall
-    columns = range(found.shape[1])
-    return np.stack([at_best[np.searchsorted(hits[:, t], needed), t] for t in columns], axis=1)
+    true_positives = np.cumsum((matched >= 0) & ~ignored_objects[matched], axis=0)
+    # False positives: of the detections that count, up to this rank, all but those that match an object.
+    matched_and_count = np.cumsum((matched >= 0) & counts[rank][:, None], axis=0)
+    false_positives = np.cumsum(counts)[rank][:, None] - matched_and_count
+    precision = true_positives / (true_positives + false_positives + EPSILON)
+    interpolated = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    interpolated = np.concatenate([interpolated, np.zeros((1, matched.shape[1]))])  # 0 at a recall that is not reached
+    needed = np.searchsorted(np.arange(num_objects + 1) / num_objects, recall_points)  # true positives for each recall
+    first = [np.searchsorted(column, needed) for column in true_positives.T]
+    return np.stack([interpolated[rows, t] for t, rows in enumerate(first)], axis=1)

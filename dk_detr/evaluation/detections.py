@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from dk_detr.evaluation import regions
+from dk_detr.evaluation import geometry
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,13 @@ class Detections:
     """What was found.
 
     Attributes:
-        image, category: (N,) indices of the ground truth's. score: (N,) float64. regions: see `regions.py`.
+        image, category: (N,) indices of the ground truth's. score: (N,) float64. boxes_or_masks: see `geometry.py`.
     """
 
     image: np.ndarray
     category: np.ndarray
     score: np.ndarray
-    regions: np.ndarray
+    boxes_or_masks: np.ndarray
 
     def __len__(self) -> int:
         return len(self.image)
@@ -29,11 +29,11 @@ class Detections:
     @cached_property
     def area(self) -> np.ndarray:
         """(N,) pixels."""
-        return regions.areas(self.regions)
+        return geometry.areas(self.boxes_or_masks)
 
     def take(self, chosen: np.ndarray) -> Detections:
         """Some of them, or all in another order: indices or a mask."""
-        return Detections(self.image[chosen], self.category[chosen], self.score[chosen], self.regions[chosen])
+        return Detections(self.image[chosen], self.category[chosen], self.score[chosen], self.boxes_or_masks[chosen])
 
     def best_of(self, group: np.ndarray, count: int) -> Detections:
         """At most `count` of each group, the best scores; of equal scores the first. In the order given.

@@ -1,4 +1,4 @@
-"""Scores an open-vocabulary detector on a data set, in Detectron2's evaluator protocol."""
+"""Evaluates an open-vocabulary detector on a data set, in Detectron2's evaluator protocol."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 
+from dk_detr.evaluation.evaluate import categories_file, evaluate_and_report
 from dk_detr.evaluation.ground_truth import GroundTruth, index_of, read_ground_truth
 from dk_detr.evaluation.instances import detections_of, masks_of, proposals_of
+from dk_detr.evaluation.metrics import base_and_novel, match_names, recall_metrics
 from dk_detr.evaluation.protocols import choose_protocol
 from dk_detr.evaluation.results import ImageDetections, gather, write_results
-from dk_detr.evaluation.score import categories_file, score_and_tell
-from dk_detr.evaluation.scoring import base_and_novel, match_names, recall
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class OpenVocabularyEvaluator(DatasetEvaluator):
         """Take one batch: `inputs` carry "image_id", `outputs` carry "instances" in the frame of the original image,
         and, where the recall of the first stage is wanted, "proposals" (proposal_boxes, objectness_logits).
 
-        Masks, if there are any: pred_masks, bool (N, height, width) or N run-length encodings. They are scored where
+        Masks, if there are any: pred_masks, bool (N, height, width) or N run-length encodings. They are evaluated where
         the annotation file has masks of all objects.
 
         Raises: ValueError for an unknown image id, a class without a name, a box or score that is not finite, masks of
@@ -93,7 +93,7 @@ class OpenVocabularyEvaluator(DatasetEvaluator):
                 self._proposals.append(proposals)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
-        """Gather the predictions of all processes and score them on the main one.
+        """Gather the predictions of all processes and evaluate them on the main one.
 
         Returns: {"bbox": {metric: points}}, nan for groups without ground truth, the same under "segm" where there are
             masks, and the recall of the first stage under "proposals" where there are any; None on all but the main
@@ -105,22 +105,22 @@ class OpenVocabularyEvaluator(DatasetEvaluator):
             return None
         predictions = self._one_per_image(itertools.chain(*(found for found, _ in gathered)))
         proposals = list(_first_of_each(itertools.chain(*(found for _, found in gathered))).values())
-        if self._output_dir:  # before scoring, so that no failure there costs the detections
+        if self._output_dir:  # before the evaluation, so that no failure there costs the detections
             ids = self._ground_truth.category_ids[self._category_of_class].tolist()
             write_results(Path(self._output_dir) / results_file(self._kind), predictions, ids)
-        result = OrderedDict(bbox=self._score(self._ground_truth, predictions, "bbox"))
+        result = OrderedDict(bbox=self._evaluate_type(self._ground_truth, predictions, "bbox"))
         if any(image.masks is not None for image in predictions):
-            result["segm"] = self._score(self._ground_truth_of_masks, predictions, "segm")
+            result["segm"] = self._evaluate_type(self._ground_truth_of_masks, predictions, "segm")
         if proposals:
             boxes = gather(self._ground_truth, proposals, self._category_of_class)
-            result[PROPOSALS] = recall(self._protocol, self._ground_truth, boxes, self._groups)
+            result[PROPOSALS] = recall_metrics(self._protocol, self._ground_truth, boxes, self._groups)
             logger.info("Class-agnostic recall of the first stage: %s", _in_line(result[PROPOSALS]))
         return result
 
-    def _score(self, truth: GroundTruth, predictions: list[ImageDetections], iou_type: str) -> dict[str, float]:
+    def _evaluate_type(self, truth: GroundTruth, predictions: list[ImageDetections], iou_type: str) -> dict[str, float]:
         found = gather(truth, predictions, self._category_of_class, iou_type)
         table = categories_file(self._output_dir, self._kind, iou_type)
-        return score_and_tell(self._protocol, truth, found, self._groups, iou_type, table)
+        return evaluate_and_report(self._protocol, truth, found, self._groups, iou_type, table)
 
     @cached_property
     def _ground_truth_of_masks(self) -> GroundTruth:
@@ -132,7 +132,7 @@ class OpenVocabularyEvaluator(DatasetEvaluator):
             return detections
         if not self._ground_truth.has_masks:
             if not self._predictions:
-                logger.warning("%s lacks masks of objects: only boxes are scored.", self._ground_truth.file)
+                logger.warning("%s lacks masks of objects: only boxes are evaluated.", self._ground_truth.file)
             return detections
         # On the main process a broken polygon is found now, not after the last image.
         truth = self._ground_truth_of_masks if comm.is_main_process() else self._ground_truth

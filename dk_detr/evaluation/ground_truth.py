@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dk_detr.annotations import SCORING, SCORING_MASKS, read_annotation_file
-from dk_detr.evaluation import regions
+from dk_detr.annotations import EVALUATION, EVALUATION_MASKS, read_annotation_file
+from dk_detr.evaluation import geometry
 
 Row = dict[str, Any]
 FREQUENCIES = ("r", "c", "f")
@@ -23,17 +23,17 @@ class Objects:
     """What there is to find, sorted by category, then image, then as in the file.
 
     Attributes:
-        image, category: (G,) indices of `GroundTruth.image_ids` and `category_ids`. regions: see `regions.py`.
-        area: (G,) of the mask where the file says so, pixels. crowd: (G,) bool, many things in one region.
-        marked: (G,) bool, "ignore" in the file. difficult: (G,) bool, as VOC calls what may be missed.
+        image, category: (G,) indices of `GroundTruth.image_ids` and `category_ids`. boxes_or_masks: see `geometry.py`.
+        area: (G,) of the mask where the file says so, pixels. crowd: (G,) bool, many things in one.
+        ignore: (G,) bool, as the file has it. difficult: (G,) bool, as VOC calls what may be missed.
     """
 
     image: np.ndarray
     category: np.ndarray
-    regions: np.ndarray
+    boxes_or_masks: np.ndarray
     area: np.ndarray
     crowd: np.ndarray
-    marked: np.ndarray
+    ignore: np.ndarray
     difficult: np.ndarray
 
     def __len__(self) -> int:
@@ -84,11 +84,11 @@ def read_ground_truth(annotation_file: str, iou_type: str = "bbox") -> GroundTru
     """Read an annotation file; polygons are read for `iou_type` "segm" only, they are most of it.
 
     Raises: FileNotFoundError; ValueError for a file that is cut short or in another format, for a record that cannot
-        be scored, and for an annotation without the mask that is to be.
+        be evaluated, and for an annotation without the mask that is to be.
     """
-    content = read_annotation_file(annotation_file, SCORING if iou_type == "bbox" else SCORING_MASKS)
+    content = read_annotation_file(annotation_file, EVALUATION if iou_type == "bbox" else EVALUATION_MASKS)
     if not content["categories"]:
-        raise ValueError(f"{annotation_file} lists no categories: there is nothing to score.")
+        raise ValueError(f"{annotation_file} lists no categories: there is nothing to evaluate.")
     (images, image_ids), (categories, category_ids) = (_by_id(content[key]) for key in ("images", "categories"))
     sizes = np.array([(row.get("height", 0), row.get("width", 0)) for row in images], dtype=np.int64)
     negative, not_exhaustive = (_groups_of(images, key, category_ids) for key in FEDERATED)
@@ -149,18 +149,18 @@ def _objects(
     order = np.lexsort(places)
     rows = [annotations[i] for i in order]
     image, category = (place[order] for place in places)
-    found = read_regions(rows, image, sizes, iou_type, lambda n: f"{file}: annotation {rows[n].get('id', '?')}")
+    found = read_boxes_or_masks(rows, image, sizes, iou_type, lambda n: f"{file}: annotation {rows[n].get('id', '?')}")
     given = np.array([row.get("area", np.nan) for row in rows], dtype=np.float64)
-    area = np.where(np.isnan(given), regions.areas(found), given)
-    crowd, marked, difficult = (_flags(rows, key) for key in ("iscrowd", "ignore", "difficult"))
-    return Objects(image, category, found, area, crowd, marked, difficult)
+    area = np.where(np.isnan(given), geometry.areas(found), given)
+    crowd, ignore, difficult = (_flags(rows, key) for key in ("iscrowd", "ignore", "difficult"))
+    return Objects(image, category, found, area, crowd, ignore, difficult)
 
 
 def _flags(rows: Iterable[Row], key: str) -> np.ndarray:
     return np.array([row.get(key, 0) for row in rows], dtype=bool)
 
 
-def read_regions(
+def read_boxes_or_masks(
     rows: Sequence[Row], image: np.ndarray, sizes: np.ndarray, iou_type: str, name: Callable[[int], str]
 ) -> np.ndarray:
     """The boxes ("bbox") or masks ("segm") of annotations or results.
@@ -168,12 +168,12 @@ def read_regions(
     Args:
         image: (N,) index of each. sizes: (I, 2) height and width of images. name: says which one a number is.
 
-    Raises: ValueError naming the first that has none, or one that cannot be scored.
+    Raises: ValueError naming the first that has none, or one that cannot be evaluated.
     """
     key = "bbox" if iou_type == "bbox" else "segmentation"
     lacking = next((number for number, row in enumerate(rows) if not row.get(key)), None)
     if lacking is not None:
-        raise ValueError(f'{name(lacking)} has no "{key}", which scoring by "{iou_type}" needs.')
+        raise ValueError(f'{name(lacking)} has no "{key}", which evaluation by "{iou_type}" needs.')
     return _boxes(rows, name) if iou_type == "bbox" else _masks(rows, sizes[image].tolist(), name)
 
 
@@ -181,11 +181,11 @@ def _masks(rows: Sequence[Row], sizes: Sequence[Sequence[int]], name: Callable[[
     encodings = []
     for number, (row, size) in enumerate(zip(rows, sizes)):
         try:
-            encodings.append(regions.encode_mask(row["segmentation"], *size))
+            encodings.append(geometry.encode_mask(row["segmentation"], *size))
         except ValueError as error:
             raise ValueError(f"{name(number)} has {error}.") from error
-    found = regions.collect(encodings)
-    torn = regions.torn(found)
+    found = geometry.collect(encodings)
+    torn = geometry.torn(found)
     if torn.any():
         raise ValueError(f"{name(int(np.argmax(torn)))} has a mask whose runs do not fill its image.")
     return found
@@ -193,7 +193,7 @@ def _masks(rows: Sequence[Row], sizes: Sequence[Sequence[int]], name: Callable[[
 
 def _boxes(rows: Sequence[Row], name: Callable[[int], str]) -> np.ndarray:
     try:
-        found = regions.boxes(row["bbox"] for row in rows)
+        found = geometry.boxes(row["bbox"] for row in rows)
         if len(found) == len(rows) and (np.abs(found) < 1e9).all():
             return found
     except (TypeError, ValueError, OverflowError):

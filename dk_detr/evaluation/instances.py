@@ -6,7 +6,7 @@ import numpy as np
 from detectron2.structures import BitMasks, Boxes, Instances
 from torch import Tensor
 
-from dk_detr.evaluation import regions
+from dk_detr.evaluation import geometry
 from dk_detr.evaluation.results import ImageDetections
 
 
@@ -29,7 +29,7 @@ def masks_of(instances: Instances, height: int, width: int) -> np.ndarray:
     """
     masks = instances.pred_masks
     masks = masks.tensor if isinstance(masks, BitMasks) else masks
-    return regions.encode_predicted(_array(masks) if isinstance(masks, Tensor) else masks, height, width)
+    return geometry.encode_predicted(_array(masks) if isinstance(masks, Tensor) else masks, height, width)
 
 
 def _boxes(boxes: Boxes) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Which detection finds which object. N detections, G objects, P pairs, A area ranges, T IoU thresholds.
 
-Detections and objects compete within groups: those of an image and a category, or, for recall without classes, of an
-image. Groups know nothing of one another, so one array operation serves all: first the best detection of every group
-chooses its object, then the second best …, with as many rounds as the fullest group has detections near objects.
+A group is an image and a category, or, for class-agnostic recall, an image. Detections are matched within their group
+only, so all groups are matched at once, in rounds: in the first the best detection of every group takes its object, in
+the second the second best, and so on. There are as many rounds as the largest group has detections that overlap an
+object.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dk_detr.evaluation import regions
+from dk_detr.evaluation import geometry
 
 PAIRS_AT_ONCE = 1 << 18  # bounds the memory of what is computed in between
 ALMOST_ONE = 1 - 1e-10  # the highest threshold: COCO lets rounding errors of IoU 1 pass
@@ -27,10 +28,10 @@ class Pairs(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """What the detections found that overlap an object at all; no other found anything."""
+    """What was matched. Only the M detections that overlap an object are listed: no other can match."""
 
     detection: np.ndarray  # (M,) rows, ascending
-    object: np.ndarray  # (M, A, T) the object that it found; -1 for none
+    object: np.ndarray  # (M, A, T) row of the object that it matches; -1 for none
 
 
 def pairs_that_overlap(
@@ -40,14 +41,14 @@ def pairs_that_overlap(
     """All pairs of the same group with at least this IoU.
 
     Args:
-        found, objects: regions. found_group, object_group: (N,) and (G,), ascending. crowd: (G,) bool.
+        found, objects: boxes or masks. found_group, object_group: (N,) and (G,), ascending. crowd: (G,) bool.
     """
     first = np.searchsorted(object_group, found_group, "left")
     count = np.searchsorted(object_group, found_group, "right") - first
     parts = [Pairs(*(np.empty(0, dtype=kind) for kind in (np.int64, np.int64, np.float64)))]
     for rows in _portions(np.flatnonzero(count), count):
         detection, thing = np.repeat(rows, count[rows]), _ranges(first[rows], count[rows])
-        iou = regions.overlaps(found, objects, crowd, detection, thing)
+        iou = geometry.overlaps(found, objects, crowd, detection, thing)
         enough = iou >= least_iou
         parts.append(Pairs(detection[enough], thing[enough], iou[enough]))
     pairs = Pairs(*(np.concatenate(column) for column in zip(*parts)))
@@ -74,7 +75,8 @@ def match_greedily(
         chosen = _ranges(first[turn], count[turn])
         things = pairs.object[chosen]
         free = (pairs.iou[chosen][:, None, None] >= lowest) & ~taken[things]
-        # The later pair of a detection is the better one; any that counts is better than all that are ignored.
+        # Pairs come by ascending overlap, so a later one is worth more. An object that is not ignored is worth more
+        # than any that is.
         worth = np.arange(len(things), dtype=np.int32)[:, None] + np.int32(len(things)) * ~ignored[things]
         starts = np.cumsum(count[turn]) - count[turn]
         best = np.maximum.reduceat(np.where(free, worth[:, :, None], -1), starts, axis=0)
@@ -86,8 +88,9 @@ def match_greedily(
 
 
 def match_largest_overlap(pairs: Pairs, difficult: np.ndarray, thresholds: np.ndarray) -> Matches:
-    """VOC's rule: a detection means the object that it overlaps most, of equals the first, and no other. The best
-    score finds it; those that mean it too are false, also where another object would be left for them.
+    """VOC's rule: a detection can only match the object that it overlaps most, of equal overlaps the first. Of several
+    detections for one object the best score matches it. The others are false positives, even if they overlap another
+    object that nobody has matched.
 
     Args:
         pairs: the detections' rows in the order of scores, within a group. difficult: (G,) bool, may be found any

@@ -4,7 +4,7 @@
 
 * An annotation with the id 0 can be found. (Both keep the id of what was found, and read 0 as nothing.)
 * Annotations that share an id are different objects. (Both look them up by id and take the last for all.)
-* The area of a mask is the mask's own, see `regions.areas`.
+* The area of a mask is the mask's own, see `geometry.areas`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AREAS = {"": (0.0, 1e5**2), "s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (
 
 
 @dataclass(frozen=True)
-class Scores:
+class CategoryAP:
     """AP of each category.
 
     Attributes:
@@ -54,7 +54,7 @@ class Scores:
 
 
 class COCO:
-    """COCO's detection metric: 100 detections of an image and a category; what lies in a crowd is forgiven.
+    """COCO's detection metric: 100 detections of an image and a category; unmatched detections in a crowd are ignored.
 
     That the 100 are of a category, not of the image, is what `pycocotools` does; a detector that gives 100 in all
     (TEST.DETECTIONS_PER_IMAGE) is measured as the literature of COCO does.
@@ -77,7 +77,7 @@ class COCO:
         return []
 
     def ignored(self, ground_truth: GroundTruth) -> np.ndarray:
-        """(G,) bool: objects that need not be found."""
+        """(G,) bool: objects that need not be found. Who matches one is neither a true nor a false positive."""
         return ground_truth.objects.crowd
 
     def crowd(self, ground_truth: GroundTruth) -> np.ndarray:
@@ -85,7 +85,7 @@ class COCO:
         return ground_truth.objects.crowd
 
     def admit(self, ground_truth: GroundTruth, found: Detections) -> tuple[Detections, np.ndarray]:
-        """The detections that count, and (N,) bool, which of them cost nothing where they find nothing."""
+        """The detections that are evaluated, and (N,) bool, which of them are ignored where they match no object."""
         found = found.best_of(ground_truth.group(found.image, found.category), self.max_of_category)
         return found, np.zeros(len(found), dtype=bool)
 
@@ -94,36 +94,36 @@ class COCO:
         objects, crowd = ground_truth.objects, self.crowd(ground_truth)
         place = ground_truth.group(objects.image, objects.category)
         least = min(float(self.thresholds.min()), ALMOST_ONE)
-        pairs = pairs_that_overlap(found.regions, group, objects.regions, place, crowd, least)
+        pairs = pairs_that_overlap(found.boxes_or_masks, group, objects.boxes_or_masks, place, crowd, least)
         return match_greedily(pairs, group, ignored, crowd, self.thresholds)
 
-    def beside(self) -> dict[str, COCO]:
-        """Other protocols whose metrics are reported beside, by what is added to their names."""
+    def also_reported(self) -> dict[str, COCO]:
+        """Other protocols whose metrics are reported, too, by the suffix of their names."""
         return {}
 
-    def score(self, ground_truth: GroundTruth, found: Detections) -> Scores:
-        """AP of each category."""
-        found, pardoned = self.admit(ground_truth, found)
+    def accumulate(self, ground_truth: GroundTruth, found: Detections) -> CategoryAP:
+        """AP of each category: matching, then precision over recall."""
+        found, ignored_if_unmatched = self.admit(ground_truth, found)
         order = np.lexsort((-found.score, group := ground_truth.group(found.image, found.category)))
-        found, group, pardoned = found.take(order), group[order], pardoned[order]
+        found, group, ignored_if_unmatched = found.take(order), group[order], ignored_if_unmatched[order]
         objects = ground_truth.objects
         ignored = self.ignored(ground_truth)[:, None] | self._outside(objects.area)
         matches = self.match(ground_truth, found, group, ignored)
-        excused = pardoned[:, None] | self._outside(found.area)
+        ignored_detections = ignored_if_unmatched[:, None] | self._outside(found.area)
         ap = average_precision(
-            found, matches, objects, ignored, excused, self.recall_points, len(ground_truth.category_ids)
+            found, matches, objects, ignored, ignored_detections, self.recall_points, len(ground_truth.category_ids)
         )
-        return Scores(ap, self.thresholds, tuple(self.areas))
+        return CategoryAP(ap, self.thresholds, tuple(self.areas))
 
-    def metrics(self, ground_truth: GroundTruth, scores: Scores) -> dict[str, float]:
+    def metrics(self, ground_truth: GroundTruth, category_ap: CategoryAP) -> dict[str, float]:
         """What the benchmark publishes, in points."""
-        by_area = {f"AP{area}": scores.points(area=area) for area in self.areas if area}
-        return {**{name: scores.points(iou=iou) for name, iou in self.ious.items()}, **by_area}
+        by_area = {f"AP{area}": category_ap.points(area=area) for area in self.areas if area}
+        return {**{name: category_ap.points(iou=iou) for name, iou in self.ious.items()}, **by_area}
 
-    def group_metrics(self, scores: Scores, groups: Groups) -> dict[str, float]:
+    def group_metrics(self, category_ap: CategoryAP, groups: Groups) -> dict[str, float]:
         """The same of groups of categories: "AP-base", "AP50-novel" …"""
         return {
-            f"{metric}-{name}": scores.points(members, iou)
+            f"{metric}-{name}": category_ap.points(members, iou)
             for metric, iou in self.group_ious.items()
             for name, members in groups.items()
         }
@@ -153,7 +153,7 @@ class OpenVocabularyCOCO(COCO):
         present = len(np.unique(ground_truth.objects.category))
         if present > self.num_categories:
             raise ValueError(
-                f"{ground_truth.file} has objects of {present} categories; OV-COCO scores {self.num_categories} of "
+                f"{ground_truth.file} has objects of {present} categories; OV-COCO evaluates {self.num_categories} of "
                 "COCO's. Make its file with tools/prepare_dataset.py ov-coco."
             )
         return ground_truth
@@ -167,11 +167,12 @@ class Objects365(COCO):
 
 
 class LVIS(COCO):
-    """LVIS v1, federated: 300 detections of an image over all categories; of a category that an image was not searched
-    for nothing counts; a mistake in one that was not annotated exhaustively costs nothing.
+    """LVIS v1, federated: at most 300 detections of an image over all categories.
 
-    Crowds are unknown to it; annotations with "ignore" need not be found. What has no area, such as an empty mask,
-    takes one of the 300 places and counts for nothing.
+    Detections of a category count only in images where the category was looked for: there is an object of it, or the
+    image lists it as negative. Where the image lists it as not exhaustively annotated, detections that match no object
+    are ignored. Annotations with "ignore" are ignored; "iscrowd" has no meaning. A detection without area, such as an
+    empty mask, takes one of the 300 places and is dropped.
 
     Args:
         max_detections: of an image; 300 in every published number.
@@ -186,13 +187,13 @@ class LVIS(COCO):
         """See `COCO`: frequencies and lists of categories must be there; objects without area are not."""
         if ground_truth.lacking:
             raise ValueError(
-                f"{ground_truth.file}: {ground_truth.lacking}. LVIS scoring needs it: use an annotation file in LVIS "
+                f"{ground_truth.file}: {ground_truth.lacking}. LVIS needs it: use an annotation file in LVIS "
                 'v1 format, or the protocol "coco".'
             )
         solid = ground_truth.objects.area > 0
         if not solid.all():
             logger.warning(
-                "%s: %d of %d objects have an area of 0 and are not scored, as in LVIS.",
+                "%s: %d of %d objects have an area of 0 and are not evaluated, as in LVIS.",
                 ground_truth.file, (~solid).sum(), len(solid),
             )  # fmt: skip
         return replace(ground_truth, objects=ground_truth.objects.take(solid))
@@ -201,48 +202,50 @@ class LVIS(COCO):
         return [name for name, f in zip(ground_truth.names, ground_truth.frequencies) if f == "r"]
 
     def ignored(self, ground_truth: GroundTruth) -> np.ndarray:
-        return ground_truth.objects.marked
+        return ground_truth.objects.ignore
 
     def crowd(self, ground_truth: GroundTruth) -> np.ndarray:
         return np.zeros(len(ground_truth.objects), dtype=bool)
 
     def admit(self, ground_truth: GroundTruth, found: Detections) -> tuple[Detections, np.ndarray]:
-        return self._searched_for(ground_truth, found.best_of(found.image, self.max_detections))
+        return self._of_annotated_categories(ground_truth, found.best_of(found.image, self.max_detections))
 
-    def _searched_for(self, ground_truth: GroundTruth, found: Detections) -> tuple[Detections, np.ndarray]:
+    def _of_annotated_categories(self, ground_truth: GroundTruth, found: Detections) -> tuple[Detections, np.ndarray]:
         objects = ground_truth.objects
         present = ground_truth.group(objects.image, objects.category)
         group = ground_truth.group(found.image, found.category)
         known = np.isin(group, np.union1d(present, ground_truth.negative)) & (found.area > 0)
         return found.take(known), np.isin(group[known], ground_truth.not_exhaustive)
 
-    def metrics(self, ground_truth: GroundTruth, scores: Scores) -> dict[str, float]:
+    def metrics(self, ground_truth: GroundTruth, category_ap: CategoryAP) -> dict[str, float]:
         frequencies = np.array(ground_truth.frequencies)
-        groups = {f"AP{f}": scores.points(np.flatnonzero(frequencies == f).tolist()) for f in FREQUENCIES}
-        return {**super().metrics(ground_truth, scores), **groups}
+        groups = {f"AP{f}": category_ap.points(np.flatnonzero(frequencies == f).tolist()) for f in FREQUENCIES}
+        return {**super().metrics(ground_truth, category_ap), **groups}
 
 
 class FixedLVIS(LVIS):
-    """Fixed AP (Dave et al. 2021): of each category the 10 000 best detections of the whole data set, without a limit
-    for an image, so that categories do not compete for places. Reported beside the usual one, never to be mixed up.
+    """Fixed AP (Dave et al. 2021): the 10 000 best detections of each category in the whole data set, without a limit
+    of an image, so that categories do not compete for places. The usual AP is reported, too, with the suffix "@300":
+    the two cannot be compared.
     """
 
     title = "LVIS, fixed"
     best_of_category = 10_000
 
-    def beside(self) -> dict[str, COCO]:
+    def also_reported(self) -> dict[str, COCO]:
         return {f"@{self.max_detections}": LVIS(self.max_detections)}
 
     def admit(self, ground_truth: GroundTruth, found: Detections) -> tuple[Detections, np.ndarray]:
-        return self._searched_for(ground_truth, found.best_of(found.category, self.best_of_category))
+        return self._of_annotated_categories(ground_truth, found.best_of(found.category, self.best_of_category))
 
 
 class VOC(COCO):
-    """VOC 2007: AP over 11 recalls at IoU .5 and .75; difficult objects are neither demanded nor counted as mistakes.
+    """VOC 2007: AP over 11 recall points at IoU .5 and .75. Difficult objects are ignored.
 
-    Boxes are in continuous coordinates, [xmin - 1, ymin - 1, xmax, ymax] of VOC's pixels counted from 1, which gives
-    the overlaps of the development kit. Its rules are kept where others differ: an IoU of exactly .5 finds (as in
-    mmdetection; Detectron2 wants more), and recall 3/10 reaches .3 (not in Detectron2 and mmdetection, by rounding).
+    Boxes are in continuous coordinates: [xmin - 1, ymin - 1, xmax, ymax] of VOC's pixels, which count from 1. Their
+    overlaps are those of VOC's development kit. In two rules others differ from the kit, and we do not: an IoU of
+    exactly .5 matches (Detectron2 wants more), and a recall of 3/10 reaches the point .3 (by rounding it does not in
+    Detectron2 and mmdetection).
     """
 
     title = "VOC 2007"
@@ -253,7 +256,7 @@ class VOC(COCO):
     group_ious = ious
 
     def ignored(self, ground_truth: GroundTruth) -> np.ndarray:
-        return ground_truth.objects.difficult | ground_truth.objects.marked
+        return ground_truth.objects.difficult | ground_truth.objects.ignore
 
     def crowd(self, ground_truth: GroundTruth) -> np.ndarray:
         return np.zeros(len(ground_truth.objects), dtype=bool)
@@ -265,7 +268,8 @@ class VOC(COCO):
         objects = ground_truth.objects
         place = ground_truth.group(objects.image, objects.category)
         least = float(self.thresholds.min())
-        pairs = pairs_that_overlap(found.regions, group, objects.regions, place, self.crowd(ground_truth), least)
+        crowd = self.crowd(ground_truth)
+        pairs = pairs_that_overlap(found.boxes_or_masks, group, objects.boxes_or_masks, place, crowd, least)
         return match_largest_overlap(pairs, ignored[:, 0], self.thresholds)
 
 

@@ -27,9 +27,9 @@ def class_agnostic_recall(
 ) -> dict[str, float]:
     """Recall in points, averaged over IoU thresholds, among the best boxes of each image: "AR@100", "AR@100-base" ….
 
-    Boxes and objects are matched one to one, the best scores first, by COCO's rule (`useCats = 0`); base and novel
-    objects in one go, since a box that found one is spent. A box that was detected as several things is one box: it
-    counts once, with its best score; in this alone it differs from COCO's.
+    Boxes and objects are matched one to one, the best scores first, by COCO's rule (`useCats = 0`). Base and novel
+    objects are matched together: a box that matches a base object cannot match a novel one. One thing differs from
+    COCO's rule: a box that was detected with several classes is one box, with its best score.
 
     Args:
         ignored: (G,) bool: not counted. crowd: (G,) bool: may be found any number of times.
@@ -39,8 +39,9 @@ def class_agnostic_recall(
     """
     order = np.argsort(objects.image, kind="stable")
     image, category, ignored, crowd = (a[order] for a in (objects.image, objects.category, ignored, crowd))
-    boxes = best_regions(detections, max(BUDGETS))
-    pairs = pairs_that_overlap(boxes.regions, boxes.image, objects.regions[order], image, crowd, thresholds.min())
+    boxes = best_distinct(detections, max(BUDGETS))
+    things = objects.boxes_or_masks[order]
+    pairs = pairs_that_overlap(boxes.boxes_or_masks, boxes.image, things, image, crowd, thresholds.min())
     matches = match_greedily(pairs, boxes.image, ignored[:, None], crowd, thresholds)
     rank = np.arange(len(boxes)) - np.searchsorted(boxes.image, boxes.image)
     finder = _finders(matches, rank, len(objects))
@@ -52,9 +53,9 @@ def class_agnostic_recall(
     }
 
 
-def best_regions(detections: Detections, count: int) -> Detections:
+def best_distinct(detections: Detections, count: int) -> Detections:
     """The best different boxes, or masks, of each image, at most `count`; by image, the best first."""
-    order = np.lexsort((detections.category, -detections.score, detections.image))  # of equal scores as COCO's
+    order = np.lexsort((detections.category, -detections.score, detections.image))  # equal scores in COCO's order
     found = detections.take(order)
     found = found.take(np.sort(np.unique(_codes(found), return_index=True)[1]))
     rank = np.arange(len(found)) - np.searchsorted(found.image, found.image)
@@ -62,13 +63,13 @@ def best_regions(detections: Detections, count: int) -> Detections:
 
 
 def _codes(found: Detections) -> np.ndarray:
-    """One number for an image and a region: to compare five columns of a million rows would take longer than all the
-    rest."""
+    """One number for an image and a box or mask: to compare five columns of a million rows would take longer than all
+    the rest."""
     code = found.image.astype(np.uint64)
-    if found.regions.dtype == object:
-        columns = np.array([[hash(mask["counts"])] for mask in found.regions], dtype=np.int64).reshape(-1, 1)
+    if found.boxes_or_masks.dtype == object:
+        columns = np.array([[hash(mask["counts"])] for mask in found.boxes_or_masks], dtype=np.int64).reshape(-1, 1)
     else:
-        columns = found.regions
+        columns = found.boxes_or_masks
     for column in np.ascontiguousarray(columns.T).view(np.uint64):
         code = (code ^ column) * MULTIPLIER
         code ^= code >> np.uint64(29)
@@ -76,7 +77,7 @@ def _codes(found: Detections) -> np.ndarray:
 
 
 def _finders(matches: Matches, rank: np.ndarray, num_objects: int) -> np.ndarray:
-    """(G, T) the rank of the box that found each object; infinite where none did."""
+    """(G, T) the rank of the box that matches each object; infinite where none does."""
     found = matches.object[:, 0]
     finder = np.full((num_objects, found.shape[1]), np.inf)
     row, threshold = np.nonzero(found >= 0)

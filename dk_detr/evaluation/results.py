@@ -11,7 +11,7 @@ import numpy as np
 
 from dk_detr.annotations.records import is_number, whole
 from dk_detr.evaluation.detections import Detections
-from dk_detr.evaluation.ground_truth import GroundTruth, Row, index_of, read_regions
+from dk_detr.evaluation.ground_truth import GroundTruth, Row, index_of, read_boxes_or_masks
 from dk_detr.utils import atomic_file, read_json
 
 RESULT_KEYS = ("image_id", "category_id", "score")
@@ -24,14 +24,14 @@ class ImageDetections(NamedTuple):
     boxes_xyxy_abs: np.ndarray  # (N, 4)
     scores: np.ndarray  # (N,)
     classes: np.ndarray  # (N,), index into the evaluator's names
-    masks: np.ndarray | None = None  # (N,) run-length encodings, see `regions.py`
+    masks: np.ndarray | None = None  # (N,) run-length encodings, see `geometry.py`
 
 
 def read_results(path: str, ground_truth: GroundTruth, iou_type: str = "bbox") -> Detections:
     """Read a file of results.
 
     Raises: FileNotFoundError; ValueError for a file that is cut short or no list, and for a result of an unknown image
-        or category, without score, or without the box or mask that is to be scored.
+        or category, without score, or without the box or mask that is to be evaluated.
     """
     rows = read_json(path, "file of results")
     if not isinstance(rows, list):
@@ -40,7 +40,7 @@ def read_results(path: str, ground_truth: GroundTruth, iou_type: str = "bbox") -
     _check_keys(rows, path)
     image = _places("image", ground_truth.image_ids, rows, path, ground_truth.file)
     category = _places("category", ground_truth.category_ids, rows, path, ground_truth.file)
-    found = read_regions(rows, image, ground_truth.sizes, iou_type, lambda number: f"{path}, result {number}")
+    found = read_boxes_or_masks(rows, image, ground_truth.sizes, iou_type, lambda number: f"{path}, result {number}")
     return Detections(image, category, _scores(rows, path), found)
 
 

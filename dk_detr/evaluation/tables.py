@@ -13,16 +13,16 @@ from tabulate import tabulate
 
 from dk_detr.evaluation.detections import Detections
 from dk_detr.evaluation.ground_truth import GroundTruth
+from dk_detr.evaluation.metrics import Evaluation
 from dk_detr.evaluation.protocols import COCO, Groups
-from dk_detr.evaluation.scoring import Scored
 from dk_detr.utils import atomic_write
 
 BASE = re.compile(r"-base(?=$|@)")  # a metric of the base categories: "AP-base", "AP-base@300"
 
 
-def summary(protocol: COCO, ground_truth: GroundTruth, scored: Scored, groups: Groups, iou_type: str) -> str:
+def summary(protocol: COCO, ground_truth: GroundTruth, evaluation: Evaluation, groups: Groups, iou_type: str) -> str:
     """Two tables in Markdown: the metrics of the whole, and those of the groups with their counts."""
-    metrics = scored.metrics
+    metrics = evaluation.metrics
     plain = [name for name in metrics if "-" not in name]
     overall = tabulate([[metrics[name] for name in plain]], plain, "pipe", floatfmt=".2f")
     of_group = {name: name.replace("-base", "-{}") for name in metrics if BASE.search(name)}
@@ -38,7 +38,7 @@ def summary(protocol: COCO, ground_truth: GroundTruth, scored: Scored, groups: G
 
 
 def category_rows(
-    protocol: COCO, ground_truth: GroundTruth, found: Detections, scored: Scored, novel: set[int]
+    protocol: COCO, ground_truth: GroundTruth, found: Detections, evaluation: Evaluation, novel: set[int]
 ) -> list[dict[str, Any]]:
     """One row per category: its name, counts of images, objects and detections, and its AP."""
     objects, count = ground_truth.objects, len(ground_truth.names)
@@ -50,7 +50,7 @@ def category_rows(
     for k, name in enumerate(ground_truth.names):
         frequency = {"frequency": ground_truth.frequencies[k]} if ground_truth.frequencies[k] else {}
         numbers = {"images": images[k], "ground_truth": counts[k], "detections": detections[k]}
-        points = {metric: scored.scores.points([k], iou) for metric, iou in protocol.group_ious.items()}
+        points = {metric: evaluation.category_ap.points([k], iou) for metric, iou in protocol.group_ious.items()}
         row = {"name": name, **frequency, "novel": int(k in novel), **numbers}
         rows.append(row | {metric: f"{value:.3f}" for metric, value in points.items()})
     return rows

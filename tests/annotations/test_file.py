@@ -1,5 +1,5 @@
-"""What an annotation file says is read the same by training, check, scoring and preparation, and nothing of it is lost
-without a word."""
+"""What an annotation file says is read the same by training, check, evaluation and preparation, and nothing of it is
+lost without a word."""
 
 import copy
 import json
@@ -12,12 +12,12 @@ import pytest
 from detectron2.config import get_cfg
 
 from dk_detr import add_dk_detr_config
-from dk_detr.annotations import SCORING, SPLITTING, TRAINING, read_annotation_file, read_categories
+from dk_detr.annotations import EVALUATION, SPLITTING, TRAINING, read_annotation_file, read_categories
 from dk_detr.annotations.records import flag, whole
 from dk_detr.data import load_coco_format, register, stream_of, train_records
 from dk_detr.data.check import check_annotations
 from dk_detr.data.prepare import split_custom
-from dk_detr.evaluation import score_file
+from dk_detr.evaluation import evaluate_file
 from tests.annotations.test_grid import RESULTS, SOUND
 from tests.run_fixtures import write_json
 
@@ -35,7 +35,7 @@ def load(folder: Path, content: Content) -> list[dict[str, Any]]:
 
 def ap50(folder: Path, content: Content, protocol: str = "coco", results: Any = RESULTS, **options: Any) -> float:
     files = write_json(folder / "b.json", content), write_json(folder / "p.json", results)
-    return next(iter(score_file(*files, protocol, **options).values()))["AP50"]
+    return next(iter(evaluate_file(*files, protocol, **options).values()))["AP50"]
 
 
 def test_two_images_that_share_an_id_are_refused_wherever_the_file_is_read(tmp_path: Path, content: Content) -> None:
@@ -130,7 +130,7 @@ def test_objects_with_an_area_of_0_that_lvis_does_not_score_are_counted(
         category["frequency"] = "f"
     content["annotations"][0]["area"] = 0
     ap50(tmp_path, content, "lvis")
-    assert "1 of 2 objects have an area of 0 and are not scored" in caplog.text
+    assert "1 of 2 objects have an area of 0 and are not evaluated" in caplog.text
     defects = check_annotations(str(tmp_path / "b.json"), str(tmp_path))
     (defect,) = (defect for defect in defects if defect.message.startswith("its area"))
     assert defect.annotation_id == 1 and not defect.kind.is_note
@@ -143,7 +143,7 @@ def test_names_that_are_the_same_words_are_refused_for_training(tmp_path: Path, 
     content["categories"][0]["name"], content["categories"][1]["name"] = "Paper_Cup", "paper  cup"
     with pytest.raises(ValueError, match='"paper  cup" and "Paper_Cup", category 1, are the same words'):
         load(tmp_path, content)
-    assert ap50(tmp_path, content) == pytest.approx(100), "for scoring they are two"
+    assert ap50(tmp_path, content) == pytest.approx(100), "for evaluation they are two"
 
 
 # ---- masks ----
@@ -252,6 +252,6 @@ def test_a_file_is_parsed_once_for_training_and_scoring(
         return json.loads(Path(path).read_text())
 
     monkeypatch.setattr("dk_detr.annotations.file.read_json", counted)
-    for use in (TRAINING, SCORING, SPLITTING, TRAINING):
+    for use in (TRAINING, EVALUATION, SPLITTING, TRAINING):
         read_annotation_file(file, use)
     assert parsed == [file]

@@ -1,5 +1,5 @@
-"""Every field of every record, in every wrong form: training, check, scoring and preparation read the right value, or
-say in one line which record of which file is wrong. None breaks, none is silent, and they agree."""
+"""Every field of every record, in every wrong form: training, check, evaluation and preparation read the right value,
+or say in one line which record of which file is wrong. None breaks, none is silent, and they agree."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ from dk_detr.annotations import Kind
 from dk_detr.data import load_coco_format
 from dk_detr.data.check import check_annotations
 from dk_detr.data.prepare import split_custom
-from dk_detr.evaluation import score_file
+from dk_detr.evaluation import evaluate_file
 from tests.run_fixtures import write_json
 
 Content = dict[str, Any]
@@ -71,7 +71,7 @@ def trained_boxes(file: str, images: Path) -> list[Any]:
 
 
 def ap50(file: str, results: str) -> float:
-    return score_file(file, results, "coco")["bbox"]["AP50"]
+    return evaluate_file(file, results, "coco")["bbox"]["AP50"]
 
 
 def split(file: str, folder: Path) -> int:
@@ -140,7 +140,7 @@ def test_a_byte_order_mark_changes_nothing(images: Path, tmp_path: Path) -> None
 
 
 def outcomes(images: Path, folder: Path) -> list[Any]:
-    """Of training, scoring, preparation and check."""
+    """Of training, evaluation, preparation and check."""
     file, results = str(folder / "b.json"), write_json(folder / "p.json", RESULTS)
     return [
         outcome(lambda: trained_boxes(file, images)),

@@ -1,4 +1,4 @@
-"""The benchmark of scoring: both ways get the same detections and say the same; a difference is no result."""
+"""The benchmark of evaluation: both ways get the same detections and say the same; a difference is no result."""
 
 import importlib.util
 import json

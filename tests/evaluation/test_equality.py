@@ -14,7 +14,7 @@ import pytest
 from lvis import LVISEval
 from pycocotools.cocoeval import COCOeval
 
-from dk_detr.evaluation import score_file
+from dk_detr.evaluation import evaluate_file
 from tests.evaluation.random_worlds import SIDE, Row, coco_says, lvis_says, random_world, triangle, with_masks, write
 
 AP_OF_LVIS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
@@ -45,7 +45,7 @@ def score(files: tuple[str, str], protocol: str, iou_type: str = "bbox", **optio
     annotations, results = files
     if iou_type == "segm":
         results = write(Path(results).with_name("masks.json"), with_masks(load(results)))
-    return score_file(annotations, results, protocol, iou_type=iou_type, **options)[iou_type]
+    return evaluate_file(annotations, results, protocol, iou_type=iou_type, **options)[iou_type]
 
 
 def rows_of(files: tuple[str, str], iou_type: str) -> list[Row]:
@@ -141,7 +141,7 @@ def test_without_any_detection_every_number_is_0_or_there_is_nothing_to_find(tmp
     content = load(annotations)
     lost = {"image_id": content["images"][0]["id"], "category_id": content["categories"][-1]["id"], "score": 0.5}
     theirs = (lvis_says if protocol == "lvis" else coco_says)(annotations, [{**lost, "bbox": [0.0, 0.0, 9.0, 9.0]}])
-    ours = score_file(annotations, write(tmp_path / "none.json", []), protocol)["bbox"]
+    ours = evaluate_file(annotations, write(tmp_path / "none.json", []), protocol)["bbox"]
     (assert_lvis if protocol == "lvis" else assert_coco)(ours, theirs)
     assert ours["AP"] == ours["AR@300"] == 0
 
@@ -152,7 +152,7 @@ def test_base_and_novel_are_means_over_their_categories(tmp_path, seed):
     theirs = coco_says(annotations, load(results))
     names = [row["name"] for row in sorted(load(annotations)["categories"], key=lambda row: row["id"])]
     novel = names[::2]
-    ours = score_file(annotations, results, "ov-coco", novel=novel)["bbox"]
+    ours = evaluate_file(annotations, results, "ov-coco", novel=novel)["bbox"]
     for group, members in (("novel", novel), ("base", [name for name in names if name not in novel])):
         precision = theirs.eval["precision"][0, :, [names.index(name) for name in members], 0, -1]
         assert ours[f"AP50-{group}"] == pytest.approx(100 * precision[precision > -1].mean(), abs=EXACT)
@@ -197,7 +197,7 @@ def test_an_annotation_whose_id_is_0_can_be_found(tmp_path):
     rows = [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 40, 40], "score": 0.9}]
     results = write(tmp_path / "r.json", rows)
     for protocol in ("lvis", "coco"):
-        assert score_file(annotations, results, protocol)["bbox"]["AP"] == pytest.approx(100)
+        assert evaluate_file(annotations, results, protocol)["bbox"]["AP"] == pytest.approx(100)
     assert lvis_says(annotations, rows).results["AP"] == 0
     assert coco_says(annotations, rows).stats[0] == 0
 
@@ -210,7 +210,8 @@ def test_objects_that_share_an_id_are_two(tmp_path):
     annotations = write(tmp_path / "a.json", {"images": [image], "annotations": things, "categories": categories})
     rows = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9} for box in boxes]
     for protocol in ("lvis", "coco"):
-        assert score_file(annotations, write(tmp_path / "r.json", rows), protocol)["bbox"]["AP"] == pytest.approx(100)
+        result = evaluate_file(annotations, write(tmp_path / "r.json", rows), protocol)
+        assert result["bbox"]["AP"] == pytest.approx(100)
     assert lvis_says(annotations, rows).results["AP"] < 0.6  # the second is there twice, the first not at all
     assert coco_says(annotations, rows).stats[0] < 0.6
 
@@ -221,7 +222,7 @@ def test_masks_have_their_own_area_also_where_a_box_is_given(tmp_path):
     alone = with_masks(rows)
     both = [{**row, "bbox": box["bbox"]} for row, box in zip(alone, rows)]
     ours = [
-        score_file(annotations, write(tmp_path / name, found), "lvis", iou_type="segm")["segm"]
+        evaluate_file(annotations, write(tmp_path / name, found), "lvis", iou_type="segm")["segm"]
         for name, found in (("alone.json", alone), ("both.json", both))
     ]
     assert ours[0] == pytest.approx(ours[1], nan_ok=True)

@@ -15,8 +15,8 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 from pycocotools import mask as masks
 
-from dk_detr.evaluation import OpenVocabularyEvaluator, results_file, score_file
-from dk_detr.evaluation.regions import collect, torn
+from dk_detr.evaluation import OpenVocabularyEvaluator, evaluate_file, results_file
+from dk_detr.evaluation.geometry import collect, torn
 from tests.evaluation.random_worlds import lvis_says, random_world, triangle, with_masks, write
 
 SIZE = (60, 80)  # height, width
@@ -107,7 +107,8 @@ def test_masks_are_written_and_score_from_the_file_as_from_memory(tmp_path):
     written = tmp_path / "out" / results_file("coco")
     assert {"bbox", "segmentation"} < json.loads(written.read_text())[0].keys()
     for iou_type, metrics in result.items():
-        again = score_file(path, str(written), "coco", ("cat",), iou_type=iou_type, output_dir=str(tmp_path / "again"))
+        options = {"iou_type": iou_type, "output_dir": str(tmp_path / "again")}
+        again = evaluate_file(path, str(written), "coco", ("cat",), **options)
         assert again[iou_type] == pytest.approx(metrics, nan_ok=True)
     assert 0 < result["segm"]["AP"] < result["bbox"]["AP"]
     points = {}
@@ -150,7 +151,7 @@ def test_without_masks_of_objects_only_boxes_are_scored_and_that_is_said(tmp_pat
     path = annotation_file(tmp_path, [(1, 1, [polygon(*SQUARE)]), (1, 2, [])])
     with caplog.at_level(logging.WARNING):
         result = evaluate(path, instances([0], rectangle(*SQUARE)[None]))
-    assert list(result) == ["bbox"] and "lacks masks of objects: only boxes are scored" in caplog.text
+    assert list(result) == ["bbox"] and "lacks masks of objects: only boxes are evaluated" in caplog.text
     assert list(evaluate(path, instances([0], None))) == ["bbox"]
 
 

@@ -21,4 +21,4 @@ class Marker:
         if not self.ids:
             return ()
         first = ", ".join(map(str, self.ids[:3]))
-        return (f'{len(self.ids)} boxes without area are kept for scoring and not trained on ("ignore"): {first} …',)
+        return (f'{len(self.ids)} boxes without area are kept for evaluation and not trained on ("ignore"): {first} …',)

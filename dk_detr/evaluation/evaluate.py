@@ -1,4 +1,4 @@
-"""Scores a file of results against an annotation file."""
+"""Evaluates a file of results against an annotation file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from dk_detr.evaluation.detections import Detections
 from dk_detr.evaluation.ground_truth import GroundTruth, read_ground_truth
+from dk_detr.evaluation.metrics import base_and_novel, compute_metrics
 from dk_detr.evaluation.protocols import COCO, Groups, choose_protocol
 from dk_detr.evaluation.results import read_results
-from dk_detr.evaluation.scoring import base_and_novel, score
 from dk_detr.evaluation.tables import category_rows, summary, write_category_tables
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ IOU_TYPES = ("bbox", "segm")
 USUAL_LIMIT = 300  # detections of an image, where fixed AP says nothing that AP does not
 
 
-def score_file(
+def evaluate_file(
     annotations: str,
     results: str,
     protocol: str,
@@ -30,7 +30,7 @@ def score_file(
     iou_type: str = "bbox",
     output_dir: str = "",
 ) -> dict[str, dict[str, float]]:
-    """Score what any detector found.
+    """Evaluate what any detector found.
 
     Args:
         annotations: JSON in COCO's or LVIS v1's format. results: JSON, a list of detections, with "bbox" (xywh in
@@ -49,10 +49,10 @@ def score_file(
     chosen = base_and_novel(truth, rules.novel(truth) if novel is None else novel, groups)
     found = read_results(results, truth, iou_type)
     _tell_empty_images(found, truth, results)
-    if rules.beside() and len(found) and np.bincount(found.image).max() <= USUAL_LIMIT:
+    if rules.also_reported() and len(found) and np.bincount(found.image).max() <= USUAL_LIMIT:
         logger.warning("%s has at most %d detections of an image; fixed AP asks for all.", results, USUAL_LIMIT)
     table = categories_file(output_dir, protocol, iou_type)
-    return {iou_type: score_and_tell(rules, truth, found, chosen, iou_type, table)}
+    return {iou_type: evaluate_and_report(rules, truth, found, chosen, iou_type, table)}
 
 
 def _tell_empty_images(found: Detections, truth: GroundTruth, results: str) -> None:
@@ -65,15 +65,15 @@ def _tell_empty_images(found: Detections, truth: GroundTruth, results: str) -> N
         )  # fmt: skip
 
 
-def score_and_tell(
+def evaluate_and_report(
     protocol: COCO, ground_truth: GroundTruth, found: Detections, groups: Groups, iou_type: str, table: Path | None
 ) -> dict[str, float]:
     """All metrics; logged, and those of each category in a table as CSV and Markdown if a file is named for it."""
-    scored = score(protocol, ground_truth, found, groups)
+    evaluation = compute_metrics(protocol, ground_truth, found, groups)
     if table:
-        write_category_tables(category_rows(protocol, ground_truth, found, scored, set(groups["novel"])), table)
-    logger.info("%s", summary(protocol, ground_truth, scored, groups, iou_type))
-    return scored.metrics
+        write_category_tables(category_rows(protocol, ground_truth, found, evaluation, set(groups["novel"])), table)
+    logger.info("%s", summary(protocol, ground_truth, evaluation, groups, iou_type))
+    return evaluation.metrics
 
 
 def categories_file(folder: str, kind: str, iou_type: str) -> Path | None:

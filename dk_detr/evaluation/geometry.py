@@ -1,6 +1,6 @@
-"""Regions: boxes or masks, their areas and their overlaps, in the arithmetic of `pycocotools`.
+"""Boxes and masks: their areas and their overlaps, in the arithmetic of `pycocotools`.
 
-A set of regions is one array: boxes (N, 4) float64, xywh in pixels; or masks (N,) of run-length encodings, the dicts
+A set of either is one array: boxes (N, 4) float64, xywh in pixels; or masks (N,) of run-length encodings, the dicts
 of `pycocotools` with "counts" in bytes.
 """
 
@@ -75,9 +75,9 @@ def encode_predicted(predicted: Any, height: int, width: int) -> np.ndarray:
 def collect(encodings: Iterable[dict[str, Any]]) -> np.ndarray:
     """Masks as an array."""
     found = list(encodings)
-    regions = np.empty(len(found), dtype=object)
-    regions[:] = found
-    return regions
+    masks_of_all = np.empty(len(found), dtype=object)
+    masks_of_all[:] = found
+    return masks_of_all
 
 
 def torn(encodings: np.ndarray) -> np.ndarray:
@@ -99,19 +99,20 @@ def _torn(encodings: np.ndarray) -> np.ndarray:
     shift = 5 * (np.arange(len(letters)) - np.repeat(first, last - first + 1))
     numbers = np.add.reduceat((letters & 31) << shift, first)
     numbers -= (letters[last] & 16) << (shift[last] + 1)  # the highest bit is a sign
-    # From the fourth on, a number is the difference to the run before the last: every second run after it has it too.
+    # From the fourth number on, each is the difference to the run two places before. So a number is part of its own run
+    # and of every second run after it.
     owner = np.searchsorted(ends, last, side="right")
     rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
     times = np.where(rank == 0, 1, (np.bincount(owner)[owner] + 1 - rank) // 2)
     return np.bincount(owner, numbers * times) != [height * width for height, width in (m["size"] for m in encodings)]
 
 
-def areas(regions: np.ndarray) -> np.ndarray:
+def areas(boxes_or_masks: np.ndarray) -> np.ndarray:
     """(N,) pixels. Of masks the masks' own, not their boxes': `lvis` and `pycocotools` take the box where a result has
     both, which sorts thin things into the wrong range of areas."""
-    if regions.dtype != object:
-        return regions[:, 2] * regions[:, 3]
-    portions = [masks.area(list(regions[i : i + AT_ONCE])) for i in range(0, len(regions), AT_ONCE)]
+    if boxes_or_masks.dtype != object:
+        return boxes_or_masks[:, 2] * boxes_or_masks[:, 3]
+    portions = [masks.area(list(boxes_or_masks[i : i + AT_ONCE])) for i in range(0, len(boxes_or_masks), AT_ONCE)]
     return np.concatenate([np.empty(0), *portions])
 
 
@@ -121,8 +122,8 @@ def overlaps(
     """IoU of P pairs; with a crowd, the share of the detection that lies in it.
 
     Args:
-        found, objects: N and G regions. crowd: (G,) bool. detection, thing: (P,) rows; neighbouring detections either
-            meet the same things or share none.
+        found, objects: N and G boxes or masks. crowd: (G,) bool. detection, thing: (P,) rows of both. Successive
+            detections are paired with the same objects, or with wholly different ones.
     """
     of_masks = found.dtype == object
     return (_mask_overlaps if of_masks else _box_overlaps)(found, objects, crowd, detection, thing)
@@ -142,7 +143,8 @@ def _box_overlaps(
 def _mask_overlaps(
     found: np.ndarray, objects: np.ndarray, crowd: np.ndarray, detection: np.ndarray, thing: np.ndarray
 ) -> np.ndarray:
-    """All detections that meet the same things at once: to decode a mask takes longer than to compare it."""
+    """Detections that are paired with the same objects are compared at once, so that each mask is decoded once:
+    decoding takes longer than comparing."""
     starts = np.flatnonzero(np.diff(detection, prepend=-1))
     blocks = starts[np.flatnonzero(np.diff(thing[starts], prepend=-1))]
     answers = [np.empty(0)]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from dk_detr.evaluation import OpenVocabularyEvaluator, results_file, score_file
+from dk_detr.evaluation import OpenVocabularyEvaluator, evaluate_file, results_file
 from dk_detr.evaluation.matching import pairs_that_overlap
 from tests.evaluation.random_worlds import random_world, write
 
@@ -33,7 +33,7 @@ def load(path: str) -> list:
         ({"category_id": 99}, "result 2: .*annotations.json has no category 99"),
         ({"score": None}, 'result 2 has no number "score"'),
         ({"score": float("nan")}, "result 2: its score is not finite"),
-        ({"bbox": None}, 'result 2 has no "bbox", which scoring by "bbox" needs'),
+        ({"bbox": None}, 'result 2 has no "bbox", which evaluation by "bbox" needs'),
         ({"bbox": [1, 2, 3]}, r"result 2 has the box \[1, 2, 3\]; wanted \[x, y, width, height\]"),
         ({"bbox": [1, 2, "a", 3]}, r"result 2 has the box \[1, 2, 'a', 3\]"),
         ({"bbox": [1, 2, float("nan"), 3]}, r"result 2 has the box \[1, 2, nan, 3\]"),
@@ -45,7 +45,7 @@ def test_a_wrong_result_is_named(files, tmp_path, change, message):
     rows = load(files[1])
     rows[2] |= change
     with pytest.raises(ValueError, match=message):
-        score_file(files[0], write(tmp_path / "wrong.json", rows), "coco")
+        evaluate_file(files[0], write(tmp_path / "wrong.json", rows), "coco")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_wrong_result_is_named(files, tmp_path, change, message):
 def test_what_is_no_list_of_results_is_refused(files, tmp_path, text, message):
     (tmp_path / "wrong.json").write_text(text)
     with pytest.raises(ValueError, match=message):
-        score_file(files[0], str(tmp_path / "wrong.json"), "coco")
+        evaluate_file(files[0], str(tmp_path / "wrong.json"), "coco")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_is_no_list_of_results_is_refused(files, tmp_path, text, message):
 def test_what_is_no_annotation_file_is_refused(files, tmp_path, text, message):
     (tmp_path / "wrong.json").write_text(text)
     with pytest.raises(ValueError, match=message):
-        score_file(str(tmp_path / "wrong.json"), files[1], "coco")
+        evaluate_file(str(tmp_path / "wrong.json"), files[1], "coco")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_wrong_row_of_the_annotation_file_is_named(files, tmp_path, key, row, 
     content = load(files[0])
     content[key][1] |= row
     with pytest.raises(ValueError, match=f"wrong.json.*{message}"):
-        score_file(write(tmp_path / "wrong.json", content), files[1], "coco")
+        evaluate_file(write(tmp_path / "wrong.json", content), files[1], "coco")
 
 
 KIND = {"images": "image", "categories": "category"}
@@ -111,7 +111,7 @@ def test_ids_that_stand_twice_are_refused(files, tmp_path, key):
     content = load(files[0])
     content[key].append(content[key][2])
     with pytest.raises(ValueError, match=f"{KIND[key]} {content[key][2]['id']}.*(already that of|has the id of)"):
-        score_file(write(tmp_path / "wrong.json", content), files[1], "coco")
+        evaluate_file(write(tmp_path / "wrong.json", content), files[1], "coco")
 
 
 def test_categories_of_the_same_name_count_one_by_one(files, tmp_path):
@@ -120,8 +120,9 @@ def test_categories_of_the_same_name_count_one_by_one(files, tmp_path):
     first, second = sorted(named)[1:3]  # ascending, as in the table
     for row in content["categories"]:
         row["name"] = "twin" if row["id"] in (first, second) else row["name"]
-    ours = score_file(write(tmp_path / "twins.json", content), files[1], "coco", novel=["twin"])["bbox"]
-    assert ours == pytest.approx(score_file(*files, "coco", novel=[named[first], named[second]])["bbox"], nan_ok=True)
+    ours = evaluate_file(write(tmp_path / "twins.json", content), files[1], "coco", novel=["twin"])["bbox"]
+    apart = evaluate_file(*files, "coco", novel=[named[first], named[second]])["bbox"]
+    assert ours == pytest.approx(apart, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -135,26 +136,26 @@ def test_annotations_of_unknown_images_and_categories_are_refused(files, tmp_pat
     content = load(files[0])
     content["annotations"][3][key] = 4711
     with pytest.raises(ValueError, match=f"annotation 4.*{message}"):
-        score_file(write(tmp_path / "wrong.json", content), files[1], "coco")
+        evaluate_file(write(tmp_path / "wrong.json", content), files[1], "coco")
 
 
 def test_absent_files_and_unknown_words_are_named(files):
     with pytest.raises(FileNotFoundError, match="no annotation file nowhere.json"):
-        score_file("nowhere.json", files[1], "coco")
+        evaluate_file("nowhere.json", files[1], "coco")
     with pytest.raises(FileNotFoundError, match="no file of results nowhere.json"):
-        score_file(files[0], "nowhere.json", "coco")
+        evaluate_file(files[0], "nowhere.json", "coco")
     with pytest.raises(ValueError, match='no protocol "cocoa"; choose one of lvis'):
-        score_file(*files, "cocoa")
+        evaluate_file(*files, "cocoa")
     with pytest.raises(ValueError, match='no IoU type "mask"; choose one of bbox, segm'):
-        score_file(*files, "coco", iou_type="mask")
+        evaluate_file(*files, "coco", iou_type="mask")
     with pytest.raises(ValueError, match='Group "novel": 1 not in .*"unicorn"'):
-        score_file(*files, "coco", novel=["unicorn"])
+        evaluate_file(*files, "coco", novel=["unicorn"])
 
 
 def test_masks_must_be_there_whole_and_of_the_size_of_their_image(files, tmp_path):
     rows = load(files[1])
-    with pytest.raises(ValueError, match='result 0 has no "segmentation", which scoring by "segm" needs'):
-        score_file(*files, "coco", iou_type="segm")
+    with pytest.raises(ValueError, match='result 0 has no "segmentation", which evaluation by "segm" needs'):
+        evaluate_file(*files, "coco", iou_type="segm")
     for wrong, message in (
         ({"size": [3, 3], "counts": "abc"}, r"a mask of \[3, 3\] \(height, width\) in an image of \[200, 200\]"),
         ({"size": 3}, "neither polygons"),
@@ -169,7 +170,7 @@ def test_masks_must_be_there_whole_and_of_the_size_of_their_image(files, tmp_pat
         for row in rows[1:]:
             row["segmentation"] = [[0, 0, 10, 0, 10, 10]]
         with pytest.raises(ValueError, match=f"result 0 has .*{message}"):
-            score_file(files[0], write(tmp_path / "wrong.json", rows), "coco", iou_type="segm")
+            evaluate_file(files[0], write(tmp_path / "wrong.json", rows), "coco", iou_type="segm")
 
 
 def test_masks_need_the_size_of_their_image(files, tmp_path):
@@ -177,18 +178,18 @@ def test_masks_need_the_size_of_their_image(files, tmp_path):
     for row in content["images"]:
         del row["height"]
     with pytest.raises(ValueError, match="a mask in an image of which the file does not tell height and width"):
-        score_file(write(tmp_path / "sizeless.json", content), files[1], "coco", iou_type="segm")
+        evaluate_file(write(tmp_path / "sizeless.json", content), files[1], "coco", iou_type="segm")
 
 
 def test_rare_is_novel_in_lvis_and_nothing_is_elsewhere_unless_it_is_said(files):
-    lvis, coco = (score_file(*files, protocol)["bbox"] for protocol in ("lvis", "coco"))
+    lvis, coco = (evaluate_file(*files, protocol)["bbox"] for protocol in ("lvis", "coco"))
     assert lvis["AP-novel"] == lvis["APr"]
     assert np.isnan(coco["AP-novel"]) and coco["AP-base"] == coco["AP"]
 
 
 def test_no_results_at_all_score_zero(files, tmp_path):
     for protocol in ("lvis", "lvis-fixed", "coco", "voc", "objects365"):
-        result = score_file(files[0], write(tmp_path / "none.json", []), protocol)["bbox"]
+        result = evaluate_file(files[0], write(tmp_path / "none.json", []), protocol)["bbox"]
         assert result["AP50"] == result["AR@100"] == 0, protocol
 
 
@@ -209,12 +210,12 @@ def test_from_memory_and_from_a_file_the_numbers_are_the_same(files, tmp_path, p
     from_memory = evaluator.evaluate()
     written = str(tmp_path / results_file(protocol))
     for results in (files[1], written):
-        from_file = score_file(files[0], results, protocol, novel=[names[order[0]]])
+        from_file = evaluate_file(files[0], results, protocol, novel=[names[order[0]]])
         assert from_file["bbox"] == pytest.approx(from_memory["bbox"], nan_ok=True)
 
 
 def test_the_tables_have_a_row_per_category_with_counts(files, tmp_path):
-    score_file(*files, "coco", novel=["thing 3"], output_dir=str(tmp_path / "out"))
+    evaluate_file(*files, "coco", novel=["thing 3"], output_dir=str(tmp_path / "out"))
     rows = list(csv.DictReader((tmp_path / "out" / "coco_categories.csv").open()))
     truth, found = load(files[0]), load(files[1])
     assert list(rows[0]) == ["name", "frequency", "novel", "images", "ground_truth", "detections", "AP", "AP50"]
@@ -231,15 +232,15 @@ def test_the_tables_have_a_row_per_category_with_counts(files, tmp_path):
 
 def test_fixed_ap_is_printed_beside_the_usual_one_and_few_detections_are_warned_of(files, caplog):
     with caplog.at_level(logging.INFO):
-        result = score_file(*files, "lvis-fixed")["bbox"]
+        result = evaluate_file(*files, "lvis-fixed")["bbox"]
     assert {"AP", "APr", "AP-novel", "AP@300", "APr@300", "AP-novel@300"} <= set(result)
     assert "AP@300" in caplog.text and "at most 300 detections" in caplog.text
 
 
 def test_large_sets_are_matched_in_portions_with_the_same_result(files, monkeypatch):
-    whole = score_file(*files, "coco")["bbox"]
+    whole = evaluate_file(*files, "coco")["bbox"]
     monkeypatch.setattr("dk_detr.evaluation.matching.PAIRS_AT_ONCE", 7)
-    assert score_file(*files, "coco")["bbox"] == pytest.approx(whole, nan_ok=True)
+    assert evaluate_file(*files, "coco")["bbox"] == pytest.approx(whole, nan_ok=True)
 
 
 def test_only_what_is_of_one_group_meets() -> None:

@@ -1,4 +1,4 @@
-"""Scores detections by a protocol: its own metrics, those of groups of categories, and class-agnostic recall."""
+"""All metrics of a protocol: its own, those of groups of categories, and class-agnostic recall."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import NamedTuple
 
 from dk_detr.evaluation.detections import Detections
 from dk_detr.evaluation.ground_truth import GroundTruth
-from dk_detr.evaluation.protocols import COCO, Groups, Scores
+from dk_detr.evaluation.protocols import COCO, CategoryAP, Groups
 from dk_detr.evaluation.recall import class_agnostic_recall
 
 
-class Scored(NamedTuple):
-    """What an evaluation says: metrics in points, nan without objects; and the scores of each category."""
+class Evaluation(NamedTuple):
+    """What an evaluation says: metrics in points, nan without objects; and the AP of each category."""
 
     metrics: dict[str, float]
-    scores: Scores
+    category_ap: CategoryAP
 
 
-def score(protocol: COCO, ground_truth: GroundTruth, found: Detections, groups: Groups) -> Scored:
+def compute_metrics(protocol: COCO, ground_truth: GroundTruth, found: Detections, groups: Groups) -> Evaluation:
     """All metrics of a protocol: "AP", "AP50-novel", "AR@100-base" …
 
     Args:
         groups: category indices by name.
     """
-    scores = protocol.score(ground_truth, found)
-    metrics = protocol.metrics(ground_truth, scores) | protocol.group_metrics(scores, groups)
-    for suffix, other in protocol.beside().items():
-        others = other.score(ground_truth, found)
+    category_ap = protocol.accumulate(ground_truth, found)
+    metrics = protocol.metrics(ground_truth, category_ap) | protocol.group_metrics(category_ap, groups)
+    for suffix, other in protocol.also_reported().items():
+        others = other.accumulate(ground_truth, found)
         theirs = other.metrics(ground_truth, others) | other.group_metrics(others, groups)
         metrics |= {f"{name}{suffix}": points for name, points in theirs.items()}
-    return Scored(metrics | recall(protocol, ground_truth, found, groups), scores)
+    return Evaluation(metrics | recall_metrics(protocol, ground_truth, found, groups), category_ap)
 
 
-def recall(protocol: COCO, ground_truth: GroundTruth, found: Detections, groups: Groups) -> dict[str, float]:
+def recall_metrics(protocol: COCO, ground_truth: GroundTruth, found: Detections, groups: Groups) -> dict[str, float]:
     """Class-agnostic recall over COCO's thresholds, of what the protocol wants found."""
     ignored, crowd = protocol.ignored(ground_truth), protocol.crowd(ground_truth)
     return class_agnostic_recall(found, ground_truth.objects, ignored, crowd, groups, COCO.thresholds)
