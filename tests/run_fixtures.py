@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from PIL import Image
 from torch.nn import functional as F
 
@@ -37,6 +38,7 @@ CLIP = {
     "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 1},
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
 }
+COCO_IDS = {c["name"]: c["id"] for c in COCO_CATEGORIES if c["isthing"]}  # of all 80, ascending
 # As deep as the real ones where that costs nothing, as thin as can be.
 SHRUNK = {
     "MODEL.DEVICE": "cpu",

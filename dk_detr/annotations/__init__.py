@@ -11,8 +11,9 @@ from dk_detr.annotations.file import (
     read_categories,
     refuse,
 )
+from dk_detr.annotations.novel import SPLITS, choose_novel, is_marked_novel, marked_novel, novel_of_benchmark
 
 __all__ = [
-    "EVALUATION", "EVALUATION_MASKS", "SPLITTING", "TRAINING", "Defect", "Kind", "Use", "read_annotation_file",
-    "read_categories", "refuse",
+    "EVALUATION", "EVALUATION_MASKS", "SPLITS", "SPLITTING", "TRAINING", "Defect", "Kind", "Use", "choose_novel",
+    "is_marked_novel", "marked_novel", "novel_of_benchmark", "read_annotation_file", "read_categories", "refuse",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The categories of OV-COCO: 48 base, 17 novel, and 15 of COCO that have no part in it.
+"""The categories of OV-COCO: 48 base and 17 novel. The other 15 of COCO have no part in it.
 
 Bansal et al. (ECCV 2018) drew the split, OVR-CNN (CVPR 2021) made it the benchmark; spellings are COCO's. Base boxes
 are for training; novel ones are found, or not, among both ("generalized").
@@ -16,10 +16,5 @@ NOVEL = {
     "airplane": 5, "bus": 6, "cat": 17, "dog": 18, "cow": 21, "elephant": 22, "umbrella": 28, "tie": 32,
     "snowboard": 36, "skateboard": 41, "cup": 47, "knife": 49, "cake": 61, "couch": 63, "keyboard": 76, "sink": 81,
     "scissors": 87,
-}  # fmt: skip
-UNUSED = {
-    "traffic light": 10, "fire hydrant": 11, "stop sign": 13, "parking meter": 14, "sports ball": 37,
-    "baseball bat": 39, "baseball glove": 40, "tennis racket": 43, "wine glass": 46, "hot dog": 58,
-    "potted plant": 64, "dining table": 67, "cell phone": 77, "teddy bear": 88, "hair drier": 89,
 }  # fmt: skip
 """Name -> id in COCO's annotation files."""

@@ -90,7 +90,7 @@ class _Text:
 
     def __init__(self, file: TextIO, path: str, chunk: int) -> None:
         self.file, self.path, self.chunk = file, path, chunk
-        self.buffer, self.at, self.ended = "", 0, False
+        self.buffer, self.at = "", 0
         size = os.path.getsize(path)
         # On a terminal only, and not for what is read in a moment.
         hidden = None if size > 1 << 26 else True

@@ -2,9 +2,9 @@
 
 import argparse
 
-from dk_detr.annotations import read_categories
+from dk_detr.annotations import choose_novel, marked_novel, read_categories
 from dk_detr.engine.setup import one_clear_error
-from dk_detr.language import VocabularyRequest, is_novel, write_vocabulary_once
+from dk_detr.language import VocabularyRequest, write_vocabulary_once
 from dk_detr.utils.names import novel_names, split_names
 
 
@@ -13,17 +13,15 @@ def main(args: argparse.Namespace) -> None:
     with one_clear_error():
         names, novel = _words(args)
         encoder = (args.prompt, args.library, args.architecture, args.weights)
-        request = VocabularyRequest(tuple(names), tuple(novel), *encoder, args.embeddings or "")
+        request = VocabularyRequest(tuple(names), novel, *encoder, args.embeddings or "")
         print(write_vocabulary_once(request, args.output))
 
 
-def _words(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+def _words(args: argparse.Namespace) -> tuple[list[str], tuple[str, ...]]:
     """Names and the novel among them."""
     if args.names is not None:
-        names, novel = split_names(args.names), []
+        names, marked = split_names(args.names), None
     else:
         categories = read_categories(args.annotations)
-        names = [category["name"] for category in categories]
-        novel = [category["name"] for category in categories if is_novel(category)]
-    said = novel_names(args.novel)
-    return names, novel if said is None else said
+        names, marked = [category["name"] for category in categories], marked_novel(categories)
+    return names, choose_novel(novel_names(args.novel), marked=marked)

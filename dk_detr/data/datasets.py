@@ -18,8 +18,7 @@ from detectron2.data.datasets import load_coco_json, register_coco_instances
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 from detectron2.structures import BoxMode
 
-from dk_detr.annotations import EVALUATION, TRAINING, Use, read_annotation_file
-from dk_detr.annotations.ov_coco import NOVEL
+from dk_detr.annotations import EVALUATION, SPLITS, TRAINING, Use, read_annotation_file
 from dk_detr.annotations.records import file_name_of
 
 logger = logging.getLogger(__name__)
@@ -27,35 +26,38 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DataSet:
-    """Where a data set lies and how it is scored.
+    """Where a data set lies and how it is evaluated.
 
     Attributes:
         json_file, images: annotation file and image folder, below DETECTRON2_DATASETS.
-        evaluator_type: "lvis", "coco", "ov-coco", "voc" or "objects365".
-        novel_names: categories that training must not see, where the benchmark says so and not the vocabulary.
+        evaluator_type: "lvis", "coco", "ov-coco", "voc" or "objects365": how detections are evaluated.
+        split: of `annotations.SPLITS`, the names that training must not see; "" where the vocabulary says which.
         made_by: the sub-command of tools/prepare_dataset.py that writes the annotation file, if one does.
+        builtin: the data set of Detectron2 whose metadata (names, colours) and loader it has; "" for none.
     """
 
     json_file: str
     images: str
     evaluator_type: str
-    novel_names: tuple[str, ...] = ()
+    split: str = ""
     made_by: str = ""
+    builtin: str = ""
 
 
+_COCO = ("coco", "", "", "coco")
 _ZERO_SHOT = "coco/zero-shot/instances"
-_OV_COCO = ("ov-coco", tuple(NOVEL), "ov-coco")
+_OV_COCO = ("ov-coco", "ov-coco", "ov-coco")
 _OV_COCO_TRAIN = DataSet(f"{_ZERO_SHOT}_train2017_seen_2_oriorder.json", "coco/train2017", *_OV_COCO)
 _OV_COCO_VAL = DataSet(f"{_ZERO_SHOT}_val2017_all_2_oriorder.json", "coco/val2017", *_OV_COCO)
-_OV_COCO_BASE = DataSet(f"{_ZERO_SHOT}_val2017_seen_2.json", "coco/val2017", "ov-coco", (), "ov-coco")
+_OV_COCO_BASE = DataSet(f"{_ZERO_SHOT}_val2017_seen_2.json", "coco/val2017", "ov-coco", "", "ov-coco")
 _OV_COCO_NOVEL = DataSet(f"{_ZERO_SHOT}_val2017_unseen_2.json", "coco/val2017", *_OV_COCO)
 _O365 = "objects365/annotations/zhiyuan_objv2"
 _MINI = "mini_lvis/annotations/mini_lvis"
 
 DATASETS: Mapping[str, DataSet] = {
-    "lvis_v1_train_norare": DataSet("lvis/lvis_v1_train_norare.json", "coco", "lvis", (), "lvis-norare"),
+    "lvis_v1_train_norare": DataSet("lvis/lvis_v1_train_norare.json", "coco", "lvis", "", "lvis-norare"),
     "lvis_v1_val": DataSet("lvis/lvis_v1_val.json", "coco", "lvis"),
-    "lvis_v1_minival": DataSet("lvis/lvis_v1_minival.json", "coco", "lvis", (), "lvis-minival"),
+    "lvis_v1_minival": DataSet("lvis/lvis_v1_minival.json", "coco", "lvis", "", "lvis-minival"),
     # OV-COCO under Detic's names …
     "coco_zeroshot_train_oriorder": _OV_COCO_TRAIN,
     "coco_generalized_zeroshot_val": _OV_COCO_VAL,
@@ -66,13 +68,13 @@ DATASETS: Mapping[str, DataSet] = {
     "coco_2017_ovd_all_test": _OV_COCO_VAL,
     "coco_2017_ovd_b_test": _OV_COCO_BASE,
     "coco_2017_ovd_t_test": _OV_COCO_NOVEL,
-    "coco_2017_train": DataSet("coco/annotations/instances_train2017.json", "coco/train2017", "coco"),
-    "coco_2017_val": DataSet("coco/annotations/instances_val2017.json", "coco/val2017", "coco"),
-    "voc_2007_test": DataSet("VOC2007/voc_2007_test.json", "VOC2007", "voc", (), "voc"),
+    "coco_2017_train": DataSet("coco/annotations/instances_train2017.json", "coco/train2017", *_COCO),
+    "coco_2017_val": DataSet("coco/annotations/instances_val2017.json", "coco/val2017", *_COCO),
+    "voc_2007_test": DataSet("VOC2007/voc_2007_test.json", "VOC2007", "voc", "", "voc"),
     "objects365_v2_train": DataSet(
-        f"{_O365}_train_fixname_fixmiss.json", "objects365/train", "objects365", (), "objects365 --part train"
+        f"{_O365}_train_fixname_fixmiss.json", "objects365/train", "objects365", "", "objects365 --part train"
     ),
-    "objects365_v2_val": DataSet(f"{_O365}_val_fixname.json", "objects365/val", "objects365", (), "objects365"),
+    "objects365_v2_val": DataSet(f"{_O365}_val_fixname.json", "objects365/val", "objects365", "", "objects365"),
     "mini_lvis_train": DataSet(f"{_MINI}_train.json", "mini_lvis", "lvis"),
     "mini_lvis_train_norare": DataSet(f"{_MINI}_train_norare.json", "mini_lvis", "lvis"),
     "mini_lvis_val": DataSet(f"{_MINI}_val.json", "mini_lvis", "lvis"),
@@ -116,13 +118,13 @@ def register_all() -> None:
     root = datasets_root()
     for name, dataset in DATASETS.items():
         json_file, images = os.path.join(root, dataset.json_file), os.path.join(root, dataset.images)
-        if dataset.evaluator_type == "coco":  # Detectron2's, with masks, where Detectron2 looked when it was imported
+        if dataset.builtin:  # with masks, where Detectron2 looked when it was imported
             _forget(name)
-            register_coco_instances(name, _get_builtin_metadata("coco"), json_file, images)
+            register_coco_instances(name, _get_builtin_metadata(dataset.builtin), json_file, images)
             DatasetCatalog.pop(name)
             DatasetCatalog.register(name, partial(_load_coco, json_file, images, name))
         else:
-            novel = {"novel_names": dataset.novel_names} if dataset.novel_names else {}
+            novel = {"novel_names": SPLITS[dataset.split].novel} if dataset.split else {}
             register(name, json_file, images, dataset.evaluator_type, **novel)
 
 

@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from dk_detr.annotations import choose_novel, marked_novel
 from dk_detr.data import load_coco_format, read_annotations, register, require_images
 from dk_detr.engine.custom_data import TRAIN, VAL, VOCABULARY, spelt
 from dk_detr.engine.run_folder import holds_run
@@ -18,7 +19,6 @@ from dk_detr.language import (
     NO_ENCODER,
     VocabularyRequest,
     is_closed,
-    is_novel,
     load_vocabulary,
     novel_mask,
     save_vocabulary,
@@ -155,7 +155,7 @@ def _read(own: CfgNode, part: str, dataset: str) -> CustomFile:
     remedy = f"Is {folder} the folder that its file names are below ({spelt(f'{part}_IMAGES')})?"
     require_images(load_coco_format(path, folder, dataset), path, remedy)
     kind = "lvis" if _is_federated(content) else "coco"
-    marked = tuple(category["name"] for category in content["categories"] if is_novel(category))
+    marked = marked_novel(content["categories"])
     return CustomFile(path, folder, tuple(names.values()), kind, _with_boxes(content, names), marked)
 
 
@@ -217,8 +217,7 @@ def custom_vocabulary(
     unknown = [name for name in novel or () if name not in names]
     if unknown:
         raise ValueError(f'"{unknown[0]}" ({spelt("NOVEL")}) is no category; there are: {", ".join(names)}.')
-    if novel is None:
-        novel = _novel_unless_named(train, val)
+    novel = choose_novel(novel, marked=_novel_unless_named(train, val))
     if train and val:
         _refuse_other_categories(train, val, novel)
     if train and not train.with_boxes:

@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_tes
 from detectron2.evaluation import inference_on_dataset
 from torch import nn
 
+from dk_detr.annotations import choose_novel
 from dk_detr.data import categories_of, require_images, test_mapper
 from dk_detr.data.present import CHECK_IMAGES
 from dk_detr.engine.proposals import WithProposals
@@ -106,7 +107,7 @@ def _named(dataset: str) -> Iterator[None]:
 
 
 def build_evaluator(cfg: CfgNode, name: str, words: Vocabulary) -> OpenVocabularyEvaluator:
-    """The evaluator of a data set. Novel is what its benchmark says, else what the vocabulary says."""
+    """The evaluator of a data set; for what is novel see `choose_novel`."""
     data_set = MetadataCatalog.get(name)
     unseen = [category["name"] for category in categories_of(name) if category.get("unseen_concept")]
     return OpenVocabularyEvaluator(
@@ -119,10 +120,10 @@ def build_evaluator(cfg: CfgNode, name: str, words: Vocabulary) -> OpenVocabular
     )
 
 
-def _novel(name: str, words: Vocabulary) -> set[str]:
-    said = set(words.novel_names)
-    benchmark = set(MetadataCatalog.get(name).get("novel_names", ())) & set(words.names)
-    if said and benchmark and said != benchmark:
-        counts = f"the {len(benchmark)} of the benchmark, not the {len(said)} of the vocabulary"
+def _novel(name: str, words: Vocabulary) -> tuple[str, ...]:
+    of_benchmark = MetadataCatalog.get(name).get("novel_names", ())
+    listed = [word for word in words.names if word in of_benchmark]
+    if words.novel_names and listed and set(words.novel_names) != set(listed):
+        counts = f"the {len(listed)} of the benchmark, not the {len(words.novel_names)} of the vocabulary"
         logger.warning(f"{name}: novel are {counts}.")
-    return benchmark or said
+    return choose_novel(listed=listed or None, vocabulary=words.novel_names)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dk_detr.annotations import choose_novel, novel_of_benchmark
 from dk_detr.evaluation.detections import Detections
 from dk_detr.evaluation.ground_truth import GroundTruth, read_ground_truth
 from dk_detr.evaluation.metrics import base_and_novel, compute_metrics
@@ -35,7 +36,7 @@ def evaluate_file(
     Args:
         annotations: JSON in COCO's or LVIS v1's format. results: JSON, a list of detections, with "bbox" (xywh in
             pixels) or "segmentation" (run-length encoding or polygons). protocol: of `PROTOCOLS`.
-        novel: names that training never saw; None takes the rare ones of LVIS and none of the others.
+        novel: names that training never saw; None takes those that the benchmark says (see `novel_of_benchmark`).
         groups: further named sets of names. iou_type: what is compared, "bbox" or "segm".
         output_dir: where `<protocol>_categories.csv` and `.md` go, of masks `…_categories_masks`; empty writes nothing.
 
@@ -46,13 +47,25 @@ def evaluate_file(
     if iou_type not in IOU_TYPES:
         raise ValueError(f'There is no IoU type "{iou_type}"; choose one of {", ".join(IOU_TYPES)}.')
     truth = rules.accept(read_ground_truth(annotations, iou_type))
-    chosen = base_and_novel(truth, rules.novel(truth) if novel is None else novel, groups)
+    chosen = base_and_novel(truth, _novel_names(protocol, truth) if novel is None else choose_novel(novel), groups)
     found = read_results(results, truth, iou_type)
     _tell_empty_images(found, truth, results)
     if rules.also_reported() and len(found) and np.bincount(found.image).max() <= USUAL_LIMIT:
         logger.warning("%s has at most %d detections of an image; fixed AP asks for all.", results, USUAL_LIMIT)
     table = categories_file(output_dir, protocol, iou_type)
     return {iou_type: evaluate_and_report(rules, truth, found, chosen, iou_type, table)}
+
+
+def _novel_names(protocol: str, truth: GroundTruth) -> tuple[str, ...]:
+    """As the benchmark says. Raises ValueError for a file that has no category of it."""
+    categories = [{"name": name, "frequency": f} for name, f in zip(truth.names, truth.frequencies)]
+    try:
+        return novel_of_benchmark(protocol, categories)
+    except ValueError as error:
+        raise ValueError(
+            f"{truth.file} has {error}; is it a file of tools/prepare_dataset.py {protocol}? For other names choose "
+            'the protocol "coco", or say which are novel.'
+        ) from error
 
 
 def _tell_empty_images(found: Detections, truth: GroundTruth, results: str) -> None:

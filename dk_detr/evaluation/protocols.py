@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dk_detr.annotations.ov_coco import BASE, NOVEL
+from dk_detr.annotations import SPLITS
 from dk_detr.evaluation.average_precision import average_precision
 from dk_detr.evaluation.detections import Detections
 from dk_detr.evaluation.ground_truth import FREQUENCIES, GroundTruth
@@ -71,10 +71,6 @@ class COCO:
     def accept(self, ground_truth: GroundTruth) -> GroundTruth:
         """The annotation file as it counts. Raises ValueError if it is not one for this protocol."""
         return ground_truth
-
-    def novel(self, ground_truth: GroundTruth) -> list[str]:
-        """The names that are novel where nobody says."""
-        return []
 
     def ignored(self, ground_truth: GroundTruth) -> np.ndarray:
         """(G,) bool: objects that need not be found. Who matches one is neither a true nor a false positive."""
@@ -138,15 +134,7 @@ class OpenVocabularyCOCO(COCO):
     """OV-COCO, generalized: COCO's metric, of which AP50 over base, novel and all categories is reported."""
 
     title = "OV-COCO"
-    num_categories = 65  # 48 base, 17 novel
-
-    def novel(self, ground_truth: GroundTruth) -> list[str]:
-        if not {*BASE, *NOVEL}.intersection(ground_truth.names):
-            raise ValueError(
-                f"{ground_truth.file} has none of the {self.num_categories} categories of OV-COCO; is it a file of "
-                'tools/prepare_dataset.py ov-coco? For other names choose the protocol "coco", or say which are novel.'
-            )
-        return [name for name in ground_truth.names if name in NOVEL]
+    num_categories = sum(map(len, SPLITS["ov-coco"]))
 
     def accept(self, ground_truth: GroundTruth) -> GroundTruth:
         """See `COCO`: objects of COCO's other 15 categories would count as base."""
@@ -197,9 +185,6 @@ class LVIS(COCO):
                 ground_truth.file, (~solid).sum(), len(solid),
             )  # fmt: skip
         return replace(ground_truth, objects=ground_truth.objects.take(solid))
-
-    def novel(self, ground_truth: GroundTruth) -> list[str]:
-        return [name for name, f in zip(ground_truth.names, ground_truth.frequencies) if f == "r"]
 
     def ignored(self, ground_truth: GroundTruth) -> np.ndarray:
         return ground_truth.objects.ignore

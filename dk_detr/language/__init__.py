@@ -5,12 +5,10 @@ from dk_detr.language.from_config import (
     CLOSED,
     COCO_NAMES,
     LVIS_NAMES,
-    LVIS_NOVEL,
     WORD_LISTS,
     clip_from_config,
     closed_vocabulary,
     is_closed,
-    is_novel,
     read_vocabulary,
     vocabularies_from_config,
 )
@@ -27,9 +25,9 @@ from dk_detr.language.vocabularies import (
 from dk_detr.language.vocabulary_file import VocabularyRequest, write_vocabulary_once
 
 __all__ = [
-    "CLOSED", "COCO_NAMES", "LVIS_NAMES", "LVIS_NOVEL", "NO_ENCODER", "PROMPTS", "WORD_LISTS", "Clip",
+    "CLOSED", "COCO_NAMES", "LVIS_NAMES", "NO_ENCODER", "PROMPTS", "WORD_LISTS", "Clip",
     "VocabularyRequest", "WrongNumber",
-    "build_vocabulary", "clip_from_config", "closed_vocabulary", "is_closed", "is_novel", "load_clip",
+    "build_vocabulary", "clip_from_config", "closed_vocabulary", "is_closed", "load_clip",
     "load_vocabulary", "novel_mask", "prompt_texts", "read_vocabulary", "readable",
     "require_one_space", "require_same_probe", "require_words_of", "save_vocabulary", "vocabularies_from_config",
     "write_vocabulary_once",

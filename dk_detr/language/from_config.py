@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode
@@ -11,23 +11,34 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_NAMES
 
-from dk_detr.annotations import read_categories
+from dk_detr.annotations import marked_novel, read_categories
 from dk_detr.language.clip import Clip, load_clip
 from dk_detr.language.space import require_one_space
 from dk_detr.language.vocabularies import WrongNumber, load_vocabulary, novel_mask
 from dk_detr.structures import Vocabulary
 from dk_detr.utils import looked_for_at
 
-LVIS_NAMES = tuple(c["name"] for c in sorted(LVIS_CATEGORIES, key=lambda c: c["id"]))
-LVIS_NOVEL = tuple(c["name"] for c in LVIS_CATEGORIES if c["frequency"] == "r")
-COCO_NAMES = tuple(c["name"] for c in COCO_CATEGORIES if c["isthing"])
 CLOSED = ("Linear", "LinearBackground")  # values of MODEL.DETR.CLASSIFIER.NAME
-Words = tuple[tuple[str, ...], tuple[str, ...]]  # names, and the novel among them
-WORD_LISTS: dict[str, Words] = {
-    "lvis": (LVIS_NAMES, LVIS_NOVEL),
-    "coco": (COCO_NAMES, ()),
-    "voc": (tuple(VOC_NAMES), ()),
+
+
+class WordList(NamedTuple):
+    """The names of a data set's categories, and the novel ones as its benchmark marks them."""
+
+    names: tuple[str, ...]
+    novel: tuple[str, ...]
+
+    @classmethod
+    def of(cls, categories: Sequence[Mapping[str, Any]]) -> "WordList":
+        """Of categories as annotation files have them, in their order."""
+        return cls(tuple(category["name"] for category in categories), marked_novel(categories))
+
+
+WORD_LISTS: dict[str, WordList] = {
+    "lvis": WordList.of(sorted(LVIS_CATEGORIES, key=lambda category: category["id"])),
+    "coco": WordList.of([category for category in COCO_CATEGORIES if category["isthing"]]),
+    "voc": WordList(tuple(VOC_NAMES), ()),
 }
+LVIS_NAMES, COCO_NAMES = WORD_LISTS["lvis"].names, WORD_LISTS["coco"].names
 TEST, TRAIN = "MODEL.VOCABULARY.TEST", "MODEL.VOCABULARY.TRAIN"
 
 
@@ -121,18 +132,11 @@ def read_vocabulary(path: str, dataset: str = "", key: str = TEST) -> Vocabulary
     )
 
 
-def _rows_of(dataset: str) -> Iterator[tuple[str, Words]]:
+def _rows_of(dataset: str) -> Iterator[tuple[str, WordList]]:
     """What the rows of a matrix for this data set may be. Its own list first, if it is of a benchmark, for the file of
     LVIS takes long to read; then the categories of its annotation file."""
     yield from ((known, words) for known, words in WORD_LISTS.items() if dataset.startswith(known))
     path = MetadataCatalog.get(dataset).get("json_file") if dataset else None
     if path and os.path.isfile(path):
-        categories = read_categories(path)
-        novel = tuple(category["name"] for category in categories if is_novel(category))
-        yield dataset, (tuple(category["name"] for category in categories), novel)
+        yield dataset, WordList.of(read_categories(path))
     yield from WORD_LISTS.items()
-
-
-def is_novel(category: Mapping[str, Any]) -> bool:
-    """Whether a category is novel by the convention of its benchmark: rare in LVIS, "unseen" in OV-COCO."""
-    return category.get("frequency") == "r" or category.get("split") == "unseen"

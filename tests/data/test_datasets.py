@@ -5,11 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
-from detectron2.structures import BoxMode
+from detectron2.structures import Boxes, BoxMode, Instances
 
-from dk_detr.data import DATASETS, categories_of, datasets_root, load_coco_format, register, register_all
+from dk_detr.data import (
+    DATASETS,
+    DataSet,
+    categories_of,
+    datasets,
+    datasets_root,
+    load_coco_format,
+    register,
+    register_all,
+)
+from dk_detr.engine.evaluate import build_evaluator
+from dk_detr.structures import Vocabulary
 from tests.run_fixtures import add_box, annotations_of, image_entry, with_urls, write_json
 
 NAME = "a_data_set"
@@ -164,6 +177,41 @@ def test_cocos_own_sets_stay_what_detectron2_makes_of_them(tmp_path: Path, monke
         assert record["annotations"][0]["category_id"] == 79 and "segmentation" in record["annotations"][0]
         assert MetadataCatalog.get("coco_2017_val").thing_classes[79] == "toothbrush"
         assert [c["name"] for c in categories_of("coco_2017_val")] == MetadataCatalog.get("coco_2017_val").thing_classes
+    register_all()
+
+
+def test_another_set_with_cocos_rules_has_its_own_categories_and_is_evaluated_by_cocos_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of the table that is not COCO. It says nothing of novel names, so the vocabulary does."""
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 90, "height": 90}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 7, "bbox": [0, 0, 50, 50], "area": 2500, "iscrowd": 0},
+            {"id": 2, "image_id": 1, "category_id": 3, "bbox": [40, 40, 50, 50], "area": 2500, "iscrowd": 0},
+        ],
+        "categories": [{"id": 7, "name": "yak"}, {"id": 3, "name": "gnu"}],
+    }
+    write_json(tmp_path / "zoo/val.json", content)
+    monkeypatch.setattr(datasets, "DATASETS", {**DATASETS, "zoo_val": DataSet("zoo/val.json", "zoo/images", "coco")})
+    with monkeypatch.context() as patch:
+        patch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+        register_all()
+        (record,) = DatasetCatalog.get("zoo_val")
+        assert record["file_name"] == f"{tmp_path}/zoo/images/1.jpg"
+        assert [box["category_id"] for box in record["annotations"]] == [1, 0]
+        cfg = get_cfg()
+        cfg.OUTPUT_DIR = str(tmp_path / "run")
+        words = Vocabulary(("gnu", "yak"), torch.eye(2), torch.tensor([True, False]))
+        evaluator = build_evaluator(cfg, "zoo_val", words)
+        found = Instances((90, 90), pred_boxes=Boxes([[0, 0, 50, 50]]), scores=torch.ones(1))
+        found.pred_classes = torch.tensor([1])
+        evaluator.process([{"image_id": 1}], [{"instances": found}])
+        result = (evaluator.evaluate() or {})["bbox"]
+        assert (result["AP"], result["AP-base"], result["AP-novel"]) == pytest.approx((50, 100, 0))
+        assert "APr" not in result
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        catalog.remove("zoo_val")
     register_all()
 
 

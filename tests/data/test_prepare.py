@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dk_detr.annotations.ov_coco import BASE, NOVEL, UNUSED
+from dk_detr.annotations.ov_coco import BASE, NOVEL
 from dk_detr.data import categories_of, load_coco_format, register
 from dk_detr.data.prepare import (
     convert_objects365,
@@ -21,7 +21,7 @@ from dk_detr.data.prepare import (
 )
 from dk_detr.data.prepare.counts import Accept, Published
 from dk_detr.data.prepare.objects365 import PUBLISHED, SPELLINGS, readable_spelling
-from tests.run_fixtures import REPOSITORY, write_json
+from tests.run_fixtures import COCO_IDS, REPOSITORY, write_json
 
 COCO128 = Path(os.environ.get("COCO128", REPOSITORY.parent / "shared" / "data" / "coco128"))
 needs_coco128 = pytest.mark.skipif(not COCO128.is_dir(), reason="no photos of COCO; their folder is COCO128")
@@ -35,7 +35,6 @@ LVIS: dict[str, Any] = {
     "annotations": [{"id": 10, "image_id": 1, "category_id": 1}, {"id": 11, "image_id": 2, "category_id": 3}],
     "categories": [{"id": 1, "frequency": "f"}, {"id": 2, "frequency": "c"}, {"id": 3, "frequency": "r"}],
 }
-IDS = {**BASE, **NOVEL, **UNUSED}
 
 
 def read(path: Path | str) -> dict[str, Any]:
@@ -89,12 +88,12 @@ def coco(tmp_path: Path) -> str:
     """Image 1: a person, a cat; 2: a cat; 3: a traffic light; 4: nothing; 5: a dog without area, a crowd."""
     boxes = [(1, "person"), (1, "cat"), (2, "cat"), (3, "traffic light"), (5, "dog"), (5, "person")]
     annotations = [
-        {"id": i, "image_id": image, "category_id": IDS[name], "bbox": [0, 0, 9, 0 if name == "dog" else 9],
+        {"id": i, "image_id": image, "category_id": COCO_IDS[name], "bbox": [0, 0, 9, 0 if name == "dog" else 9],
          "iscrowd": int(image == 5 and name == "person")}
         for i, (image, name) in enumerate(boxes, start=1)
     ]  # fmt: skip
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 9, "height": 9} for i in range(1, 6)]
-    categories = [{"id": number, "name": name} for name, number in sorted(IDS.items(), key=lambda pair: pair[1])]
+    categories = [{"id": number, "name": name} for name, number in sorted(COCO_IDS.items(), key=lambda pair: pair[1])]
     content = {"images": images, "annotations": annotations, "categories": categories}
     return write_json(tmp_path / "coco.json", content)
 

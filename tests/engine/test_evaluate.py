@@ -10,12 +10,12 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from dk_detr.annotations.ov_coco import BASE, NOVEL, UNUSED
+from dk_detr.annotations.ov_coco import BASE, NOVEL
 from dk_detr.data import register
 from dk_detr.engine.run_folder import read_results
 from dk_detr.language import save_vocabulary
 from dk_detr.visualization.curves import read_metrics, series
-from tests.run_fixtures import NAMES, World, words, write_json
+from tests.run_fixtures import COCO_IDS, NAMES, World, words, write_json
 
 OTHER = ("thing_b", "thing_a", "thing_c")  # the same boxes under other names, in another order
 
@@ -128,8 +128,7 @@ def test_the_65_words_of_ov_coco_are_refused_for_the_80_categories_of_coco(
     world: World, tmp_path: Path, capsys
 ) -> None:
     content = json.loads((world.root / "mini_lvis/annotations/mini_lvis_val.json").read_text())
-    everything = {**BASE, **NOVEL, **UNUSED}
-    content["categories"] = [{"id": number, "name": name} for name, number in everything.items()]
+    content["categories"] = [{"id": number, "name": name} for name, number in COCO_IDS.items()]
     path = saved(tmp_path / "ov_coco.npz", *sorted({**BASE, **NOVEL}), novel=tuple(NOVEL))
     with registered("all_of_coco", write_json(tmp_path / "coco.json", content), world, "coco"):
         options = {"DATASETS__TEST": ("all_of_coco",), "MODEL__VOCABULARY__OF_DATASETS": [f"all_of_coco={path}"]}

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 
 from dk_detr.data import register
 from dk_detr.engine import setup_cfg
 from dk_detr.language import (
     COCO_NAMES,
     LVIS_NAMES,
-    LVIS_NOVEL,
     WORD_LISTS,
     Clip,
     build_vocabulary,
@@ -210,7 +210,8 @@ def test_1203_rows_are_lvis_in_the_order_of_its_ids_with_the_rare_novel(tmp_path
     vocabulary = read_vocabulary(save(tmp_path, np.ones((1203, 4), np.float16)))
     assert vocabulary.names == LVIS_NAMES
     assert (vocabulary.names[0], vocabulary.names[-1]) == ("aerosol_can", "zucchini")
-    assert set(vocabulary.novel_names) == set(LVIS_NOVEL) and len(LVIS_NOVEL) == 337
+    rare = tuple(c["name"] for c in sorted(LVIS_CATEGORIES, key=lambda c: c["id"]) if c["frequency"] == "r")
+    assert vocabulary.novel_names == rare and len(rare) == 337
     assert len(vocabulary.base()) == 866
 
 
@@ -333,7 +334,7 @@ def test_well_known_words_need_no_file() -> None:
     train, test = closed(TEST="coco")
     assert test.names == train.names == COCO_NAMES and torch.equal(test.embeddings, torch.eye(80))
     train, test = closed(TEST="lvis")
-    assert test.names == LVIS_NAMES and test.novel_names == tuple(n for n in LVIS_NAMES if n in set(LVIS_NOVEL))
+    assert test.names == LVIS_NAMES and len(test.novel_names) == 337
     assert len(train) == 866 and torch.equal(train.embeddings, torch.eye(1203)[~test.novel])
 
 

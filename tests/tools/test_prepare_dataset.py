@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dk_detr.annotations.ov_coco import BASE, NOVEL, UNUSED
 from dk_detr.data import DATASETS, categories_of, register_all
-from tests.run_fixtures import World, add_box, annotations_of, image_entry, write_json
+from tests.run_fixtures import COCO_IDS, World, add_box, annotations_of, image_entry, write_json
 
 Run = Callable[..., int]
 TOOL = "prepare_dataset.py"
@@ -31,11 +30,10 @@ def official_lvis(root: Path) -> None:
 
 
 def official_coco(root: Path) -> None:
-    names = sorted({**BASE, **NOVEL, **UNUSED}.items(), key=lambda pair: pair[1])
     content = {
         "images": [{"id": 1, "file_name": "1.jpg", "width": 9, "height": 9}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}],
-        "categories": [{"id": number, "name": name} for name, number in names],
+        "categories": [{"id": number, "name": name} for name, number in COCO_IDS.items()],
     }
     for part in ("train", "val"):
         write_json(root / f"coco/annotations/instances_{part}2017.json", content)

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from dk_detr.annotations import is_marked_novel
 from dk_detr.annotations.streaming import rewrite
 from dk_detr.data.prepare.counts import Accept, Published, Rule, Written
 from dk_detr.data.prepare.sound import sound_items, soundly
@@ -37,7 +38,7 @@ def drop_rare(source: str, target: str, rule: Rule = "published") -> Written:
 
 class _WithoutRare:
     def __init__(self, categories: list[dict[str, Any]]) -> None:
-        self.rare = {category["id"] for category in categories if category.get("frequency") == "r"}
+        self.rare = {category["id"] for category in categories if is_marked_novel(category)}
         self.dropped = 0
 
     def image(self, image: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from dk_detr.commands.train import train_or_evaluate
 from dk_detr.data import register
 from dk_detr.engine.run_folder import read_results
-from dk_detr.language import save_vocabulary
-from dk_detr.language.from_config import LVIS_NAMES, LVIS_NOVEL
+from dk_detr.language import LVIS_NAMES, WORD_LISTS, save_vocabulary
 from dk_detr.structures import Vocabulary
 from tests.projects.vild.vild_fixtures import CONFIGS
 from tests.run_fixtures import CLIP, REPOSITORY, WIDTH, own_log_handlers, write_json
@@ -44,7 +43,7 @@ def photos(tmp_path: Path) -> Iterator[str]:
 def options(folder: Path, dataset: str) -> list[str]:
     """As published but for the size of images, the teacher, and how many regions are looked at."""
     rows = F.normalize(torch.randn(len(LVIS_NAMES), WIDTH, generator=torch.Generator().manual_seed(0)), dim=1)
-    novel = torch.tensor([name in set(LVIS_NOVEL) for name in LVIS_NAMES])
+    novel = torch.tensor([name in set(WORD_LISTS["lvis"].novel) for name in LVIS_NAMES])
     save_vocabulary(Vocabulary(LVIS_NAMES, rows, novel), str(folder / "words.npz"))
     keys = {
         "MODEL.DEVICE": "cpu",
