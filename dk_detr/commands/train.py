@@ -11,6 +11,7 @@ from detectron2.utils import comm
 
 from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.custom_vocabulary import prepare_custom_data, prepare_custom_evaluation
+from dk_detr.engine.evaluate import require_test_images
 from dk_detr.engine.launch import launch
 from dk_detr.engine.run_folder import (
     Changes,
@@ -52,6 +53,7 @@ def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         raise ValueError("--eval-only needs weights: add MODEL.WEIGHTS some.pth, or --resume for those of OUTPUT_DIR.")
     loaded = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    require_test_images(cfg)
     results: Any = Trainer.test(changed(cfg, {"OUTPUT_DIR": folder}), model)
     if comm.is_main_process():
         write_config(cfg, folder)

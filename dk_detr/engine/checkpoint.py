@@ -14,7 +14,8 @@ from dk_detr.convert.reading import Checkpoint, read_content, refuse_what_is_not
 from dk_detr.engine.ema import KEY, averaged
 from dk_detr.engine.fit import no_weights, refuse_other_architectures, start_new, under_our_names
 from dk_detr.engine.old_names import under_current_names
-from dk_detr.meta_arch.open_vocabulary import WORDS, OpenVocabularyDetector, check_trained_words
+from dk_detr.language import WORDS
+from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector, check_trained_words
 from dk_detr.utils import atomic_file, atomic_write
 
 # Of the top of a checkpoint: what is read, or known and not needed.

@@ -25,10 +25,11 @@ logger = logging.getLogger(__name__)
 def evaluate(cfg: CfgNode, model: nn.Module) -> "OrderedDict[str, Any]":
     """Results of DATASETS.TEST by data set. The model's words are put back afterwards.
 
-    Raises: ValueError, before any image is looked at: see `prepare_evaluation`.
+    Raises: ValueError, before any image is looked at: see `prepare_evaluation`. Images are not asked for; see
+        `require_test_images`.
     """
     detector: Any = model.module if hasattr(model, "module") else model
-    custom_vocabulary: Vocabulary = detector.vocabulary
+    words_before: Vocabulary = detector.vocabulary
     prepared = prepare_evaluation(cfg, detector)
     asked = WithProposals(detector) if cfg.TEST.ALSO_RECALL_OF else model
     results: OrderedDict[str, Any] = OrderedDict()
@@ -42,34 +43,41 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> "OrderedDict[str, Any]":
             )
             results[name] = inference_on_dataset(asked, loader, evaluator)
     finally:
-        detector.set_vocabulary(custom_vocabulary)
+        detector.set_vocabulary(words_before)
     return results
+
+
+def require_test_images(cfg: CfgNode) -> None:
+    """Every image of DATASETS.TEST is a file. To be asked once in a run, before the work: it reads all records.
+
+    Raises: FileNotFoundError naming the first that is not there.
+    """
+    for name in cfg.DATASETS.TEST:
+        require_images(DatasetCatalog.get(name), name, CHECK_IMAGES)
 
 
 def prepare_evaluation(cfg: CfgNode, detector: Any) -> dict[str, tuple[Vocabulary, OpenVocabularyEvaluator]]:
     """For each of DATASETS.TEST the words, in the order of its categories, and the evaluator. Asked for before
     training, too: what cannot be evaluated need not be trained.
 
-    Raises: FileNotFoundError for an image that is not there; ValueError naming the data set where names are missing,
-        the words are not for this detector, or the annotation file is not one for its benchmark; and for a recall
-        that the detector cannot give.
+    Raises: ValueError naming the data set where names are missing, the words are not for this detector, or the
+        annotation file is not one for its benchmark; and for a recall that the detector cannot give.
     """
     unknown = [what for what in cfg.TEST.ALSO_RECALL_OF if what != "proposals"]
     if unknown:
         raise ValueError(f'TEST.ALSO_RECALL_OF holds "{unknown[0]}"; it may hold "proposals".')
     if cfg.TEST.ALSO_RECALL_OF:
         WithProposals(detector)
-    custom_vocabulary: Vocabulary = detector.vocabulary
+    words_before: Vocabulary = detector.vocabulary
     prepared = {}
     try:
         for name in cfg.DATASETS.TEST:
-            words = words_of(cfg, name, custom_vocabulary)
-            require_images(DatasetCatalog.get(name), name, CHECK_IMAGES)
+            words = words_of(cfg, name, words_before)
             with _named(name):
                 detector.set_vocabulary(words)
                 prepared[name] = words, build_evaluator(cfg, name, words)
     finally:
-        detector.set_vocabulary(custom_vocabulary)
+        detector.set_vocabulary(words_before)
     return prepared
 
 

@@ -32,7 +32,7 @@ from dk_detr.distillation import refuse_terms_without_distillation
 from dk_detr.engine import ema
 from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.embedding_bank import bank_of_training
-from dk_detr.engine.evaluate import evaluate, prepare_evaluation
+from dk_detr.engine.evaluate import evaluate, prepare_evaluation, require_test_images
 from dk_detr.engine.optimizer import build_optimizer
 from dk_detr.engine.precision import precision_from_config
 from dk_detr.engine.run_folder import fall_back, numbered_checkpoints, write_results
@@ -58,6 +58,7 @@ class Trainer(DefaultTrainer):
         torch.manual_seed(self.seed)  # all workers start from the same weights
         model = self.build_model(cfg)
         prepare_evaluation(cfg, model)  # what cannot be evaluated is not trained
+        require_test_images(cfg)
         self._stream = self.build_train_stream(cfg, model, self.seed)
         optimizer = build_optimizer(cfg, model)
         on_gpu = cfg.MODEL.DEVICE != "cpu"

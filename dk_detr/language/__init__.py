@@ -1,5 +1,6 @@
 """Language: from names to the text embeddings that classify regions."""
 
+from dk_detr.language.checkpoint_words import WORDS, words_of_checkpoint
 from dk_detr.language.clip import Clip, load_clip
 from dk_detr.language.from_config import (
     CLOSED,
@@ -25,10 +26,10 @@ from dk_detr.language.vocabularies import (
 from dk_detr.language.vocabulary_file import VocabularyRequest, write_vocabulary_once
 
 __all__ = [
-    "CLOSED", "COCO_NAMES", "LVIS_NAMES", "NO_ENCODER", "PROMPTS", "WORD_LISTS", "Clip",
+    "CLOSED", "COCO_NAMES", "LVIS_NAMES", "NO_ENCODER", "PROMPTS", "WORDS", "WORD_LISTS", "Clip",
     "VocabularyRequest", "WrongNumber",
     "build_vocabulary", "clip_from_config", "closed_vocabulary", "is_closed", "load_clip",
     "load_vocabulary", "novel_mask", "prompt_texts", "read_vocabulary", "readable",
     "require_one_space", "require_same_probe", "require_words_of", "save_vocabulary", "vocabularies_from_config",
-    "write_vocabulary_once",
+    "words_of_checkpoint", "write_vocabulary_once",
 ]  # fmt: skip

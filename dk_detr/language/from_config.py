@@ -12,6 +12,7 @@ from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_NAMES
 
 from dk_detr.annotations import marked_novel, read_categories
+from dk_detr.language.checkpoint_words import words_of_checkpoint
 from dk_detr.language.clip import Clip, load_clip
 from dk_detr.language.space import require_one_space
 from dk_detr.language.vocabularies import WrongNumber, load_vocabulary, novel_mask
@@ -84,10 +85,11 @@ def closed_vocabulary(source: str, key: str = TEST) -> Vocabulary:
     """The words of a detector that knows a fixed list of them: each is an axis, a unit vector (see `Linear`).
 
     Args:
-        source: "coco", "lvis" (rare = novel), "voc", or a vocabulary file, of which only the names count.
+        source: "coco", "lvis" (rare = novel), "voc", or what `read_vocabulary` reads, of which only the names count.
         key: how errors call it.
 
-    Raises: FileNotFoundError; ValueError for a file that is no vocabulary.
+    Raises: FileNotFoundError; ValueError for a file that is no vocabulary, and for a checkpoint of a detector that has
+        novel words, too: they have axes, and it does not name them.
     """
     if source in WORD_LISTS:
         names, novel = WORD_LISTS[source]
@@ -98,6 +100,7 @@ def closed_vocabulary(source: str, key: str = TEST) -> Vocabulary:
         )
     else:
         words = read_vocabulary(source, key=key)
+        _require_all_axes(words, source, key)
         names, novel = words.names, words.novel_names
     remedy = 'A MODEL.DETR.CLASSIFIER.NAME that begins with "Linear" knows no others; "CosineText" takes any words.'
     return Vocabulary(
@@ -105,9 +108,18 @@ def closed_vocabulary(source: str, key: str = TEST) -> Vocabulary:
     )
 
 
+def _require_all_axes(words: Vocabulary, source: str, key: str) -> None:
+    if source.endswith(".pth") and len(words) < words.width:
+        raise ValueError(
+            f"{source} ({key}) says {len(words)} words of its training, but knows {words.width}: the others are novel, "
+            "and it does not say them. Name the vocabulary file of its training."
+        )
+
+
 def read_vocabulary(path: str, dataset: str = "", key: str = TEST) -> Vocabulary:
-    """A vocabulary file. A bare matrix is understood by its number of rows: 1203 is LVIS v1 (rare = novel), 80 COCO, 20
-    VOC; any other has the categories of its data set by ascending id.
+    """A vocabulary file, or a checkpoint (.pth) of this project for the words of its training. A bare matrix is
+    understood by its number of rows: 1203 is LVIS v1 (rare = novel), 80 COCO, 20 VOC; any other has the categories of
+    its data set by ascending id.
 
     Args:
         dataset: that the file is given for, if it is one. key: how errors call what named the file.
@@ -118,6 +130,9 @@ def read_vocabulary(path: str, dataset: str = "", key: str = TEST) -> Vocabulary
         raise ValueError(f"{key} is empty: name a vocabulary file, made by tools/build_vocabulary.py.")
     if path.endswith(".npz"):
         return load_vocabulary(path, key=key)
+    trained = words_of_checkpoint(path) if os.path.isfile(path) else None
+    if trained is not None:
+        return trained
     tried = []
     for known, (names, novel) in _rows_of(dataset):
         try:

@@ -14,7 +14,6 @@ from dk_detr.structures import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-WORDS = "words"  # in checkpoints, beside the weights: the words of training
 REMEDY = "Build the words with the CLIP of the detector: tools/build_vocabulary.py, or MODEL.CLIP."
 
 

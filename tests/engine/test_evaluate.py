@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from dk_detr.annotations.ov_coco import BASE, NOVEL
 from dk_detr.data import register
 from dk_detr.engine.run_folder import read_results
-from dk_detr.language import save_vocabulary
+from dk_detr.language import save_vocabulary, words_of_checkpoint
 from dk_detr.visualization.curves import read_metrics, series
 from tests.run_fixtures import COCO_IDS, NAMES, World, words, write_json
 
@@ -157,6 +157,39 @@ def test_what_cannot_be_evaluated_is_not_trained(world: World, tmp_path: Path, c
             error = error_of(world, tmp_path / "run", capsys, DATASETS__TEST=("mine",))
         assert error.startswith("error: DATASETS.TEST mine: ") and message in error
     assert 'it may hold "proposals"' in error_of(world, tmp_path / "run", capsys, TEST__ALSO_RECALL_OF=["queries"])
+
+
+@pytest.mark.parametrize("eval_only", [False, True])
+def test_a_test_image_that_is_not_there_is_found_before_anything_starts(
+    world: World, tmp_path: Path, capsys, eval_only: bool
+) -> None:
+    content = json.loads((world.root / "mini_lvis/annotations/mini_lvis_val.json").read_text())
+    content["images"][-1]["file_name"] = "train/gone.png"
+    options: dict[str, Any] = {"DATASETS__TEST": ("mini_lvis_val", "mine")}
+    if eval_only:
+        trained = world.train(tmp_path / "trained", SOLVER__MAX_ITER=1, SOLVER__WARMUP_ITERS=0)
+        options["MODEL__WEIGHTS"] = trained / "model_final.pth"
+    with registered("mine", write_json(tmp_path / "mine.json", content), world, "lvis"):
+        error = error_of(world, tmp_path / "run", capsys, eval_only=eval_only, **options)
+    assert "train/gone.png of mine is not there" in error
+    assert not (tmp_path / "run" / "inference").exists()
+
+
+def test_images_of_a_test_set_are_looked_for_once_in_a_run_however_often_it_is_evaluated(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_for, evaluated = [], []
+    monkeypatch.setattr("dk_detr.engine.evaluate.require_images", lambda records, name, _: looked_for.append(name))
+    monkeypatch.setattr(
+        "dk_detr.engine.evaluate.inference_on_dataset", lambda *_: evaluated.append("mini_lvis_test") or {}
+    )
+    options = {"SOLVER__MAX_ITER": 2, "SOLVER__WARMUP_ITERS": 0, "TEST__EVAL_PERIOD": 1}
+    run = world.train(tmp_path / "run", **options)
+    assert (looked_for, evaluated) == (["mini_lvis_test"], ["mini_lvis_test"] * 2)
+    world.train(tmp_path / "again", eval_only=True, MODEL__WEIGHTS=run / "model_final.pth")
+    assert (looked_for, evaluated) == (["mini_lvis_test"] * 2, ["mini_lvis_test"] * 3)
+    trained = words_of_checkpoint(str(run / "model_final.pth"))
+    assert trained is not None and trained.names == NAMES[:2], "a checkpoint with all that a run needs to go on"
 
 
 def test_evaluation_without_a_data_set_is_refused(world: World, tmp_path: Path, capsys) -> None:

@@ -27,6 +27,7 @@ from dk_detr.language import (
     require_one_space,
     save_vocabulary,
     vocabularies_from_config,
+    words_of_checkpoint,
 )  # fmt: skip
 from dk_detr.structures import Vocabulary
 from tests.run_fixtures import CLIP, MINI, WIDTH, words, write_json
@@ -360,3 +361,41 @@ def test_a_list_that_is_not_known_is_refused_with_those_that_are() -> None:
         closed(TEST="koko")
     with pytest.raises(ValueError, match="MODEL.VOCABULARY.TEST is empty"):
         closed(TEST="")
+
+
+# ---- of a checkpoint ----
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    """A checkpoint that says two words of its training, in half floats; a third was novel, and has the last axis."""
+    said = {"names": ["dog", "cat"], "embeddings": torch.eye(3)[:2].half() * 2, "provenance": {"prompt": "name"}}
+    torch.save({"model": {"weight": torch.ones(3)}, "words": said}, tmp_path / "model.pth")
+    return str(tmp_path / "model.pth")
+
+
+def test_a_checkpoint_says_the_words_of_its_training_with_unit_rows_and_none_of_them_novel(checkpoint: str) -> None:
+    found = read_vocabulary(checkpoint)
+    assert found.names == ("dog", "cat") and not found.novel.any() and torch.equal(found.embeddings, torch.eye(3)[:2])
+    assert found.provenance == {"prompt": "name", "file": checkpoint}
+
+
+def test_other_files_of_pytorch_say_no_words(tmp_path: Path) -> None:
+    for content in ({"model": {}}, torch.eye(3), [1]):
+        torch.save(content, tmp_path / "other.pth")
+        assert words_of_checkpoint(str(tmp_path / "other.pth")) is None
+    torch.save(torch.eye(3), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert words_of_checkpoint(str(tmp_path / "old.pt")) is None
+    assert words_of_checkpoint("model.safetensors") is None
+
+
+def test_a_closed_detector_takes_the_words_of_its_checkpoint_where_that_says_all(
+    checkpoint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"model.pth \(MODEL.VOCABULARY.TEST\) says 2 words .* knows 3: the others"):
+        closed(TEST=checkpoint)
+    content = torch.load(checkpoint)
+    content["words"]["embeddings"] = torch.eye(2).half()
+    torch.save(content, tmp_path / "all.pth")
+    train, test = closed(TEST=tmp_path / "all.pth")
+    assert train.names == test.names == ("dog", "cat") and torch.equal(test.embeddings, torch.eye(2))
