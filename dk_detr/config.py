@@ -124,7 +124,8 @@ def _add_language(cfg: CN) -> None:
     # The words to detect: an .npz of tools/build_vocabulary.py, or a bare .npy/.pt matrix with a row for each category
     # of LVIS v1 (1203), COCO (80), VOC (20) or the one data set of DATASETS.TEST, in the order of their ids (as Detic
     # and DK-DETR ship them). Of these the classifier "Linear" takes the names alone; for it "coco", "lvis" (rare =
-    # novel) and "voc" will do. As all paths in configs: relative to the working directory.
+    # novel) and "voc" will do. A checkpoint (.pth) will do, too: it says the words of its training. As all paths in
+    # configs: relative to the working directory.
     vocabulary.TEST = ""
     vocabulary.TRAIN = ""  # the words with boxes in training; "" for the base words of TEST
     # Of the test sets that need another file than TEST, say ["voc_2007_test=voc.npz", "coco_2017_val=coco.npz"]. Names

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from dk_detr.commands.demo_inputs import DETECTIONS_FILE, find_images, picture_paths
 from dk_detr.data.images import UnreadableImage, open_image, read_pixels
-from dk_detr.engine.predictor import Predictor
+from dk_detr.engine.predictor import Predictor, with_words_of_training
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.language import (
     WORD_LISTS,
@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> None:
         images = find_images(args.input)
         targets = picture_paths(images, Path(args.output))
         cfg = setup_cfg(args.config_file, args.opts)
-        predictor = Predictor(cfg)
+        predictor = Predictor(with_words_of_training(cfg) if args.vocabulary else cfg)
         predictor.set_vocabulary(choose_vocabulary(cfg, args.vocabulary, args.custom_vocabulary, predictor.vocabulary))
         print(f"Looking for {predictor.vocabulary.describe()}")
         failed = detect_in_images(predictor, images, targets, Path(args.output), args.confidence_threshold)
@@ -154,9 +154,11 @@ def choose_vocabulary(cfg: CfgNode, choice: str | None, custom: str | None, own:
     """The words to look for.
 
     Args:
-        choice: "lvis", "coco", "custom", or None for the detector's own words. custom: names separated by commas.
-        own: the words of MODEL.VOCABULARY.TEST; where they include all that are asked for, nothing is encoded. A closed
+        choice: of WORD_LISTS, "custom", or None for the detector's own words. custom: names separated by commas.
+        own: the words that the detector has; where they include all that are asked for, nothing is encoded. A closed
             detector knows no others.
+
+    Raises: ValueError for a CLIP (MODEL.CLIP) that did not encode the detector's words.
     """
     if choice is None:
         return own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -16,10 +17,14 @@ from PIL import Image
 from dk_detr.data.images import UnreadableImage, pixels_of, read_image, to_tensor
 from dk_detr.data.resizing import evaluation_resize
 from dk_detr.engine.checkpoint import SafeCheckpointer
-from dk_detr.engine.setup import for_inference
+from dk_detr.engine.fit import no_weights
+from dk_detr.engine.setup import changed, for_inference
+from dk_detr.language import WORD_LISTS, is_closed, words_of_checkpoint
 from dk_detr.structures import Vocabulary
 
-__all__ = ["Picture", "Predictor", "UnreadableImage", "as_bgr", "read_image"]
+__all__ = ["Picture", "Predictor", "UnreadableImage", "as_bgr", "read_image", "with_words_of_training"]
+
+logger = logging.getLogger(__name__)
 
 Picture = str | os.PathLike[str] | np.ndarray | Image.Image
 
@@ -31,7 +36,9 @@ class Predictor:
 
     Args:
         cfg: the config that the weights were trained with; MODEL.WEIGHTS names them.
-        vocabulary: the words to detect; None for the config's own, MODEL.VOCABULARY.TEST.
+        vocabulary: the words to detect. None for the config's own, MODEL.VOCABULARY.TEST, or, where that is empty, for
+            those of the training of the weights. Words and weights are enough: with words, the file that
+            MODEL.VOCABULARY.TEST names need not be there (see `with_words_of_training`).
 
     Raises: ValueError for missing weights, or weights or a vocabulary that do not fit; FileNotFoundError.
     """
@@ -39,6 +46,8 @@ class Predictor:
     def __init__(self, cfg: CfgNode, vocabulary: Vocabulary | None = None) -> None:
         if not cfg.MODEL.WEIGHTS:
             raise ValueError("MODEL.WEIGHTS is empty: add `MODEL.WEIGHTS some.pth`, the weights of a trained detector.")
+        if vocabulary is not None or not cfg.MODEL.VOCABULARY.TEST:
+            cfg = with_words_of_training(cfg)
         self.model: Any = build_model(for_inference(cfg)).eval()
         SafeCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self._format = cfg.INPUT.FORMAT
@@ -73,6 +82,27 @@ class Predictor:
         self._resize(resized)
         output = self.model([{"image": to_tensor(resized.image), "height": height, "width": width}])[0]
         return output["instances"].to("cpu")
+
+
+def with_words_of_training(cfg: CfgNode) -> CfgNode:
+    """A config to build a detector from without a vocabulary file: where MODEL.VOCABULARY.TEST is empty, or a file that
+    is not there, the words are those of the training of MODEL.WEIGHTS, as the weights say them. Else the same config.
+
+    Raises: ValueError for weights that do not say them; FileNotFoundError for weights that are not there.
+    """
+    named, weights = cfg.MODEL.VOCABULARY.TEST, cfg.MODEL.WEIGHTS
+    if (named and os.path.isfile(named)) or (is_closed(cfg) and named in WORD_LISTS):
+        return cfg
+    what = f"there is no vocabulary {named}" if named else "no vocabulary is named"
+    if "://" not in weights and not os.path.isfile(weights):
+        raise no_weights(weights)
+    if "://" in weights or words_of_checkpoint(weights) is None:
+        raise ValueError(
+            f"{weights} (MODEL.WEIGHTS) does not say which words it was trained with, and {what}: name the vocabulary "
+            "file of its training, MODEL.VOCABULARY.TEST some.npz."
+        )
+    logger.info(f"MODEL.VOCABULARY.TEST: {what}; the words of training are those that {weights} says.")
+    return changed(cfg, {"MODEL.VOCABULARY.TEST": weights, "MODEL.VOCABULARY.TRAIN": ""})
 
 
 def as_bgr(image: Picture) -> np.ndarray:

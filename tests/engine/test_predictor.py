@@ -1,5 +1,9 @@
 """What `Predictor` promises: what evaluation would detect, in the pixels of the picture, with any words."""
 
+import dataclasses
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +13,8 @@ from PIL import Image
 from dk_detr.data import test_mapper as mapper_of_evaluation
 from dk_detr.data.images import UnreadableImage, read_image
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.predictor import Predictor
+from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.predictor import Predictor, with_words_of_training
 
 
 @pytest.fixture
@@ -54,6 +59,75 @@ def test_new_words_replace_the_old_ones(config, tiny_images):
     assert set(predictor(tiny_images / "000001.jpg").pred_classes.tolist()) == {0}
     assert_same(Predictor(config(), cat)(tiny_images / "000001.jpg"), predictor(tiny_images / "000001.jpg"))
     assert set(everything.pred_classes.tolist()) > {0}
+
+
+@pytest.fixture
+def lone_weights(config, tmp_path):
+    """Weights that say the words of their training; the vocabulary file that they were trained with is gone."""
+    model = build_model(config()).eval()
+    SafeCheckpointer(model).load(config().MODEL.WEIGHTS)
+    SafeCheckpointer(model, str(tmp_path)).save("alone")
+    return config(**{"MODEL.WEIGHTS": tmp_path / "alone.pth", "MODEL.VOCABULARY.TEST": "gone.npz"}), model
+
+
+def test_weights_and_words_need_no_vocabulary_file(config, lone_weights, tiny_images):
+    cfg, model = lone_weights
+    words, picture = model.vocabulary.select(["cat", "apple"]), tiny_images / "000001.jpg"
+    assert_same(Predictor(cfg, words)(picture), Predictor(config(), words)(picture))
+    predictor = Predictor(cfg, words)
+    assert predictor.vocabulary.names == ("cat", "apple") and predictor.model.novel.tolist() == [True, False]
+    assert predictor.model.train_vocabulary.names == model.train_vocabulary.names
+    trained, before = predictor.model.train_vocabulary.embeddings, model.train_vocabulary.embeddings
+    assert torch.allclose(trained, before, atol=1e-3)  # weights have them in half floats
+
+
+def test_where_no_vocabulary_is_named_the_words_are_those_of_training(config, lone_weights):
+    cfg, _ = lone_weights
+    empty = config(**{"MODEL.WEIGHTS": cfg.MODEL.WEIGHTS, "MODEL.VOCABULARY.TEST": "''"})
+    assert Predictor(empty).vocabulary.names == ("apple", "fishing_boat")
+    with pytest.raises(FileNotFoundError, match=r"no vocabulary gone.npz \(MODEL.VOCABULARY.TEST\)"):
+        Predictor(cfg)  # a file that is named, and nothing else to look for
+
+
+def test_a_vocabulary_file_that_is_there_is_used(config, lone_weights):
+    cfg, model = lone_weights
+    named = config(**{"MODEL.WEIGHTS": cfg.MODEL.WEIGHTS})
+    assert with_words_of_training(named) is named
+    assert Predictor(named, model.vocabulary.select(["cat"])).model.train_vocabulary.provenance["file"].endswith(".npz")
+
+
+def test_words_of_another_text_encoder_than_that_of_training_are_refused(config, lone_weights):
+    cfg, model = lone_weights
+    probes = [json.dumps(row.tolist()) for row in torch.eye(2, model.text.shape[1])]
+    content = torch.load(cfg.MODEL.WEIGHTS)
+    content["words"]["provenance"]["probe"] = probes[0]
+    torch.save(content, cfg.MODEL.WEIGHTS)
+    for probe in probes:
+        words = dataclasses.replace(model.vocabulary, provenance={"probe": probe})
+        if probe == probes[0]:
+            assert len(Predictor(cfg, words).vocabulary) == 3
+        else:
+            with pytest.raises(ValueError, match="come from different text encoders"):
+                Predictor(cfg, words)
+
+
+def test_weights_that_say_no_words_are_refused_by_name(config):
+    cfg = config(**{"MODEL.VOCABULARY.TEST": "gone.npz"})
+    words = Predictor(config()).vocabulary
+    with pytest.raises(ValueError, match=r"final.pth \(MODEL.WEIGHTS\) does not say which words.*no vocabulary gone"):
+        Predictor(cfg, words)
+    with pytest.raises(ValueError, match=r"does not say which words it was trained with, and no vocabulary is named"):
+        Predictor(config(**{"MODEL.VOCABULARY.TEST": "''"}))
+    with pytest.raises(FileNotFoundError, match=r"no weights nowhere.pth \(MODEL.WEIGHTS\)"):
+        Predictor(config(**{"MODEL.VOCABULARY.TEST": "''", "MODEL.WEIGHTS": "nowhere.pth"}))
+
+
+def test_weights_that_are_cut_short_are_refused_by_name(config, lone_weights):
+    cfg, model = lone_weights
+    whole = Path(cfg.MODEL.WEIGHTS).read_bytes()
+    Path(cfg.MODEL.WEIGHTS).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"alone.pth holds no whole checkpoint"):
+        Predictor(cfg, model.vocabulary)
 
 
 def test_a_detector_that_was_taught_predicts_without_its_teacher(config, tiny_images):

@@ -12,10 +12,13 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from dk_detr.commands import demo
-from dk_detr.engine import setup_cfg
+from dk_detr.engine import Trainer, setup_cfg
+from dk_detr.engine.checkpoint import SafeCheckpointer
 from dk_detr.engine.predictor import Predictor
-from dk_detr.language import COCO_NAMES, closed_vocabulary
+from dk_detr.language import COCO_NAMES, build_vocabulary, clip_from_config, closed_vocabulary, save_vocabulary
 from tests.data.test_images import bomb
+
+CUSTOM = ("--vocabulary", "custom", "--custom_vocabulary")
 
 
 @pytest.fixture
@@ -144,13 +147,51 @@ def test_a_custom_vocabulary_is_encoded_and_detected(run_demo, tiny_images, tmp_
     assert {detection["name"] for detection in record["detections"]} == {"traffic light", "Zebra"}
 
 
+@pytest.fixture
+def lone_weights(tiny_run, tmp_path):
+    """A CLIP, and options for weights that were trained with its words; there is no vocabulary file."""
+    config, clips = str(tiny_run / "config.yaml"), []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        clips.append(str(tmp_path / f"clip_{seed}.pt"))
+        torch.save(clip_from_config(setup_cfg(config)).model.state_dict(), clips[-1])
+    with_clip = ["MODEL.CLIP.WEIGHTS", clips[0]]
+    words = build_vocabulary(["apple", "cat"], clip_from_config(setup_cfg(config, with_clip)), "name")
+    save_vocabulary(words, str(tmp_path / "words.npz"))
+    model = Trainer.build_model(setup_cfg(config, ["MODEL.VOCABULARY.TEST", str(tmp_path / "words.npz")]))
+    SafeCheckpointer(model, str(tmp_path)).save("alone")
+    (tmp_path / "words.npz").unlink()
+
+    def options(clip: int, vocabulary: str) -> list[str]:
+        keys = {"MODEL.WEIGHTS": tmp_path / "alone.pth", "MODEL.CLIP.WEIGHTS": clips[clip]}
+        return ["--opts", *(str(w) for pair in {**keys, "MODEL.VOCABULARY.TEST": vocabulary}.items() for w in pair)]
+
+    return options
+
+
+@pytest.mark.parametrize("vocabulary", ["''", "gone.npz"])
+@pytest.mark.parametrize(("choice", "names"), [((*CUSTOM, "cat,zebra"), 2), (("--vocabulary", "coco"), 80)])
+def test_weights_and_words_are_enough(run_demo, lone_weights, tiny_images, capsys, vocabulary, choice, names):
+    arguments = ("--input", tiny_images / "000001.jpg", *choice, *lone_weights(0, vocabulary))
+    assert run_demo(*arguments) == 0
+    assert f"Looking for {names} names" in capsys.readouterr().out
+
+
+def test_with_weights_alone_their_own_words_are_looked_for(run_demo, lone_weights, tiny_images, capsys):
+    assert run_demo("--input", tiny_images / "000001.jpg", *lone_weights(0, "''")) == 0
+    assert "Looking for 2 names" in capsys.readouterr().out
+
+
+def test_a_clip_that_is_not_that_of_training_is_refused(run_demo, lone_weights, tiny_images, capsys):
+    arguments = ("--input", tiny_images / "000001.jpg", *CUSTOM, "zebra", *lone_weights(1, "gone.npz"))
+    assert run_demo(*arguments) == 1
+    assert "come from different CLIPs" in capsys.readouterr().err
+
+
 def test_nothing_above_the_threshold_leaves_pictures_without_boxes(run_demo, tiny_images, tmp_path):
     assert run_demo("--input", tiny_images / "000001.jpg", "--confidence-threshold", 1) == 0
     (record,) = json.loads((tmp_path / "found" / "detections.json").read_text())
     assert record["detections"] == [] and (tmp_path / "found" / "000001.jpg").is_file()
-
-
-CUSTOM = ("--vocabulary", "custom", "--custom_vocabulary")
 
 
 @pytest.mark.parametrize(
