@@ -89,6 +89,22 @@ def test_where_no_vocabulary_is_named_the_words_are_those_of_training(config, lo
         Predictor(cfg)  # a file that is named, and nothing else to look for
 
 
+def test_the_words_of_training_may_have_had_a_file_of_their_own_that_is_gone_too(config, lone_weights):
+    cfg, model = lone_weights
+    files = {"MODEL.VOCABULARY.TEST": "gone.npz", "MODEL.VOCABULARY.TRAIN": "gone_too.npz"}
+    predictor = Predictor(config(**{"MODEL.WEIGHTS": cfg.MODEL.WEIGHTS, **files}), model.vocabulary)
+    assert predictor.model.train_vocabulary.names == model.train_vocabulary.names
+
+
+def test_a_closed_detector_keeps_the_list_that_its_config_names(config, lone_weights):
+    cfg, _ = lone_weights
+    lists = {"MODEL.DETR.CLASSIFIER.NAME": "Linear", "MODEL.VOCABULARY.TEST": "coco"}
+    closed = config(**{"MODEL.WEIGHTS": cfg.MODEL.WEIGHTS, **lists})
+    assert with_words_of_training(closed) is closed
+    of_any_words = config(**{"MODEL.WEIGHTS": cfg.MODEL.WEIGHTS, "MODEL.VOCABULARY.TEST": "coco"})
+    assert with_words_of_training(of_any_words).MODEL.VOCABULARY.TEST == cfg.MODEL.WEIGHTS, "for others it is a file"
+
+
 def test_a_vocabulary_file_that_is_there_is_used(config, lone_weights):
     cfg, model = lone_weights
     named = config(**{"MODEL.WEIGHTS": cfg.MODEL.WEIGHTS})
