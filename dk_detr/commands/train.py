@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.custom_vocabulary import prepare_custom_data, prepare_custom_evaluation
 from dk_detr.engine.launch import launch
 from dk_detr.engine.run_folder import (
@@ -48,7 +48,7 @@ def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
         raise ValueError("--eval-only needs a data set: DATASETS.TEST is empty.")
     cfg = prepare_custom_evaluation(cfg, folder)
     model = build_model(without_distillation(cfg)).eval()
-    checkpointer = SafeCheckpointer(model, run)
+    checkpointer = StrictCheckpointer(model, run)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         raise ValueError("--eval-only needs weights: add MODEL.WEIGHTS some.pth, or --resume for those of OUTPUT_DIR.")
     loaded = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)

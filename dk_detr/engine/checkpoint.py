@@ -20,7 +20,7 @@ from dk_detr.utils import atomic_file, atomic_write
 READ = {"model", "trainer", "iteration", KEY, WORDS, "conversion", "__author__", "matching_heuristics"}
 
 
-class SafeCheckpointer(DetectionCheckpointer):
+class StrictCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer; files appear whole or not at all, the last one is always readable, and nothing that a
     file holds is run.
 

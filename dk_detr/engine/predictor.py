@@ -15,7 +15,7 @@ from PIL import Image
 
 from dk_detr.data.images import UnreadableImage, pixels_of, read_image, to_tensor
 from dk_detr.data.resizing import evaluation_resize
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.setup import without_distillation
 from dk_detr.structures import Vocabulary
 
@@ -40,7 +40,7 @@ class Predictor:
         if not cfg.MODEL.WEIGHTS:
             raise ValueError("MODEL.WEIGHTS is empty: add `MODEL.WEIGHTS some.pth`, the weights of a trained detector.")
         self.model: Any = build_model(without_distillation(cfg)).eval()
-        SafeCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self._format = cfg.INPUT.FORMAT
         self._resize = evaluation_resize(cfg)
         if vocabulary is not None:

@@ -29,7 +29,7 @@ from dk_detr.data import (
 )
 from dk_detr.data.present import CHECK_IMAGES
 from dk_detr.engine import ema
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.embedding_bank import bank_of_training
 from dk_detr.engine.evaluate import evaluate, prepare_evaluation
 from dk_detr.engine.optimizer import build_optimizer
@@ -67,7 +67,7 @@ class Trainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         average = {ema.KEY: self.average} if self.average else {}
         new_parts = cfg.MODEL.NEW_PARTS
-        self.checkpointer = SafeCheckpointer(ddp, cfg.OUTPUT_DIR, new_parts, trainer=weakref.proxy(self), **average)
+        self.checkpointer = StrictCheckpointer(ddp, cfg.OUTPUT_DIR, new_parts, trainer=weakref.proxy(self), **average)
         self.register_hooks(self.build_hooks())
 
     @classmethod
@@ -227,7 +227,7 @@ class _KeepNewest(hooks.PeriodicCheckpointer):
         checkpointer, period: of Detectron2's. keep: how many stay, of those with a number.
     """
 
-    def __init__(self, checkpointer: SafeCheckpointer, period: int, keep: int) -> None:
+    def __init__(self, checkpointer: StrictCheckpointer, period: int, keep: int) -> None:
         super().__init__(checkpointer, period)
         if keep < 1:
             raise ValueError(f"SOLVER.CHECKPOINTS_TO_KEEP must be at least 1, got {keep}.")

@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from dk_detr.engine import Trainer, setup_cfg, trainer
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.ema import KEY, MovingAverage
 from dk_detr.engine.predictor import Predictor
 from dk_detr.engine.run_folder import read_results
@@ -200,7 +200,7 @@ def test_who_detects_loads_the_average(run: Path, world: World, tmp_path: Path) 
 
 def test_who_starts_a_new_run_starts_from_the_average(run: Path, world: World) -> None:
     model = build_model(setup_cfg(MINI, world.options()))
-    SafeCheckpointer(model, trainer=nn.Module()).resume_or_load(str(run / "model_final.pth"), resume=False)
+    StrictCheckpointer(model, trainer=nn.Module()).resume_or_load(str(run / "model_final.pth"), resume=False)
     average = state_of(run / "model_final.pth")[KEY]["weights"]
     assert all(torch.equal(model.state_dict()[name], weight) for name, weight in average.items())
 

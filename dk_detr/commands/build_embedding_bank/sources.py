@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from dk_detr.data.bank import identity_of
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.proposals import proposes
 from dk_detr.engine.setup import without_distillation
 from dk_detr.layers import to_pixels
@@ -51,7 +51,7 @@ class FirstStageBoxes:
                 f'{cfg.MODEL.META_ARCHITECTURE} with MODEL.DETR.QUERIES "{cfg.MODEL.DETR.QUERIES}" proposes nothing; '
                 'use a "DETR" with "Proposals" or "Mixed", or --proposals FILE.'
             )
-        SafeCheckpointer(self.detector).load(cfg.MODEL.WEIGHTS)
+        StrictCheckpointer(self.detector).load(cfg.MODEL.WEIGHTS)
         self.settings = {
             "source": "first stage",
             "weights": identity_of(cfg.MODEL.WEIGHTS),

@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from dk_detr.data import TrainMapper, categories_of, labels_among, train_records
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.meta_arch import DETR
 from dk_detr.modeling import QUERIES, Anchors, Learned
 from dk_detr.structures import Predictions, QuerySet
@@ -39,7 +39,7 @@ def changes_of_matching(cfg: CfgNode, folder: Path, num_images: int) -> dict[int
     samples = _samples(cfg, detector, num_images)
     matched = {}
     for path in sorted(folder.glob("model_[0-9]*.pth")):
-        SafeCheckpointer(detector).load(str(path))
+        StrictCheckpointer(detector).load(str(path))
         matched[int(path.stem.removeprefix("model_")) + 1] = matched_queries(detector, samples)
     return {
         iteration: float((matched[iteration] != matched[before]).float().mean())
