@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -13,6 +13,7 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from dk_detr.engine.renamed_keys import by_dotted_key
 from dk_detr.utils import as_json, atomic_write, read_json, with_nan
 
 EVALUATION = "evaluation"  # folder in that of a run, for what --eval-only finds
@@ -139,19 +140,11 @@ def changes_since(folder: str, cfg: CfgNode) -> Changes:
     """Keys whose value is another than in the `config.yaml` of a run; none where that cannot be read."""
     try:
         with open(os.path.join(folder, "config.yaml"), encoding="utf-8") as file:
-            before = _flat(yaml.safe_load(file))
+            before = by_dotted_key(yaml.safe_load(file))
     except (OSError, ValueError, AttributeError, yaml.YAMLError):
         return {}
-    now = _flat(yaml.safe_load(cfg.dump()))
+    now = by_dotted_key(yaml.safe_load(cfg.dump()))
     return {key: (before[key], value) for key, value in now.items() if key in before and before[key] != value}
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by their dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return found
 
 
 def tell_changes(changes: Changes, iteration: int) -> None:

@@ -20,12 +20,14 @@ from dk_detr.engine.custom_data import use_custom_data
 from dk_detr.engine.device import settle_device
 from dk_detr.engine.launch import is_first_to_fail
 from dk_detr.engine.projects import add_projects
+from dk_detr.engine.renamed_keys import refuse_renamed_keys
 from dk_detr.layers.ops import default_backend
 from dk_detr.utils.memory import keep_freed_memory
 
 
 def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
-    """Read a config file and KEY VALUE pairs over the defaults. Raises ValueError naming a key that does not exist."""
+    """Read a config file and KEY VALUE pairs over the defaults. Raises ValueError naming a key that does not exist, or
+    that has another name now."""
     cfg = get_cfg()
     add_dk_detr_config(cfg)
     if not torch.cuda.is_available():
@@ -37,6 +39,7 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     with _known_keys(cfg):
         content = read_config(config_file)
         add_projects(cfg, content.get("PROJECTS") or [])
+        refuse_renamed_keys(cfg, content, opts)
         merge_config(cfg, content)
         cfg.merge_from_list(list(opts))
     settle_device(cfg, config_file, asked="MODEL.DEVICE" in opts[::2])
@@ -119,22 +122,22 @@ def one_clear_error() -> Iterator[None]:
         if os.getenv("DK_DETR_TRACEBACK"):
             raise
         if is_first_to_fail():
-            print(f"error: {in_one_line(error)}", file=sys.stderr)
+            print(f"error: {_in_one_line(error)}", file=sys.stderr)
         sys.exit(1)
 
 
-def in_one_line(error: Exception) -> str:
-    """What an error says, without the traceback of a loader process or of C++, and where it looked for a file."""
+def _in_one_line(error: Exception) -> str:
+    """What an error says, without the traceback of a loader process or of C++. Where it misses a file by a relative
+    path, also where relative paths start: in a config file, too, at the working directory."""
     message = str(error).strip() or type(error).__name__
     if "Original Traceback" in message:
         kind, _, rest = message.splitlines()[-1].partition(": ")
         message = rest if rest and " " not in kind else message.splitlines()[-1]
     said = " ".join(message.split("Exception raised from")[0].split())
-    if isinstance(error, FileNotFoundError) and not _names_a_place(said):
+    if isinstance(error, FileNotFoundError) and not _has_absolute_path(said):
         said = f"{said.rstrip('.')}. Relative paths start at {os.getcwd()}."
     return said
 
 
-def _names_a_place(message: str) -> bool:
-    """Whether there is an absolute path in it."""
+def _has_absolute_path(message: str) -> bool:
     return any(os.path.isabs(word.strip("'\"(),;:")) for word in message.split())
