@@ -174,6 +174,10 @@ def _add_data(cfg: CN) -> None:
     # in TRAIN_JSON.
     own.NOVEL = None
 
+    # What a training step learns from: "Detection", the images and boxes of DATASETS.TRAIN; or what a package of
+    # PROJECTS adds to TRAIN_STREAMS, such as images with captions (see engine/train_streams.py).
+    cfg.DATALOADER.TRAIN_STREAM = "Detection"
+
 
 def _add_training(cfg: CN) -> None:
     # Or "ShortestEdge", Detectron2's resize and flip; "CropOrNot", the same after a crop of every other image (DETR).

@@ -132,25 +132,20 @@ def _tell_crowds(records: list[Sample], names: list[str]) -> None:
         )  # fmt: skip
 
 
-def build_train_stream(cfg: CfgNode, mapper: Callable[[Sample], Sample], seed: int) -> TrainStream:
-    """The stream of DATASETS.TRAIN with SOLVER.IMS_PER_BATCH images in all workers together."""
-    records = train_records(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-    return stream_of(cfg, records, mapper, seed)
+def build_train_stream(
+    cfg: CfgNode, records: list[Sample], mapper: Callable[[Sample], Sample], seed: int
+) -> TrainStream:
+    """A stream of annotated images with SOLVER.IMS_PER_BATCH of them in all workers together.
 
-
-def stream_of(cfg: CfgNode, records: list[Sample], mapper: Callable[[Sample], Sample], seed: int) -> TrainStream:
-    """The same of records that are loaded already."""
+    Args:
+        records: see `train_records`. What training does not read of them is taken out.
+    """
     if cfg.MODEL.MASK_ON:
         _require_outlines(records)
     else:  # outlines would be most of what loader processes keep
         for annotation in chain.from_iterable(record["annotations"] for record in records):
             annotation.pop("segmentation", None)
-    world = comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH % world:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be divided among {world} workers evenly."
-        )
-    batch_size = cfg.SOLVER.IMS_PER_BATCH // world
+    batch_size = batch_size_per_worker(cfg)
     repeats = repeats_of(cfg, records)
     logger.info(describe_epoch(cfg, len(records), float(repeats.sum())))
     repeated = cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler"
@@ -159,6 +154,16 @@ def stream_of(cfg: CfgNode, records: list[Sample], mapper: Callable[[Sample], Sa
     )
     workers, empty = cfg.DATALOADER.NUM_WORKERS, cfg.INPUT.EMPTY_SAMPLES
     return TrainStream(records, mapper, sampler, batch_size, seed, workers, empty)
+
+
+def batch_size_per_worker(cfg: CfgNode) -> int:
+    """The share of SOLVER.IMS_PER_BATCH. Raises ValueError where the workers would not have equal shares."""
+    world = comm.get_world_size()
+    if cfg.SOLVER.IMS_PER_BATCH % world:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be divided among {world} workers evenly."
+        )
+    return cfg.SOLVER.IMS_PER_BATCH // world
 
 
 def _require_outlines(records: list[Sample]) -> None:

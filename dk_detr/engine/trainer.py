@@ -18,30 +18,21 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter, get_event_storage
 from torch import nn
 
-from dk_detr.data import (
-    TrainMapper,
-    TrainStream,
-    categories_of,
-    labels_among,
-    require_images,
-    stream_of,
-    train_records,
-)
-from dk_detr.data.present import CHECK_IMAGES
 from dk_detr.engine import ema
 from dk_detr.engine.checkpoint import StrictCheckpointer
-from dk_detr.engine.embedding_bank import bank_of_training
 from dk_detr.engine.evaluate import evaluate, prepare_evaluation
 from dk_detr.engine.optimizer import build_optimizer
 from dk_detr.engine.precision import precision_from_config
 from dk_detr.engine.run_folder import fall_back, numbered_checkpoints, write_results
 from dk_detr.engine.step import NotFinite, Step, parts_from_config
+from dk_detr.engine.train_streams import TRAIN_STREAMS, Stream
+from dk_detr.utils import choose
 
 logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
-    """Detectron2's `DefaultTrainer` for the detectors of this project.
+    """Detectron2's `DefaultTrainer` for the detectors of this project, and for what else a project of yours trains.
 
     A run is a function of its config: samples, augmentation and dropout of an iteration follow from SEED and the
     iteration alone. So 10 + 10 iterations, the second ten resumed, are 20 iterations.
@@ -55,13 +46,12 @@ class Trainer(DefaultTrainer):
         num_parts, precision = parts_from_config(cfg), precision_from_config(cfg)
         torch.manual_seed(self.seed)  # all workers start from the same weights
         model = self.build_model(cfg)
-        prepare_evaluation(cfg, model)  # what cannot be evaluated is not trained
+        if cfg.DATASETS.TEST:
+            prepare_evaluation(cfg, model)  # what cannot be evaluated is not trained
         self._stream = self.build_train_stream(cfg, model, self.seed)
         optimizer = build_optimizer(cfg, model)
         on_gpu = cfg.MODEL.DEVICE != "cpu"
-        ddp = create_ddp_model(
-            model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
-        )
+        ddp = create_ddp_model(model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None)
         self.average = ema.average_from_config(cfg, model)
         self._trainer = Step(ddp, self._stream, optimizer, num_parts, precision, self.average)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -72,32 +62,23 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The model of the config, described in one line."""
+        """The model of the config, described in one line, with its words if it has any."""
         model = build_model(cfg)
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        logger.info(f"{cfg.MODEL.META_ARCHITECTURE}: {millions:.1f} M parameters, {model.vocabulary.describe()}")
+        words = f", {model.vocabulary.describe()}" if hasattr(model, "vocabulary") else ""
+        logger.info(f"{cfg.MODEL.META_ARCHITECTURE}: {millions:.1f} M parameters{words}")
         return model
 
     @classmethod
-    def build_train_stream(cls, cfg: CfgNode, model: Any, seed: int) -> TrainStream:
-        """Samples of DATASETS.TRAIN, labelled among the model's words of training, with regions if a bank teaches."""
-        if not cfg.DATASETS.TRAIN:
-            raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on.")
-        first, *others = cfg.DATASETS.TRAIN
-        names = [category["name"] for category in categories_of(first)]
-        for other in others:
-            if [category["name"] for category in categories_of(other)] != names:
-                raise ValueError(f'DATASETS.TRAIN: "{other}" has other categories than "{first}".')
-        labels = labels_among(names, model.train_vocabulary.names, model.vocabulary.novel_names, first)
-        records = train_records(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-        require_images(records, ", ".join(cfg.DATASETS.TRAIN), CHECK_IMAGES)
-        bank = bank_of_training(cfg, records, model.train_vocabulary)
-        return stream_of(cfg, records, TrainMapper(cfg, labels, bank), seed)
+    def build_train_stream(cls, cfg: CfgNode, model: Any, seed: int) -> Stream:
+        """What DATALOADER.TRAIN_STREAM names."""
+        build = choose(TRAIN_STREAMS, "DATALOADER.TRAIN_STREAM", cfg.DATALOADER.TRAIN_STREAM)
+        return build(cfg, model, seed)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> Any:
-        """Results of DATASETS.TEST; of one data set without its name."""
-        results = evaluate(cfg, model)
+        """Results of DATASETS.TEST, {} where it is empty; of one data set without its name."""
+        results = evaluate(cfg, model) if cfg.DATASETS.TEST else {}
         return next(iter(results.values())) if len(results) == 1 else results
 
     def resume_or_load(self, resume: bool = True) -> None:
