@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -30,14 +31,28 @@ from dk_detr.engine.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-def train_or_evaluate(args: argparse.Namespace) -> None:
-    """The work of one process; see tools/train_net.py for the arguments."""
+def main(args: argparse.Namespace) -> None:
+    """Start as many processes as asked for; see tools/train_net.py for the arguments."""
     with one_clear_error():
-        cfg = setup_cfg(args.config_file, args.opts)
-        if args.eval_only:
-            _evaluate_only(cfg, args.resume)
+        device = setup_cfg(args.config_file, args.opts).MODEL.DEVICE
+        launch(train_or_evaluate, args.num_gpus, (args.config_file, args.opts, args.resume, args.eval_only), device)
+
+
+def train_or_evaluate(
+    config_file: str, opts: Sequence[str] = (), resume: bool = False, eval_only: bool = False
+) -> None:
+    """The work of one process.
+
+    Args:
+        opts: KEY VALUE pairs that override the config file. resume: go on from the last checkpoint in OUTPUT_DIR, if
+            there is one. eval_only: evaluate on DATASETS.TEST, and leave the run in OUTPUT_DIR as it is.
+    """
+    with one_clear_error():
+        cfg = setup_cfg(config_file, opts)
+        if eval_only:
+            _evaluate_only(cfg, resume)
         else:
-            _train(cfg, args.resume)
+            _train(cfg, resume)
 
 
 def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
@@ -87,10 +102,3 @@ def _take_up(trainer: Trainer, changes: Changes) -> None:
         tell_changes(changes, iteration)
     if comm.is_main_process():
         write_config(cfg, cfg.OUTPUT_DIR)
-
-
-def main(args: argparse.Namespace) -> None:
-    """Start as many processes as asked for."""
-    with one_clear_error():
-        cfg = setup_cfg(args.config_file, args.opts)
-        launch(train_or_evaluate, args.num_gpus, (args,), cfg.MODEL.DEVICE)
