@@ -39,16 +39,21 @@ def main(args: argparse.Namespace) -> None:
         run = Path(args.output_dir)
         cfg = _config_of(run)
         print(summary(run, cfg.DATASETS.TEST))
-        print("\npictures:", *draw_pictures(cfg, run, args), sep="\n  ")
+        files = draw_pictures(cfg, run, args.images, args.seed, args.confidence_threshold)
+        print("\npictures:", *files, sep="\n  ")
 
 
-def draw_pictures(cfg: CfgNode, run: Path, args: argparse.Namespace) -> list[Path]:
-    """Draw detections beside ground truth, and training curves where training left its metrics; returns the files."""
+def draw_pictures(cfg: CfgNode, run: Path, num_images: int, seed: int, threshold: float) -> list[Path]:
+    """Draw detections beside ground truth, and training curves where training left its metrics; returns the files.
+
+    Args:
+        num_images: that are shown. seed: chooses among the images. threshold: least score of what is drawn.
+    """
     dataset = cfg.DATASETS.TEST[0]
     words = words_of(cfg, dataset, vocabularies_from_config(cfg)[1])
     novel = set(words.novel.nonzero().flatten().tolist())
-    images = choose_images(DatasetCatalog.get(dataset), novel, args.images, args.seed)
-    comparisons = list(_compare(cfg, run, images, words, args.confidence_threshold))
+    images = choose_images(DatasetCatalog.get(dataset), novel, num_images, seed)
+    comparisons = list(_compare(cfg, run, images, words, threshold))
     files = [run / "pictures" / "detections.png"]
     save_picture(comparison_grid(comparisons), files[0])
     history = _history_of(run)
