@@ -20,7 +20,7 @@ from dk_detr.data import categories_of
 from dk_detr.data.images import read_image
 from dk_detr.engine.evaluate import words_of
 from dk_detr.engine.predictor import Predictor
-from dk_detr.engine.run_folder import place_of_results, read_results
+from dk_detr.engine.run_folder import read_results, results_folder
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.evaluation import results_file
 from dk_detr.language import vocabularies_from_config
@@ -127,7 +127,7 @@ def _weights_of(run: Path) -> str:
 
 def _metrics_of(run: Path, dataset: str) -> dict[str, float]:
     """The box metrics of one data set among the saved results; {} where there are none."""
-    results = (read_results(place_of_results(str(run))) or {}).get("results") or {}
+    results = (read_results(results_folder(str(run))) or {}).get("results") or {}
     return results.get("bbox") or results.get(dataset, {}).get("bbox") or {}
 
 
@@ -136,7 +136,7 @@ def _compare(
 ) -> Iterator[Comparison]:
     """Ground truth and detections: those that the evaluation saved, or, where there are none, predicted now."""
     dataset = cfg.DATASETS.TEST[0]
-    inference = Path(place_of_results(str(run))) / "inference"
+    inference = Path(results_folder(str(run))) / "inference"
     saved = inference / dataset / results_file(MetadataCatalog.get(dataset).evaluator_type)
     find = _saved_detections(saved, dataset) if saved.is_file() else _new_detections(cfg, words)
     for record in images:

@@ -17,15 +17,15 @@ from dk_detr.engine.run_folder import (
     Changes,
     changes_in_errors,
     changes_since,
+    evaluation_folder,
     has_checkpoint,
-    old_run_aside,
-    place_of_evaluation,
+    log_changes,
+    old_run_moved_aside,
     results_of_run,
-    tell_changes,
     write_config,
     write_results,
 )
-from dk_detr.engine.setup import changed, one_clear_error, prepare_output, setup_cfg, without_distillation
+from dk_detr.engine.setup import one_clear_error, prepare_output, setup_cfg, with_values, without_distillation
 from dk_detr.engine.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def train_or_evaluate(
 
 def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
     """What OUTPUT_DIR holds of a run stays as it is."""
-    run, folder = cfg.OUTPUT_DIR, place_of_evaluation(cfg.OUTPUT_DIR)
+    run, folder = cfg.OUTPUT_DIR, evaluation_folder(cfg.OUTPUT_DIR)
     prepare_output(cfg, folder)
     if not cfg.DATASETS.TEST:
         raise ValueError("--eval-only needs a data set: DATASETS.TEST is empty.")
@@ -67,7 +67,7 @@ def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         raise ValueError("--eval-only needs weights: add MODEL.WEIGHTS some.pth, or --resume for those of OUTPUT_DIR.")
     loaded = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    results: Any = Trainer.test(changed(cfg, {"OUTPUT_DIR": folder}), model)
+    results: Any = Trainer.test(with_values(cfg, {"OUTPUT_DIR": folder}), model)
     if comm.is_main_process():
         write_config(cfg, folder)
         weights = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else cfg.MODEL.WEIGHTS
@@ -79,7 +79,7 @@ def _train(cfg: CfgNode, resume: bool) -> None:
     done = results_of_run(folder) if resume else None
     finished = done is not None and done["iteration"] >= cfg.SOLVER.MAX_ITER
     goes_on = finished or (resume and has_checkpoint(folder))
-    with nullcontext("") if goes_on else old_run_aside(folder, cfg.MODEL.WEIGHTS) as told:
+    with nullcontext("") if goes_on else old_run_moved_aside(folder, cfg.MODEL.WEIGHTS) as told:
         prepare_output(cfg, folder)
         if done is not None and finished:
             logger.info(f"{folder} holds a finished run of {done['iteration']} iterations; nothing is left to do.")
@@ -99,6 +99,6 @@ def _take_up(trainer: Trainer, changes: Changes) -> None:
     """Tell what a run goes on with, and note it in its folder."""
     cfg, iteration = trainer.cfg, trainer.start_iter
     if iteration:
-        tell_changes(changes, iteration)
+        log_changes(changes, iteration)
     if comm.is_main_process():
         write_config(cfg, cfg.OUTPUT_DIR)

@@ -11,13 +11,13 @@ from fvcore.common.checkpoint import _IncompatibleKeys
 from torch import Tensor, nn
 
 from dk_detr.convert.reading import Checkpoint, read_content, refuse_what_is_not_finite, weights_in
-from dk_detr.engine.ema import KEY, averaged
+from dk_detr.engine.ema import EMA_KEY, averaged
 from dk_detr.engine.fit import no_weights, refuse_other_architectures, start_new, under_our_names
 from dk_detr.meta_arch.words import WORDS, OfWords, check_trained_words
 from dk_detr.utils import atomic_file, atomic_write
 
 # Of the top of a checkpoint: what is read, or known and not needed.
-READ = {"model", "trainer", "iteration", KEY, WORDS, "conversion", "__author__", "matching_heuristics"}
+KNOWN_ENTRIES = {"model", "trainer", "iteration", EMA_KEY, WORDS, "conversion", "__author__", "matching_heuristics"}
 
 
 class StrictCheckpointer(DetectionCheckpointer):
@@ -64,7 +64,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         file = Path(filename)
         content = read_content(file)
         found = weights_in(content, file)
-        unread = [name for name in found.beside if name not in READ]
+        unread = [name for name in found.beside if name not in KNOWN_ENTRIES]
         if unread:
             place = f'below "{found.inside}"' if found.inside else "at the top"
             self.logger.info(f"{self._path}: the weights {place} are read; not read are {', '.join(unread)}.")
@@ -91,8 +91,8 @@ class StrictCheckpointer(DetectionCheckpointer):
         if getattr(self.model, "branch", None) is None:  # built for inference: distillation is absent, not missed
             weights = {name: tensor for name, tensor in weights.items() if not name.startswith("branch.")}
         refuse_what_is_not_finite(weights, self._path)
-        if self._goes_on and KEY in checkpoint:
-            refuse_what_is_not_finite(checkpoint[KEY]["weights"], self._path)
+        if self._goes_on and EMA_KEY in checkpoint:
+            refuse_what_is_not_finite(checkpoint[EMA_KEY]["weights"], self._path)
         return weights
 
 

@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from dk_detr.data import load_coco_format, read_annotations, register, require_images
 from dk_detr.engine.custom_data import TRAIN, VAL, VOCABULARY, option_and_key
 from dk_detr.engine.run_folder import holds_run
-from dk_detr.engine.setup import changed
+from dk_detr.engine.setup import with_values
 from dk_detr.language import (
     NO_ENCODER,
     VocabularyRequest,
@@ -86,10 +86,10 @@ def prepare_custom_evaluation(cfg: CfgNode, folder: str) -> CfgNode:
         return cfg
     known = _vocabulary_of_the_run(cfg)
     if not known:
-        cfg = changed(cfg, {"MODEL.VOCABULARY.TEST": os.path.join(folder, VOCABULARY)})
+        cfg = with_values(cfg, {"MODEL.VOCABULARY.TEST": os.path.join(folder, VOCABULARY)})
         prepare_custom_data(cfg, training=False)
         return cfg
-    cfg = changed(cfg, {"MODEL.VOCABULARY.TEST": known})
+    cfg = with_values(cfg, {"MODEL.VOCABULARY.TEST": known})
     val = _read(cfg.DATASETS.CUSTOM, "VAL", VAL)
     register(VAL, val.path, val.folder, val.kind)
     return _with_words_of(cfg, val.names, load_vocabulary(known), os.path.join(folder, VOCABULARY))
@@ -120,9 +120,10 @@ def _with_words_of(cfg: CfgNode, names: Sequence[str], words: Vocabulary, path: 
         return cfg
     if comm.is_main_process():
         novel = [name for name in names if name not in base]
-        logging.getLogger(__name__).info(_write_vocabulary(changed(cfg, {"MODEL.VOCABULARY.TEST": path}), names, novel))
+        written = _write_vocabulary(with_values(cfg, {"MODEL.VOCABULARY.TEST": path}), names, novel)
+        logging.getLogger(__name__).info(written)
     comm.synchronize()
-    return changed(cfg, {"MODEL.VOCABULARY.OF_DATASETS": [*cfg.MODEL.VOCABULARY.OF_DATASETS, f"{VAL}={path}"]})
+    return with_values(cfg, {"MODEL.VOCABULARY.OF_DATASETS": [*cfg.MODEL.VOCABULARY.OF_DATASETS, f"{VAL}={path}"]})
 
 
 def _refuse_other_words(cfg: CfgNode, names: Sequence[str], novel: Sequence[str]) -> None:
@@ -134,8 +135,8 @@ def _refuse_other_words(cfg: CfgNode, names: Sequence[str], novel: Sequence[str]
     if (tuple(names), set(novel)) != (words.names, set(words.novel_names)):
         raise ValueError(
             f"The run in {cfg.OUTPUT_DIR} was begun with other words ({words.describe()}) than the annotations and "
-            f"{option_and_key('NOVEL')} name now ({len(names)} names, {len(novel)} novel). Put them back, or start a new "
-            "run."
+            f"{option_and_key('NOVEL')} name now ({len(names)} names, {len(novel)} novel). Put them back, or start "
+            "a new run."
         )
 
 

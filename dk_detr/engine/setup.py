@@ -17,7 +17,7 @@ from dk_detr.compat import detectron2_build
 from dk_detr.config import add_dk_detr_config
 from dk_detr.engine.config_file import merge_config, read_config
 from dk_detr.engine.custom_data import use_custom_data
-from dk_detr.engine.device import settle_device
+from dk_detr.engine.device import resolve_device
 from dk_detr.engine.launch import is_first_to_fail
 from dk_detr.engine.projects import add_projects
 from dk_detr.engine.renamed_keys import refuse_renamed_keys
@@ -42,13 +42,13 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         refuse_renamed_keys(cfg, content, opts)
         merge_config(cfg, content)
         cfg.merge_from_list(list(opts))
-    settle_device(cfg, config_file, asked="MODEL.DEVICE" in opts[::2])
+    resolve_device(cfg, config_file, asked="MODEL.DEVICE" in opts[::2])
     use_custom_data(cfg)
     cfg.freeze()
     return cfg
 
 
-def changed(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
+def with_values(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
     """The config with other values, by their dotted keys."""
     cfg = cfg.clone()
     cfg.defrost()
@@ -59,7 +59,7 @@ def changed(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
 
 def without_distillation(cfg: CfgNode) -> CfgNode:
     """The config of the same detector without teacher and companion queries: all that inference needs."""
-    return changed(cfg, {"MODEL.KD.TERMS": []})
+    return with_values(cfg, {"MODEL.KD.TERMS": []})
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter, get_event_storage
 from torch import nn
 
-from dk_detr.engine import ema
 from dk_detr.engine.checkpoint import StrictCheckpointer
+from dk_detr.engine.ema import EMA_KEY, average_from_config
 from dk_detr.engine.evaluate import evaluate, prepare_evaluation
 from dk_detr.engine.optimizer import build_optimizer
 from dk_detr.engine.precision import precision_from_config
@@ -52,10 +52,10 @@ class Trainer(DefaultTrainer):
         optimizer = build_optimizer(cfg, model)
         on_gpu = cfg.MODEL.DEVICE != "cpu"
         ddp = create_ddp_model(model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None)
-        self.average = ema.average_from_config(cfg, model)
+        self.average = average_from_config(cfg, model)
         self._trainer = Step(ddp, self._stream, optimizer, num_parts, precision, self.average)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        average = {ema.KEY: self.average} if self.average else {}
+        average = {EMA_KEY: self.average} if self.average else {}
         new_parts = cfg.MODEL.NEW_PARTS
         self.checkpointer = StrictCheckpointer(ddp, cfg.OUTPUT_DIR, new_parts, trainer=weakref.proxy(self), **average)
         self.register_hooks(self.build_hooks())
@@ -87,8 +87,10 @@ class Trainer(DefaultTrainer):
         self._stream.start_iteration = self.start_iter
 
     def run_step(self) -> None:
-        """One iteration, of which only sound weights are saved. Raises FloatingPointError, with the checkpoint to go on
-        from, where training went wrong."""
+        """One iteration. Weights that are to be saved after it are checked first.
+
+        Raises: FloatingPointError where a loss or gradient is not finite; it names the checkpoint to go on from.
+        """
         with self._falling_back(self.iter):
             super().run_step()
         if (self.iter + 1) % self.cfg.SOLVER.CHECKPOINT_PERIOD == 0 or self.iter + 1 >= self.max_iter:
@@ -97,7 +99,11 @@ class Trainer(DefaultTrainer):
 
     @contextmanager
     def _falling_back(self, iteration: int) -> Iterator[None]:
-        """`iteration`: the first whose losses the block may find broken."""
+        """Turns NotFinite into an error that names the checkpoint to go on from.
+
+        Args:
+            iteration: the first whose losses the block may find not finite.
+        """
         try:
             yield
         except NotFinite as error:
@@ -109,8 +115,8 @@ class Trainer(DefaultTrainer):
         return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a run again where `state_dict` left it, with the rates and the schedule of this config. Raises
-        ValueError for a schedule that is over, and where the optimizer cannot go on."""
+        """Go on where `state_dict` was made, with the learning rates and the schedule of this config. Raises ValueError
+        where the run has done more iterations than SOLVER.MAX_ITER, or the optimizer cannot go on."""
         done, rates = state_dict["iteration"] + 1, self.scheduler.base_lrs
         if done > self.max_iter:
             raise ValueError(f"SOLVER.MAX_ITER is {self.max_iter}, but the run has done {done} iterations already.")
@@ -185,8 +191,9 @@ class _EvalHook(hooks.EvalHook):
 
 
 class _Writer(hooks.PeriodicWriter):
-    """Also writes what an evaluation found while it is new: the next one replaces it, and a line with a lower iteration
-    than the one above it would pass for a restart."""
+    """Detectron2's writer, which also writes right after an evaluation. Otherwise the next evaluation could replace
+    results that were never written, or they would be written below a line of a later iteration, and readers of
+    metrics.json would take that for a restart."""
 
     def __init__(self, writers: list[Any], eval_period: int) -> None:
         super().__init__(writers, period=20)
@@ -201,8 +208,8 @@ class _Writer(hooks.PeriodicWriter):
 
 
 class _KeepNewest(hooks.PeriodicCheckpointer):
-    """Removes an old checkpoint only after the iteration that follows a new one: its losses tell whether that is sound.
-    Also counts the checkpoints of the run before it was interrupted.
+    """Detectron2's with two differences. An old checkpoint is removed only after the iteration that follows a new one,
+    whose losses tell whether the new one is sound. And checkpoints from before an interruption count, too.
 
     Args:
         checkpointer, period: of Detectron2's. keep: how many stay, of those with a number.
