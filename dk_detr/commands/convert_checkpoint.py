@@ -16,7 +16,7 @@ from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.utils import atomic_file
 
 AUTHOR = "dk_detr convert_checkpoint"
-VERSION = 1  # of what this module makes of the same input
+VERSION = 1  # raise it when the same input is converted to something else
 REPOSITORY = Path(__file__).resolve().parents[2]
 OTHER_FORMATS = (".pkl", ".pyth", ".npz", ".safetensors")  # suffixes under which Detectron2 or open_clip expect others
 

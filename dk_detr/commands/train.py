@@ -56,7 +56,7 @@ def train_or_evaluate(
 
 
 def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
-    """What OUTPUT_DIR holds of a run stays as it is."""
+    """Evaluate, without changing what OUTPUT_DIR holds of a run."""
     run, folder = cfg.OUTPUT_DIR, evaluation_folder(cfg.OUTPUT_DIR)
     prepare_output(cfg, folder)
     if not cfg.DATASETS.TEST:
@@ -89,14 +89,14 @@ def _train(cfg: CfgNode, resume: bool) -> None:
         trainer = Trainer(cfg)
         with changes_in_errors(changes):
             trainer.resume_or_load(resume=resume)
-        _take_up(trainer, changes)
+        _note_config(trainer, changes)
     if told:
         logger.warning(told)
     trainer.train()
 
 
-def _take_up(trainer: Trainer, changes: Changes) -> None:
-    """Tell what a run goes on with, and note it in its folder."""
+def _note_config(trainer: Trainer, changes: Changes) -> None:
+    """Log the settings that have changed since the run was interrupted, and write the config into its folder."""
     cfg, iteration = trainer.cfg, trainer.start_iter
     if iteration:
         log_changes(changes, iteration)

@@ -16,18 +16,18 @@ from dk_detr.engine.fit import no_weights, refuse_other_architectures, start_new
 from dk_detr.meta_arch.words import WORDS, OfWords, check_trained_words
 from dk_detr.utils import atomic_file, atomic_write
 
-# Of the top of a checkpoint: what is read, or known and not needed.
+# Entries at the top of a checkpoint that are read, or known and not needed; others are named in the log.
 KNOWN_ENTRIES = {"model", "trainer", "iteration", EMA_KEY, WORDS, "conversion", "__author__", "matching_heuristics"}
 
 
 class StrictCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer; files appear whole or not at all, the last one is always readable, and nothing that a
-    file holds is run.
+    """Detectron2's checkpointer, with three differences. It refuses weights that do not fit the model, where Detectron2
+    warns. A file appears whole or not at all, so the last one can always be read. No code in a file is run.
 
     Args:
         model, save_dir, others: see Detectron2.
-        new_parts: MODEL.NEW_PARTS. What a file has of these parts in another shape, or not at all, starts new where
-            training starts from the file; not where a run goes on, nor where a model is evaluated.
+        new_parts: MODEL.NEW_PARTS. Weights of these parts that the file does not have, or has in another shape, start
+            new when a training starts from the file. They are refused when a run goes on, and in evaluation.
     """
 
     def __init__(self, model: nn.Module, save_dir: str = "", new_parts: Sequence[str] = (), **others: Any) -> None:
@@ -35,7 +35,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         self._new_parts = [str(part) for part in new_parts]
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write `<name>.pth` beside its place, move it there, then point `last_checkpoint` to it."""
+        """Write `<name>.pth` under another name, rename it when it is complete, then point `last_checkpoint` to it."""
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **{k: v.state_dict() for k, v in self.checkpointables.items()}}
@@ -88,7 +88,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         if average is not None:
             self.logger.info(f"{self._path} holds a moving average of its weights (SOLVER.EMA_DECAY): loading that.")
         weights: dict[str, Tensor] = checkpoint["model"] if average is None else average
-        if getattr(self.model, "branch", None) is None:  # built for inference: distillation is absent, not missed
+        if getattr(self.model, "branch", None) is None:  # built for inference, without distillation
             weights = {name: tensor for name, tensor in weights.items() if not name.startswith("branch.")}
         refuse_what_is_not_finite(weights, self._path)
         if self._goes_on and EMA_KEY in checkpoint:

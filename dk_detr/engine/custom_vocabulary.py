@@ -1,4 +1,4 @@
-"""The words of annotation files of your own: what the files say is compared, and what a run needs is built from it."""
+"""The words of annotation files of your own: read and compared, and the vocabulary of a run is built of them."""
 
 import logging
 import os
@@ -106,7 +106,7 @@ def _vocabulary_of_the_run(cfg: CfgNode) -> str | None:
 
 
 def _with_words_of(cfg: CfgNode, names: Sequence[str], words: Vocabulary, path: str) -> CfgNode:
-    """A config that evaluates on names of which the run may not have heard: then all are written to `path`."""
+    """A config that evaluates on these names. If the run does not know all of them, they are written to `path`."""
     own = cfg.DATASETS.CUSTOM
     told = set(words.novel_names if own.NOVEL in (None, "") else novel_names(own.NOVEL) or ())
     if told != set(words.novel_names):
@@ -127,7 +127,7 @@ def _with_words_of(cfg: CfgNode, names: Sequence[str], words: Vocabulary, path: 
 
 
 def _refuse_other_words(cfg: CfgNode, names: Sequence[str], novel: Sequence[str]) -> None:
-    """A run goes on with the words that it was begun with."""
+    """Raises ValueError where a run would go on with other words than it was begun with."""
     path = cfg.MODEL.VOCABULARY.TEST
     if not (holds_run(cfg.OUTPUT_DIR) and os.path.isfile(path)):
         return
@@ -172,10 +172,10 @@ def _names(categories: list[dict[str, Any]], path: str) -> dict[int, str]:
 
 
 def novel_of(given: Any, train: CustomFile | None, val: CustomFile | None) -> list[str] | None:
-    """What DATASETS.CUSTOM.NOVEL says (see `novel_names`). "" was the default once, where others are novel than none:
-    it will do where that makes no difference.
+    """What DATASETS.CUSTOM.NOVEL says (see `novel_names`). In older configs "" was the default, which meant the names
+    without a box to train on; today it means none.
 
-    Raises: ValueError where it does.
+    Raises: ValueError for "" where the two differ.
     """
     others = _novel_unless_named(train, val) if given == "" else []
     if others:

@@ -69,7 +69,7 @@ def _known_keys(cfg: CfgNode) -> Iterator[None]:
     except (KeyError, AssertionError) as error:
         message = str(error.args[0]) if error.args else ""
         if "Non-existent" not in message:
-            if isinstance(error, AssertionError):  # a value of a type that no key has
+            if isinstance(error, AssertionError):  # yacs refuses the type of a value
                 raise ValueError(message) from error
             raise
         key = message.split(":")[-1].strip()
@@ -89,7 +89,7 @@ def prepare_output(cfg: CfgNode, folder: str) -> logging.Logger:
     """Make the folder, and log to the terminal and to its log.txt; returns the logger."""
     os.makedirs(folder, exist_ok=True)
     rank = comm.get_rank()
-    log_folder = os.path.abspath(folder)  # Detectron2 keeps log files by name; "run" may be many
+    log_folder = os.path.abspath(folder)  # Detectron2 remembers log files by this name
     for name in ("fvcore", "detectron2", "dk_detr"):
         logger = setup_logger(log_folder, distributed_rank=rank, name=name)
         _leave_tracebacks_to_the_file(logger)
@@ -98,12 +98,12 @@ def prepare_output(cfg: CfgNode, folder: str) -> logging.Logger:
     logger.info(
         f"{comm.get_world_size()} process(es) on {cfg.MODEL.DEVICE}; Detectron2: {detectron2_build()}; output: {folder}"
     )
-    default_backend(torch.device(cfg.MODEL.DEVICE).type)  # says which it is, and compiles it if need be
+    default_backend(torch.device(cfg.MODEL.DEVICE).type)  # logs which backend it is, and compiles it if need be
     return logger
 
 
 def _leave_tracebacks_to_the_file(logger: logging.Logger) -> None:
-    """Detectron2 logs the traceback of whatever ends a training; on the terminal one line will say it."""
+    """Detectron2 logs the traceback of the error that ends a training; the terminal gets one line instead."""
     for handler in logger.handlers:
         if getattr(handler, "stream", None) is sys.stdout:
             handler.addFilter(lambda record: not record.exc_info)
@@ -111,8 +111,8 @@ def _leave_tracebacks_to_the_file(logger: logging.Logger) -> None:
 
 @contextmanager
 def one_clear_error() -> Iterator[None]:
-    """What a user can mend ends in one line on the terminal and exit status 1, not in a traceback; of several processes
-    the first that fails says it, for the others fail with it.
+    """Turns errors that a user can mend into one line on the terminal and exit status 1, without a traceback. Of
+    several processes, only the first that fails prints it.
 
     Set DK_DETR_TRACEBACK=1 to see the tracebacks.
     """

@@ -1,4 +1,4 @@
-"""How steady matching is: whether an object goes on being answered for by the same query while a detector learns.
+"""How stable matching is: whether an object stays matched to the same query while a detector learns.
 
 Source: the instability of DN-DETR (CVPR 2022), §3.2, as a share of objects.
 """
@@ -49,7 +49,7 @@ def changes_of_matching(cfg: CfgNode, folder: Path, num_images: int) -> dict[int
 
 @torch.no_grad()
 def matched_queries(detector: DETR, samples: Sequence[dict[str, Any]]) -> Tensor:
-    """(number of objects) the query of the last layer that answers for each object; -1 for none."""
+    """(number of objects) the query that the last layer matches to each object; -1 for none."""
     found = []
     for start in range(0, len(samples), BATCH):
         batch = list(samples[start : start + BATCH])
