@@ -12,6 +12,9 @@ def add_dk_detr_config(cfg: CN) -> None:
     # "queries"] for other classes and another number of queries. What of them fits is taken, the rest starts new and is
     # listed in the log. Training reads it once, at its start; evaluation and --resume do not.
     cfg.MODEL.NEW_PARTS = []
+    # What training adds to the detector: "Denoising" (DN-DETR), "ContrastiveDenoising" (DINO), "Distillation" (DK-DETR,
+    # see MODEL.KD), and those of projects. Any number together; a detector that is built to detect has none.
+    cfg.MODEL.TRAINING_EXTENSIONS = []
     _add_detr(cfg)
     _add_language(cfg)
     _add_distillation(cfg)
@@ -38,21 +41,23 @@ def _add_detr(cfg: CN) -> None:
     detr.NUM_QUERIES = 300  # Q, also the number of proposals
     # Of "Learned" and "Anchors": a vector for each query ("Learned"), one for all ("Common", DN-DETR), "Zero" (DETR).
     detr.CONTENT = "Learned"
-    # What tokens say in "Proposals" and "Mixed": "Objects", or nothing; all learn (the paper). "Words" of training, the
-    # chosen learn (DINO): for closed detectors, as it would propose nothing else.
-    detr.FIRST_STAGE = "Objects"
+    # The first stage of "Proposals" and "Mixed". "ClassAgnostic": each token says how sure it is of an object, and all
+    # tokens are supervised (the paper). "ClassAware": each token has a logit for each word of training, and only the
+    # chosen tokens are supervised (DINO). It proposes nothing but these words, so that it is for closed detectors only.
+    detr.FIRST_STAGE = "ClassAgnostic"
     # What a layer is told about the places of queries: "Given", what "Learned", "Proposals" and "Mixed" bring; or from
     # their boxes, "SineAnchors" (DINO), "ScaledSineAnchors" by their content (DAB-Deformable-DETR). For "Conditional"
     # attention "ConditionalSine" (Conditional DETR) or "ModulatedSineAnchors" (DAB-DETR).
     detr.POSITION = "Given"
+    detr.DECODER = "DETR"  # the loop that the keys below describe; a project may add another to modeling/decoder.py
     # Where a decoder layer's boxes start from: "Iterative", those of the layer before; "LookForwardTwice", with their
     # gradient (DINO, DAB-DETR); "FromReference", always the same; "Direct", nothing (DETR).
     detr.REFINEMENT = "Iterative"
+    detr.BOXES = "Logits"  # what a box head's numbers do to that start; see modeling/box_parameterization.py
     detr.HEADS = "PerLayer"  # box heads and class projections: "PerLayer", each its own, or "Shared", one for all
 
-    # Query groups that training adds: ["Denoising"] (DN-DETR), ["ContrastiveDenoising"] (DINO).
-    detr.COMPANIONS = []
-    detr.DENOISING = CN({"GROUPS": 5, "LABEL_NOISE": 0.2, "BOX_NOISE": 0.4})  # see modeling/companions/denoising.py
+    # Of the training extensions "Denoising" and "ContrastiveDenoising"; see extensions/denoising.py.
+    detr.DENOISING = CN({"GROUPS": 5, "LABEL_NOISE": 0.2, "BOX_NOISE": 0.4})
     detr.CONTRASTIVE_DENOISING = CN({"QUERIES": 100, "LABEL_NOISE": 0.25, "BOX_NOISE": 1.0})
 
     _add_transformer(detr)
@@ -87,11 +92,12 @@ def _add_transformer(detr: CN) -> None:
 
 def _add_classes(detr: CN) -> None:
     classifier = detr.CLASSIFIER = CN()
-    # "CosineText", similarity with text embeddings, takes any words; "Linear", a logit for each word of training, is
-    # closed, and MODEL.VOCABULARY.TEST only names its words; so is "LinearBackground", a softmax with no object (DETR).
-    # Those of ViLD take any words, too: "CosineTextBackground",
-    # a softmax with a learned background; "CosineTextObjectness", which learns no labels, and asks the first stage what
-    # is an object; "CosineTextEnsemble", the former with projections of their own for what the teacher says.
+    # Open, for any words: "CosineText", a sigmoid of the similarity with text embeddings (DK-DETR). Those of ViLD:
+    # "CosineTextBackground", a softmax over the words and a learned background; "CosineTextObjectness", which learns
+    # from the teacher only, no labels, and is multiplied by the first stage's objectness; "CosineTextEnsemble", a
+    # "CosineTextBackground" with separate projections for labels and for the teacher.
+    # Closed, for the words of training: "Linear", a sigmoid for each; "LinearBackground", a softmax over the words and
+    # "no object" (DETR). Of MODEL.VOCABULARY.TEST they take the names alone.
     classifier.NAME = "CosineText"
     classifier.TEMPERATURE = 0.05  # of the cosine with the text, in all but "Linear…"; fixed; 0.01 in ViLD
     classifier.LOGIT_BIAS = None  # a fixed number added to all logits, in "CosineText"; None in the paper
@@ -100,20 +106,17 @@ def _add_classes(detr: CN) -> None:
     # for base words, the other for novel ones. In [0, 1].
     classifier.HOME_WEIGHT = 2 / 3
 
-    loss = detr.LOSS = CN()  # weights of the terms, on every decoder layer and on the first stage
-    # Of the decoder layers; a first stage knows only objects, and learns them by "Focal". "Focal" is for a sigmoid:
+    loss = detr.LOSS = CN()
+    # Class loss of the decoder layers; the first stage's is always "Focal". "Focal" is for a sigmoid:
     # "CosineText" and "Linear". "CrossEntropy" (DETR) is for a softmax: "LinearBackground", "CosineTextBackground" and
     # "CosineTextEnsemble". "BoxesOnly" learns and matches no labels: for "CosineTextObjectness".
     loss.CLASS = "Focal"
     loss.NO_OBJECT_WEIGHT = 0.1  # in "CrossEntropy", of queries that match nothing, beside 1 of those that do
-    loss.CLASS_WEIGHT = 2.0
-    loss.L1_WEIGHT = 5.0
-    loss.GIOU_WEIGHT = 2.0
-
-    matcher = detr.MATCHER = CN()  # costs, in the same order
-    matcher.CLASS_COST = 2.0
-    matcher.L1_COST = 5.0
-    matcher.GIOU_COST = 2.0
+    # Weights of the terms (criterion/terms.py) in the loss of each decoder layer; of the first stage; and in the cost
+    # that matching makes lowest.
+    loss.WEIGHTS = CN({"CLASS": 2.0, "L1": 5.0, "GIOU": 2.0})
+    loss.FIRST_STAGE_WEIGHTS = CN({"CLASS": 2.0, "L1": 5.0, "GIOU": 2.0})
+    detr.MATCHER = CN({"CLASS": 2.0, "L1": 5.0, "GIOU": 2.0})
 
 
 def _add_language(cfg: CN) -> None:
@@ -145,12 +148,12 @@ def _add_distillation(cfg: CN) -> None:
     teacher.CROP_SCALES = [1.0]  # of proposal boxes; [1.0, 1.5] adds context, averaged, as ViLD does
 
     kd = cfg.MODEL.KD = CN()
-    kd.TERMS = []  # of "semantic", "relational", "embedding_l1"; [] trains without distillation, teacher and queries
-    kd.GROUP = "distil"  # which queries are taught: "distil", their own, or "detect" (the paper's ablation)
-    # Which detection queries get a companion: "All" (the paper), or "Chosen", only those that are distilled; they are
-    # chosen before decoding then, so without "unmatched", and REFERENCE is "stay". "EmbeddingBank" needs "Chosen".
-    kd.COMPANIONS = "All"
-    kd.READS = ["distil"]  # whom the "distil" queries see in self-attention: "distil", "detect"
+    kd.TERMS = []  # losses: "semantic" (SKD), "relational" (RKD), "embedding_l1" (ViLD)
+    # Which queries are taught. "Auxiliary": one for each detection query (the paper). "SelectedAuxiliary": only for the
+    # regions that are distilled; these are selected before decoding then, so that SLOT_FILTERS cannot have "unmatched",
+    # REFERENCE is "stay", and "EmbeddingBank" can teach. "Detection": the detection queries (the paper's ablation).
+    kd.QUERIES = "Auxiliary"
+    kd.ATTENDS_TO = ["auxiliary"]  # groups that auxiliary queries see in self-attention: "auxiliary", "detection"
     kd.REFERENCE = "follow"  # "follow" the refined boxes of the detection queries, or "stay" at the proposals
     kd.LAYERS = "last"  # decoder layers that are taught: "last" or "all"
     kd.NUM_SLOTS = 20  # distilled queries of an image, at most

@@ -13,26 +13,28 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import Backbone
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dk_detr.criterion import CLASS_LOSSES, HungarianMatcher, SetCriterion
 from dk_detr.distillation import (
-    AllCompanions,
-    ChosenCompanions,
+    AuxiliaryQueries,
     CLIPCrops,
-    Companions,
-    DistillationBranch,
-    NoCompanions,
+    DetectionQueries,
+    Distillation,
+    SelectedAuxiliaryQueries,
     SlotSelection,
     StoredEmbeddings,
+    TaughtQueries,
     TermSettings,
     build_terms,
 )
+from dk_detr.distillation.teachers import clip_crops
 from dk_detr.engine import setup_cfg
+from dk_detr.extensions import TrainingInputs
 from dk_detr.language import CLOSED, Clip, is_closed
-from dk_detr.meta_arch import DETR, build, build_branch
+from dk_detr.meta_arch import DETR, build
 from dk_detr.modeling import (
     CLASSIFIERS,
     POSITIONS,
@@ -46,10 +48,11 @@ from dk_detr.modeling import (
     Encoder,
     EncoderLayer,
     FeedForward,
+    InitialQueries,
     box_heads,
 )
 from dk_detr.modeling import QUERIES as QUERY_PARTS
-from dk_detr.structures import Targets, Vocabulary
+from dk_detr.structures import Assignment, FeaturePyramid, Memory, Predictions, Targets, Vocabulary
 from tests.run_fixtures import REPOSITORY
 
 CHANNELS, WIDTH, LEVELS, HEADS, POINTS, QUERIES = 32, 16, 2, 4, 2, 12
@@ -167,30 +170,47 @@ def tiny_teacher(crop_scales: Sequence[float] = (1.0,), clip: Clip | None = None
     return CLIPCrops(clip or tiny_clip(), MEAN, STD, crop_scales=crop_scales, **{"bgr": False, **settings})
 
 
-def tiny_branch(
+def tiny_distillation(
     terms: Sequence[str] = TERMS,
-    companions: str = "All",
+    queries: str = "Auxiliary",
     layers: str = "last",
     slots: SlotSelection | None = None,
     settings: TermSettings | None = None,
     teacher: CLIPCrops | StoredEmbeddings | None = None,
-    **settings_of_companions: Any,
-) -> DistillationBranch:
-    """Companions "All", "Chosen", or "None": the detection queries themselves are taught."""
+    **settings_of_queries: Any,
+) -> Distillation:
+    """Taught queries "Auxiliary", "SelectedAuxiliary" or "Detection"."""
     slots, teacher = slots or SlotSelection(num_slots=5, min_side=0.0), teacher or tiny_teacher()
     with fixed_seed(3):
-        made: Companions
-        if companions == "Chosen":
-            made = ChosenCompanions(teacher, slots, CHANNELS, **settings_of_companions)
-        elif companions == "All":
-            made = AllCompanions(teacher, slots, QUERIES, CHANNELS, **settings_of_companions)
+        made: TaughtQueries
+        if queries == "SelectedAuxiliary":
+            made = SelectedAuxiliaryQueries(teacher, slots, CHANNELS, **settings_of_queries)
+        elif queries == "Auxiliary":
+            made = AuxiliaryQueries(teacher, slots, QUERIES, CHANNELS, **settings_of_queries)
         else:
-            made = NoCompanions(teacher, slots)
-        return DistillationBranch(made, build_terms(terms, settings or TermSettings()), layers)
+            made = DetectionQueries(teacher, slots)
+        return Distillation(made, build_terms(terms, settings or TermSettings()), layers)
+
+
+def training_inputs(
+    initial: InitialQueries,
+    targets: Targets,
+    images: ImageList | None = None,
+    batched_inputs: list[dict[str, Any]] | None = None,
+    position_of: Any = None,
+) -> TrainingInputs:
+    """What an extension is given before decoding; of what is not named, something small."""
+    content = initial.group.content
+    images = images or ImageList.from_tensors(list(random(len(content), 3, 32, 32)))
+    memory = Memory(content.new_zeros(len(content), 1, content.shape[-1]), ((1, 1),), content.new_zeros(1, 1, 2))
+    place = position_of or (lambda boxes, dtype: boxes.new_zeros(*boxes.shape[:2], content.shape[-1]).to(dtype))
+    given = batched_inputs or [{} for _ in content]
+    count = float(max(sum(targets.counts), 1))
+    return TrainingInputs(images, given, FeaturePyramid(()), memory, initial, targets, count, place)
 
 
 def tiny_detector(
-    branch: DistillationBranch | None = None,
+    distillation: Distillation | None = None,
     vocabulary: Vocabulary | None = None,
     queries: str = "Proposals",
     refinement: str = "Iterative",
@@ -218,7 +238,7 @@ def tiny_detector(
             classifier=CLASSIFIERS[classifier](CHANNELS, words.width, num_heads),
             criterion=tiny_criterion(classifier),
             proposal_criterion=tiny_criterion(),
-            branch=branch,
+            extensions=nn.ModuleDict({} if distillation is None else {"Distillation": distillation}),
             train_vocabulary=words.base(),
             vocabulary=words,
             pixel_mean=MEAN,
@@ -236,7 +256,7 @@ def configured_detector(name: str, **options: Any) -> DETR:
     with (
         fixed_seed(4),
         patch.object(build, "vocabularies_from_config", lambda cfg: (words.base(), words)),
-        patch.object(build_branch, "clip_from_config", lambda cfg: tiny_clip()),
+        patch.object(clip_crops, "clip_from_config", lambda cfg: tiny_clip()),
     ):
         detector = DETR(**build.parts_from_config(cfg, TwoConvolutions()))
     return stir(detector).eval()
@@ -248,7 +268,10 @@ def tiny_config(name: str, **options: Any) -> CfgNode:
     cfg.defrost()
     maps = {"IN_FEATURES": ["coarse"] if len(cfg.MODEL.DETR.IN_FEATURES) == 1 else ["fine", "coarse"]}
     keys = {**SMALL, **maps, **{key.replace("__", "."): value for key, value in options.items()}}
+    extensions = keys.pop("TRAINING_EXTENSIONS", None)
     cfg.merge_from_list([word for key, value in keys.items() for word in (f"MODEL.DETR.{key}", value)])
+    if extensions is not None:
+        cfg.MODEL.TRAINING_EXTENSIONS = extensions
     cfg.MODEL.KD.NUM_SLOTS, cfg.MODEL.KD.MIN_SIDE = 5, 0.0
     return cfg
 
@@ -263,6 +286,13 @@ def tiny_criterion(classifier: str = "CosineText") -> SetCriterion:
     """With the class loss that fits the classifier."""
     (loss,) = (loss for loss in CLASS_LOSSES.values() if loss.activation == CLASSIFIERS[classifier].activation)
     return SetCriterion(HungarianMatcher(class_loss=loss()), {"class": 2.0, "l1": 5.0, "giou": 2.0})
+
+
+def learn(
+    criterion: SetCriterion, predictions: Predictions, targets: Targets, stage: str = ""
+) -> tuple[dict[str, Tensor], Assignment]:
+    """The losses of a batch that is whole, and the assignment."""
+    return criterion(predictions, targets, float(max(sum(targets.counts), 1)), stage)
 
 
 def stir(module: nn.Module) -> Any:
@@ -286,9 +316,9 @@ def tiny_input(size: tuple[int, int] = (40, 48), num_objects: int = 2, seed: int
     return {"image": image, "height": h, "width": w, "file_name": f"{seed}.jpg", "instances": instances}
 
 
-def teaching_branch(classifier: str) -> DistillationBranch | None:
+def teaching(classifier: str) -> Distillation | None:
     """What a detector with this classifier needs in training: a teacher, or none."""
-    return tiny_branch() if CLASSIFIERS[classifier].learns_images else None
+    return tiny_distillation() if CLASSIFIERS[classifier].learns_images else None
 
 
 def training_losses(detector: DETR, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from dk_detr.benchmark.measure import Measurement, Work, side_by_side
 from dk_detr.benchmark.report import Report
 from dk_detr.data.bank import BankImage, Shard, StoredRegions, follow, shard_name, write_shard
-from dk_detr.distillation import AllCompanions, CLIPCrops
+from dk_detr.distillation import AuxiliaryQueries, CLIPCrops
 from dk_detr.engine.setup import setup_cfg
 from dk_detr.language import clip_from_config, save_vocabulary
-from dk_detr.structures import Regions, Scene, Vocabulary
+from dk_detr.structures import Regions, TeacherInput, Vocabulary
 from dk_detr.utils.memory import keep_freed_memory
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +30,9 @@ CONFIGS = {"cpu": ROOT / "configs" / "mini" / "dk_detr.yaml", "cuda": ROOT / "co
 LVIS, MINI = (1203, 337), (64, 16)  # words, and the novel among them
 OBJECTS = 7
 
-PLAIN, SILENT, ONLINE = "plain detector", "all companions, no teacher", "all companions, online (the paper)"
-FAST, EVERY, BANK = "chosen companions, online", "chosen companions, online, all slots", "chosen companions, bank"
-CHOSEN = {"COMPANIONS": "Chosen", "REFERENCE": "stay"}
+PLAIN, SILENT, ONLINE = "plain detector", "auxiliary queries, no teacher", "auxiliary queries, online (the paper)"
+FAST, EVERY, BANK = "selected queries, online", "selected queries, online, all slots", "selected queries, bank"
+SELECTED = {"QUERIES": "SelectedAuxiliary", "REFERENCE": "stay"}
 
 
 def benchmark_distillation(device: str, rounds: int, config_file: str = "", batch: int = 8) -> Report:
@@ -94,32 +94,32 @@ def _noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def _plain(cfg: CfgNode) -> None:
-    cfg.MODEL.KD.TERMS = []
+    cfg.MODEL.TRAINING_EXTENSIONS = [name for name in cfg.MODEL.TRAINING_EXTENSIONS if name != "Distillation"]
 
 
 def _online(cfg: CfgNode) -> None:
-    cfg.MODEL.KD.COMPANIONS = "All"
+    cfg.MODEL.KD.QUERIES = "Auxiliary"
 
 
-def _chosen(cfg: CfgNode) -> None:
+def _selected(cfg: CfgNode) -> None:
     kd = cfg.MODEL.KD
-    kd.update(CHOSEN)
+    kd.update(SELECTED)
     kd.SLOT_FILTERS = [name for name in kd.SLOT_FILTERS if name != "unmatched"] or ["base_overlap", "duplicates"]
 
 
 def _every_slot(cfg: CfgNode) -> None:
-    _chosen(cfg)
+    _selected(cfg)
     cfg.MODEL.KD.SLOT_FILTERS, cfg.MODEL.KD.NUM_SLOTS = [], cfg.MODEL.DETR.NUM_QUERIES
 
 
 def _bank(cfg: CfgNode) -> None:
-    _chosen(cfg)
+    _selected(cfg)
     cfg.MODEL.TEACHER.NAME = "EmbeddingBank"
     cfg.MODEL.TEACHER.BANK_REGIONS = min(cfg.MODEL.TEACHER.BANK_REGIONS, cfg.MODEL.DETR.NUM_QUERIES)
 
 
 WAYS: dict[str, Callable[[CfgNode], None]] = {
-    PLAIN: _plain, SILENT: _online, ONLINE: _online, FAST: _chosen, EVERY: _every_slot, BANK: _bank,
+    PLAIN: _plain, SILENT: _online, ONLINE: _online, FAST: _selected, EVERY: _every_slot, BANK: _bank,
 }  # fmt: skip
 
 
@@ -129,9 +129,9 @@ class Silent:
     def __init__(self, teacher: CLIPCrops) -> None:
         self.width, self.candidates = teacher.width, teacher.candidates
 
-    def ask(self, scene: Scene, regions: Regions) -> Callable[[], Tensor]:
+    def ask(self, shown: TeacherInput, regions: Regions) -> Callable[[], Tensor]:
         """Rows without meaning."""
-        rows = F.normalize(_noise(len(regions), self.width), dim=1).to(scene.pixels.device)
+        rows = F.normalize(_noise(len(regions), self.width), dim=1).to(shown.pixels.device)
         return lambda: rows
 
 
@@ -143,8 +143,8 @@ def _training_step(name: str, path: str, device: str, folder: str, batch: int) -
     torch.manual_seed(0)
     model: Any = build_model(cfg).train()
     if name == SILENT:
-        companions: AllCompanions = model.branch.companions
-        companions.teacher = Silent(companions.teacher)  # type: ignore[arg-type]
+        queries: AuxiliaryQueries = model.extensions["Distillation"].queries
+        queries.teacher = Silent(queries.teacher)  # type: ignore[arg-type]
     inputs = [_input(cfg.INPUT.MIN_SIZE_TEST, number) for number in range(batch)]
     regions = _stored(cfg, folder, inputs, model.train_vocabulary.width) if name == BANK else lambda: [{}] * batch
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)

@@ -25,7 +25,7 @@ from dk_detr.engine.run_folder import (
     write_config,
     write_results,
 )
-from dk_detr.engine.setup import one_clear_error, prepare_output, setup_cfg, with_values, without_distillation
+from dk_detr.engine.setup import for_inference, one_clear_error, prepare_output, setup_cfg, with_values
 from dk_detr.engine.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
     if not cfg.DATASETS.TEST:
         raise ValueError("--eval-only needs a data set: DATASETS.TEST is empty.")
     cfg = prepare_custom_evaluation(cfg, folder)
-    model = build_model(without_distillation(cfg)).eval()
+    model = build_model(for_inference(cfg)).eval()
     checkpointer = StrictCheckpointer(model, run)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         raise ValueError("--eval-only needs weights: add MODEL.WEIGHTS some.pth, or --resume for those of OUTPUT_DIR.")

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from dk_detr.convert import deformable, deformable_detr, heads
-from dk_detr.convert.companions import use_labels
 from dk_detr.convert.conversion import Conversion
+from dk_detr.convert.denoising import use_labels
 from dk_detr.convert.ledger import Ledger
 from dk_detr.convert.single_level import LEFT_OUT
 from dk_detr.convert.told import known_settings as told_settings
@@ -30,7 +30,7 @@ NAMES = {
 }
 PARTS = {
     "MODEL.DETR.QUERIES": "Mixed",
-    "MODEL.DETR.FIRST_STAGE": "Words",
+    "MODEL.DETR.FIRST_STAGE": "ClassAware",
     "MODEL.DETR.POSITION": "SineAnchors",
     "MODEL.DETR.REFINEMENT": "LookForwardTwice",
     "MODEL.DETR.DECODER_NORM": "LN",
@@ -40,7 +40,7 @@ CONFIG = "configs/dino_R50_4scale.yaml"
 
 
 def convert(state: Mapping[str, Tensor], known: Mapping[str, Any]) -> Conversion:
-    """The detector with its companion."""
+    """The detector, and its denoising."""
     ledger = Ledger(state)
     ledger.rename(NAMES)
     ledger.leave(LEFT_OUT)
@@ -48,9 +48,9 @@ def convert(state: Mapping[str, Tensor], known: Mapping[str, Any]) -> Conversion
     heads.class_head(ledger, "transformer.enc_out_class_embed", "queries.objectness")
     heads.box_head(ledger, "transformer.enc_out_bbox_embed", "queries.box_head")
     number = len(ledger.get("transformer.enc_out_class_embed.bias"))
-    companions = use_labels(ledger, "label_enc.weight", ledger.get("label_enc.weight"), number, "ContrastiveDenoising")
+    extensions = use_labels(ledger, "label_enc.weight", ledger.get("label_enc.weight"), number, "ContrastiveDenoising")
     layers = deformable.heads_of_layers_or_one(ledger, "transformer.")
-    choices = {**PARTS, "MODEL.DETR.HEADS": layers, "MODEL.DETR.COMPANIONS": companions, **known}
+    choices = {**PARTS, "MODEL.DETR.HEADS": layers, "MODEL.TRAINING_EXTENSIONS": extensions, **known}
     return deformable.finish_with("dino", ledger, choices, CONFIG)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dk_detr.convert import dab_detr
 from dk_detr.convert.anchors import Contents, Source, finish, is_deformable, use_queries
-from dk_detr.convert.companions import use_labels
 from dk_detr.convert.conversion import Conversion
+from dk_detr.convert.denoising import use_labels
 from dk_detr.convert.heads import list_rows
 from dk_detr.convert.ledger import Ledger
 from dk_detr.convert.names import matching
@@ -38,7 +38,7 @@ MATCHED = "the row for queries that are matched, which have contents of their ow
 
 
 def convert(state: Mapping[str, Tensor], known: Mapping[str, Any]) -> Conversion:
-    """The detector with its companion."""
+    """The detector, and its denoising."""
     ledger = Ledger(state)
     labels = ledger.get(LABELS)
     number = _num_classes(ledger)
@@ -50,8 +50,8 @@ def convert(state: Mapping[str, Tensor], known: Mapping[str, Any]) -> Conversion
     else:
         contents = Contents(LABELS, indicated(labels[number:], 0.0))
         content = use_queries(ledger, "refpoint_embed.weight", "transformer.patterns.weight", contents)
-    companions = use_labels(ledger, LABELS, indicated(labels[:number], 1.0), number, "Denoising")
-    return finish(SOURCE, ledger, {"MODEL.DETR.CONTENT": content, "MODEL.DETR.COMPANIONS": companions, **known})
+    extensions = use_labels(ledger, LABELS, indicated(labels[:number], 1.0), number, "Denoising")
+    return finish(SOURCE, ledger, {"MODEL.DETR.CONTENT": content, "MODEL.TRAINING_EXTENSIONS": extensions, **known})
 
 
 def indicated(rows: Tensor, indicator: float) -> Tensor:

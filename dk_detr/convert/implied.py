@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from dk_detr.config import add_dk_detr_config
 from dk_detr.convert.names import count
-from dk_detr.meta_arch.build import build_classifier, build_companions
-from dk_detr.meta_arch.build_transformer import build_decoder, build_encoder, build_neck, build_queries
+from dk_detr.meta_arch.build import build_network
 
 State = Mapping[str, Tensor]
 Shapes = dict[str, torch.Size]
@@ -71,19 +70,10 @@ def detector_shapes(settings: Mapping[str, Any], state: State) -> Shapes:
     detr = cfg.MODEL.DETR
     width = _shape(state, "classifier.projections.0.weight")[0] - (detr.CLASSIFIER.NAME == "LinearBackground")
     with torch.device("meta"):
-        backbone = _resnet(state)
-        neck = build_neck(detr, backbone.output_shape())
-        queries = build_queries(cfg, num_words=width)
-        parts = {
-            "backbone": backbone,
-            "neck": neck,
-            "encoder": build_encoder(detr, neck.num_levels),
-            "queries": queries,
-            "decoder": build_decoder(detr, neck.num_levels, queries.reference_width),
-            "classifier": build_classifier(cfg, width),
-            "companions": nn.ModuleList(build_companions(cfg, width)),
-        }
-    return shapes_of(parts)
+        parts = build_network(cfg, _resnet(state), width, width)
+    labels = torch.Size([width, detr.CHANNELS])  # of denoising; no source has another extension
+    extensions = {f"extensions.{name}.content.weight": labels for name in cfg.MODEL.TRAINING_EXTENSIONS}
+    return {**shapes_of(parts), **extensions}
 
 
 def shapes_of(parts: Mapping[str, nn.Module]) -> Shapes:

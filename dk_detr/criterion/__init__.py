@@ -1,11 +1,12 @@
-"""Criterion: matching and the detection losses."""
+"""Criterion: which prediction answers for which object, and what each is charged for."""
 
 from dk_detr.criterion.class_losses import CLASS_LOSSES, BoxesOnly, ClassLoss, CrossEntropy, Focal
 from dk_detr.criterion.matcher import HungarianMatcher
-from dk_detr.criterion.normaliser import batch_in_parts, counted_once
+from dk_detr.criterion.num_objects import mean_num_objects
 from dk_detr.criterion.set_criterion import SetCriterion
+from dk_detr.criterion.terms import BOX_TERMS, BoxGIoU, BoxL1, Term
 
 __all__ = [
-    "CLASS_LOSSES", "BoxesOnly", "ClassLoss", "CrossEntropy", "Focal", "HungarianMatcher", "SetCriterion",
-    "batch_in_parts", "counted_once",
+    "BOX_TERMS", "CLASS_LOSSES", "BoxGIoU", "BoxL1", "BoxesOnly", "ClassLoss", "CrossEntropy", "Focal",
+    "HungarianMatcher", "SetCriterion", "Term", "mean_num_objects",
 ]  # fmt: skip

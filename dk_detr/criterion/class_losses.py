@@ -3,37 +3,25 @@
 D layers, B images, Q queries, K classes, M objects of the fullest image.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dk_detr.criterion.terms import Term
 from dk_detr.layers import sigmoid_focal_loss
 from dk_detr.structures import Assignment, Predictions, Targets
 
 
-class ClassLoss(ABC):
-    """A cost to match by and a loss to learn from.
+class ClassLoss(Term):
+    """The term "class"; its loss is a sum over valid queries.
 
     Attributes:
         activation: of the classifiers that it is for, see `Classifier`.
     """
 
     activation: str
-
-    @abstractmethod
-    def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """(D, B, Q, K) logits, (B, M) labels -> (D, B, Q, M), lower where a query looks more like the object."""
-
-    @abstractmethod
-    def __call__(self, predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
-        """(D,) sum over valid queries."""
-
-    def divisor(self, predictions: Predictions, num_objects: float | Tensor) -> float | Tensor:
-        """What the sum is divided by. num_objects: of the batch, see normaliser.py."""
-        return num_objects
 
 
 @dataclass(frozen=True)
@@ -45,18 +33,18 @@ class Focal(ClassLoss):
 
     activation = "sigmoid"
 
-    def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See `ClassLoss`."""
-        p = _of_labels(logits.float().sigmoid(), labels)
+    def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
+        """See `Term`."""
+        p = _of_labels(predictions.logits.float().sigmoid(), targets)
         positive = 0.25 * (1 - p) ** 2 * -torch.log(p + 1e-8)
         negative = 0.75 * p**2 * -torch.log(1 - p + 1e-8)
         return positive - negative
 
-    def __call__(self, predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
-        """See `ClassLoss`."""
+    def loss(self, predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
+        """See `Term`."""
         logits = predictions.logits.float()
         wanted = torch.zeros_like(logits)
-        labels = targets.padded()[0][assignment.image, assignment.target]
+        labels = targets.padded[0][assignment.image, assignment.target]
         wanted[assignment.layer, assignment.image, assignment.query, labels] = 1
         loss = sigmoid_focal_loss(logits, wanted)
         if predictions.valid is not None:
@@ -78,16 +66,16 @@ class CrossEntropy(ClassLoss):
     no_object_weight: float = 0.1
     activation = "softmax"
 
-    def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See `ClassLoss`."""
-        return -_of_labels(logits.float().softmax(-1), labels)
+    def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
+        """See `Term`."""
+        return -_of_labels(predictions.logits.float().softmax(-1), targets)
 
-    def __call__(self, predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
-        """See `ClassLoss`."""
+    def loss(self, predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
+        """See `Term`."""
         logits = predictions.logits.float()
         nothing = logits.shape[-1] - 1
         wanted = torch.full(logits.shape[:-1], nothing, device=logits.device)
-        labels = targets.padded()[0][assignment.image, assignment.target]
+        labels = targets.padded[0][assignment.image, assignment.target]
         wanted[assignment.layer, assignment.image, assignment.query] = labels
         loss = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), reduction="none").view_as(wanted)
         loss = torch.where(wanted == nothing, self.no_object_weight * loss, loss)
@@ -96,7 +84,7 @@ class CrossEntropy(ClassLoss):
         return loss.flatten(1).sum(1)
 
     def divisor(self, predictions: Predictions, num_objects: float | Tensor) -> float | Tensor:
-        """See `ClassLoss`: the sum of the weights of a layer."""
+        """See `Term`: the sum of the weights of a layer."""
         valid = predictions.valid
         num_queries: int | Tensor = predictions.logits[0, ..., 0].numel() if valid is None else valid.sum()
         return num_objects + self.no_object_weight * (num_queries - num_objects)
@@ -108,19 +96,19 @@ class BoxesOnly(ClassLoss):
 
     activation = "none"
 
-    def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See `ClassLoss`."""
-        return logits.new_zeros(*logits.shape[:3], labels.shape[1])
+    def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
+        """See `Term`."""
+        return predictions.logits.new_zeros(*predictions.logits.shape[:3], max(targets.counts, default=0))
 
-    def __call__(self, predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
-        """See `ClassLoss`: 0, and not nothing, because DDP waits for the gradient of every projection."""
+    def loss(self, predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
+        """See `Term`: 0, and not nothing, because DDP waits for the gradient of every projection."""
         return predictions.logits.float().flatten(1).sum(1) * 0
 
 
-def _of_labels(values: Tensor, labels: Tensor) -> Tensor:
+def _of_labels(values: Tensor, targets: Targets) -> Tensor:
     """(D, B, Q, K) -> (D, B, Q, M), those of the objects' classes."""
     depth, _, queries, _ = values.shape
-    return values.gather(-1, labels[None, :, None].expand(depth, -1, queries, -1))
+    return values.gather(-1, targets.padded[0][None, :, None].expand(depth, -1, queries, -1))
 
 
 CLASS_LOSSES: dict[str, type[ClassLoss]] = {"Focal": Focal, "CrossEntropy": CrossEntropy, "BoxesOnly": BoxesOnly}

@@ -3,13 +3,15 @@
 D layers, B images, Q queries, K classes, M objects of the fullest image.
 """
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from dk_detr.criterion.class_losses import ClassLoss, Focal
-from dk_detr.layers import generalized_iou, to_xyxy
+from dk_detr.criterion.terms import BOX_TERMS, Term
 from dk_detr.structures import Assignment, Predictions, Targets
 
 _NEVER = 1e6  # costs are of order 10
@@ -19,22 +21,20 @@ class HungarianMatcher:
     """One prediction for each object, each at most once, for each layer and image by itself.
 
     Args:
-        class_cost, l1_cost, giou_cost: weights of the cost of classes, the L1 distance of cxcywh in [0, 1], and the
-            negative GIoU.
-        class_loss: says what classes cost; None for `Focal`.
+        costs: weight of each of the terms in the sum to be lowest. None for those of Deformable DETR.
+        class_loss: the term "class"; None for `Focal`.
+
+    Attributes:
+        terms: all that there are, by name.
 
     Source: DETR (ECCV 2020).
     """
 
-    def __init__(
-        self,
-        class_cost: float = 2.0,
-        l1_cost: float = 5.0,
-        giou_cost: float = 2.0,
-        class_loss: ClassLoss | None = None,
-    ) -> None:
-        self.class_cost, self.l1_cost, self.giou_cost = class_cost, l1_cost, giou_cost
-        self.class_loss = class_loss or Focal()
+    def __init__(self, costs: Mapping[str, float] | None = None, class_loss: ClassLoss | None = None) -> None:
+        self.terms: dict[str, Term] = {"class": class_loss or Focal()}
+        self.terms |= {name: term() for name, term in BOX_TERMS.items()}
+        self.costs = dict(costs or {"class": 2.0, "l1": 5.0, "giou": 2.0})
+        require_terms(self.costs, self.terms)
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Targets) -> Assignment:
@@ -52,15 +52,19 @@ class HungarianMatcher:
 
     def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
         """(D, B, Q, M) what it would cost to match; columns beyond an image's objects mean nothing."""
-        labels, boxes = targets.padded()
-        by_class = self.class_loss.cost(predictions.logits, labels)
-        l1 = torch.cdist(predictions.boxes.float(), boxes.float().expand(len(by_class), -1, -1, -1), p=1)
-        overlap = generalized_iou(to_xyxy(predictions.boxes.float())[..., None, :], to_xyxy(boxes.float())[:, None])
-        cost = self.class_cost * by_class + self.l1_cost * l1 - self.giou_cost * overlap
+        weighted = [weight * self.terms[name].cost(predictions, targets) for name, weight in self.costs.items()]
+        cost = sum(weighted[1:], start=weighted[0])
         if predictions.valid is not None:
             cost = cost.masked_fill(~predictions.valid[None, :, :, None], _NEVER)
         # A broken prediction must reach the loss, where it is reported with its images, not stop the assignment.
         return cost.nan_to_num(nan=_NEVER, posinf=_NEVER, neginf=-_NEVER)
+
+
+def require_terms(names: Iterable[str], terms: Mapping[str, Term]) -> None:
+    """Raises ValueError for a name that is no term, and for none."""
+    unknown = sorted(set(names) - set(terms))
+    if unknown or not names:
+        raise ValueError(f"Unknown loss terms {unknown}; choose from {sorted(terms)}.")
 
 
 def _assignment(pairs: list[tuple[np.ndarray, ...]], device: torch.device) -> Assignment:

@@ -1,54 +1,54 @@
 """SetCriterion: the detection loss of a set of predictions, every layer supervised."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from dk_detr.criterion.matcher import HungarianMatcher
-from dk_detr.criterion.normaliser import number_of_objects
-from dk_detr.criterion.terms import giou_loss, l1_loss
+from dk_detr.criterion.matcher import HungarianMatcher, require_terms
 from dk_detr.structures import Assignment, Predictions, Targets
 from dk_detr.utils import record, timed
-
-Term = Callable[[Predictions, Targets, Assignment], Tensor]
-BOX_TERMS: dict[str, Term] = {"l1": l1_loss, "giou": giou_loss}
 
 
 class SetCriterion:
     """Match, then weigh and sum the terms over all layers.
 
     Args:
-        matcher: assigns objects to predictions; what it takes for a likely class is learned: the term "class".
-        weights: weight of each of the terms "class", "l1" and "giou".
+        matcher: assigns objects to predictions, and has the terms. weights: of the terms that are learned, by name.
     """
 
-    def __init__(self, matcher: HungarianMatcher, weights: dict[str, float]) -> None:
-        self.matcher, self.weights = matcher, weights
-        self.terms: dict[str, Term] = {"class": matcher.class_loss, **BOX_TERMS}
-        unknown = set(weights) - set(self.terms)
-        if unknown:
-            raise ValueError(f"Unknown loss terms {sorted(unknown)}; choose from {sorted(self.terms)}.")
+    def __init__(self, matcher: HungarianMatcher, weights: Mapping[str, float]) -> None:
+        self.matcher, self.weights, self.terms = matcher, dict(weights), matcher.terms
+        require_terms(self.weights, self.terms)
 
     def __call__(
-        self, predictions: Predictions, targets: Targets, stage: str = ""
+        self, predictions: Predictions, targets: Targets, num_objects: float | Tensor, stage: str = ""
     ) -> tuple[dict[str, Tensor], Assignment]:
-        """Returns the weighted losses `loss_<stage><term>`, each summed over layers and divided by the number of
-        objects in the whole batch of all workers (see `ClassLoss.divisor`); and the assignment they rest on."""
+        """Returns the losses, see `losses`, and the assignment that they rest on."""
         with timed(f"matching_{stage}".rstrip("_")):
             assignment = self.matcher(predictions, targets)
-        return self.losses(predictions, targets, assignment, stage), assignment
+        return self.losses(predictions, targets, assignment, num_objects, stage), assignment
 
     def losses(
-        self, predictions: Predictions, targets: Targets, assignment: Assignment, stage: str = "", answers: int = 1
+        self,
+        predictions: Predictions,
+        targets: Targets,
+        assignment: Assignment,
+        num_objects: float | Tensor,
+        stage: str = "",
     ) -> dict[str, Tensor]:
-        """The same for an assignment that is known; `answers`: how many predictions answer for each object."""
-        count = number_of_objects(targets, predictions.logits.device) * answers
-        divisors = {"class": self.matcher.class_loss.divisor(predictions, count)}
-        by_layer = {
-            name: self.terms[name](predictions, targets, assignment) * weight / divisors.get(name, count)
-            for name, weight in self.weights.items()
-        }
+        """The weighted losses `loss_<stage><term>` of an assignment that is known.
+
+        Args:
+            num_objects: of the batch, see `mean_num_objects`; times the predictions that answer for each object.
+
+        Returns: each summed over layers, and divided by `num_objects` (see `Term.divisor`).
+        """
+        by_layer = {}
+        for name, weight in self.weights.items():
+            term = self.terms[name]
+            loss = term.loss(predictions, targets, assignment) * weight
+            by_layer[name] = loss / term.divisor(predictions, num_objects)
         if by_layer and len(predictions.logits) > 1:
             last = torch.stack([losses[-1].detach() for losses in by_layer.values()]).tolist()  # one wait for all
             for name, value in zip(by_layer, last):

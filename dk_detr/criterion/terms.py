@@ -1,29 +1,68 @@
-"""Loss terms of boxes, all with one signature: predictions, targets, their assignment -> a sum for each layer.
+"""Terms: what predictions and objects are compared by. Each has a cost to match by and a loss to learn from.
 
-D layers, N matched pairs.
+D layers, B images, Q queries, M objects of the fullest image, N matched pairs.
 """
 
+from abc import ABC, abstractmethod
+
+import torch
 from torch import Tensor
 
 from dk_detr.layers import generalized_iou, to_xyxy
 from dk_detr.structures import Assignment, Predictions, Targets
 
 
-def l1_loss(predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
-    """(D,) L1 distance of matched boxes, cxcywh in [0, 1]."""
-    ours, theirs = _matched_boxes(predictions, targets, assignment)
-    return _sum_by_layer((ours - theirs).abs().sum(-1), predictions, assignment)
+class Term(ABC):
+    """One comparison of predictions with objects."""
+
+    @abstractmethod
+    def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
+        """(D, B, Q, M), lower where the query fits the object; what stands beyond an image's objects means nothing."""
+
+    @abstractmethod
+    def loss(self, predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
+        """(D,) the sum over queries, with a gradient also where nothing is matched: DDP waits for it."""
+
+    def divisor(self, predictions: Predictions, num_objects: float | Tensor) -> float | Tensor:
+        """What the loss is divided by. num_objects: of the batch, see `mean_num_objects`."""
+        return num_objects
 
 
-def giou_loss(predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
-    """(D,) 1 - GIoU of matched boxes."""
-    ours, theirs = _matched_boxes(predictions, targets, assignment)
-    return _sum_by_layer(1 - generalized_iou(to_xyxy(ours), to_xyxy(theirs)), predictions, assignment)
+class BoxL1(Term):
+    """L1 distance of boxes, cxcywh in [0, 1]."""
+
+    def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
+        """See `Term`."""
+        boxes = predictions.boxes.float()
+        return torch.cdist(boxes, targets.padded[1].float().expand(len(boxes), -1, -1, -1), p=1)
+
+    def loss(self, predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
+        """See `Term`."""
+        ours, theirs = _matched_boxes(predictions, targets, assignment)
+        return _sum_by_layer((ours - theirs).abs().sum(-1), predictions, assignment)
+
+
+class BoxGIoU(Term):
+    """Generalised IoU of boxes: its negative costs, 1 minus it is lost."""
+
+    def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
+        """See `Term`."""
+        ours = to_xyxy(predictions.boxes.float())[..., None, :]
+        return -generalized_iou(ours, to_xyxy(targets.padded[1].float())[:, None])
+
+    def loss(self, predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
+        """See `Term`."""
+        ours, theirs = _matched_boxes(predictions, targets, assignment)
+        return _sum_by_layer(1 - generalized_iou(to_xyxy(ours), to_xyxy(theirs)), predictions, assignment)
+
+
+BOX_TERMS: dict[str, type[Term]] = {"l1": BoxL1, "giou": BoxGIoU}
+"""By their names, in capitals, in MODEL.DETR.LOSS.WEIGHTS and MODEL.DETR.MATCHER; the term "class" is a `ClassLoss`."""
 
 
 def _matched_boxes(predictions: Predictions, targets: Targets, assignment: Assignment) -> tuple[Tensor, Tensor]:
     ours = predictions.boxes[assignment.layer, assignment.image, assignment.query].float()
-    return ours, targets.padded()[1][assignment.image, assignment.target].float()
+    return ours, targets.padded[1][assignment.image, assignment.target].float()
 
 
 def _sum_by_layer(values: Tensor, predictions: Predictions, assignment: Assignment) -> Tensor:

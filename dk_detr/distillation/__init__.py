@@ -1,13 +1,35 @@
 """Distillation: a frozen teacher, the queries that listen to it, and what they should take over."""
 
-from dk_detr.distillation.branch import DistillationBranch, Term, TermSettings, build_terms
-from dk_detr.distillation.companions import DISTIL, AllCompanions, ChosenCompanions, Companions, Lesson, NoCompanions
+from dk_detr.distillation.distillation import Distillation
+from dk_detr.distillation.from_config import (
+    build_slots,
+    build_teacher,
+    refuse_bad_distillation,
+    refuse_terms_without_distillation,
+)
 from dk_detr.distillation.slots import SlotSelection
-from dk_detr.distillation.teachers import CLIPCrops, StoredEmbeddings, Teacher
-from dk_detr.distillation.terms import embedding_l1_loss, relational_kd_loss, semantic_kd_loss
+from dk_detr.distillation.taught_queries import (
+    AUXILIARY,
+    AuxiliaryQueries,
+    DetectionQueries,
+    DistillationPlan,
+    SelectedAuxiliaryQueries,
+    TaughtQueries,
+)
+from dk_detr.distillation.teachers import TEACHERS, CLIPCrops, StoredEmbeddings, Teacher
+from dk_detr.distillation.terms import (
+    TERMS,
+    Term,
+    TermSettings,
+    build_terms,
+    embedding_l1_loss,
+    relational_kd_loss,
+    semantic_kd_loss,
+)
 
 __all__ = [
-    "DISTIL", "AllCompanions", "CLIPCrops", "ChosenCompanions", "Companions", "DistillationBranch", "Lesson",
-    "NoCompanions", "SlotSelection", "StoredEmbeddings", "Teacher", "Term", "TermSettings", "build_terms",
-    "embedding_l1_loss", "relational_kd_loss", "semantic_kd_loss",
+    "AUXILIARY", "TEACHERS", "TERMS", "AuxiliaryQueries", "CLIPCrops", "DetectionQueries", "Distillation",
+    "DistillationPlan", "SelectedAuxiliaryQueries", "SlotSelection", "StoredEmbeddings", "TaughtQueries", "Teacher",
+    "Term", "TermSettings", "build_slots", "build_teacher", "build_terms", "embedding_l1_loss",
+    "refuse_bad_distillation", "refuse_terms_without_distillation", "relational_kd_loss", "semantic_kd_loss",
 ]  # fmt: skip

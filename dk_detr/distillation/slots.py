@@ -72,7 +72,7 @@ class SlotSelection:
 
     def _overlap_with_objects(self, boxes: Tensor, targets: Targets) -> Tensor:
         """(B, Q) highest IoU with a labelled object; a padded row of `targets` has no area and overlaps nothing."""
-        objects = targets.padded()[1].to(boxes.dtype)
+        objects = targets.padded[1].to(boxes.dtype)
         if objects.shape[1] == 0:
             return boxes.new_zeros(boxes.shape[:2])
         return iou(to_xyxy(boxes)[:, :, None], to_xyxy(objects)[:, None]).amax(-1)

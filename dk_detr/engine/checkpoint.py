@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from dk_detr.convert.reading import Checkpoint, read_content, refuse_what_is_not_finite, weights_in
 from dk_detr.engine.ema import EMA_KEY, averaged
 from dk_detr.engine.fit import no_weights, refuse_other_architectures, start_new, under_our_names
-from dk_detr.meta_arch.words import WORDS, OfWords, check_trained_words
+from dk_detr.engine.old_names import under_current_names
+from dk_detr.meta_arch.open_vocabulary import WORDS, OpenVocabularyDetector, check_trained_words
 from dk_detr.utils import atomic_file, atomic_write
 
 # Entries at the top of a checkpoint that are read, or known and not needed; others are named in the log.
@@ -39,7 +40,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **{k: v.state_dict() for k, v in self.checkpointables.items()}}
-        if isinstance(self.model, OfWords):
+        if isinstance(self.model, OpenVocabularyDetector):
             data[WORDS] = self.model.words_of_training()
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
@@ -68,7 +69,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         if unread:
             place = f'below "{found.inside}"' if found.inside else "at the top"
             self.logger.info(f"{self._path}: the weights {place} are read; not read are {', '.join(unread)}.")
-        return _as_detectron2_has_it(content, found, file)
+        return under_current_names(_as_detectron2_has_it(content, found, file), self.model)
 
     def _load_model(self, checkpoint: Any) -> Any:
         weights = self._weights_to_load(checkpoint)
@@ -79,7 +80,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         if starts:
             found = start_new(found, self.model, self._new_parts, self._path)
         refuse_other_architectures(found, self.model, self._path, theirs, self._new_parts if starts else None)
-        if isinstance(self.model, OfWords):
+        if isinstance(self.model, OpenVocabularyDetector):
             check_trained_words(self.model, checkpoint.get(WORDS), self._path, goes_on=self._goes_on)
         return found
 
@@ -88,8 +89,8 @@ class StrictCheckpointer(DetectionCheckpointer):
         if average is not None:
             self.logger.info(f"{self._path} holds a moving average of its weights (SOLVER.EMA_DECAY): loading that.")
         weights: dict[str, Tensor] = checkpoint["model"] if average is None else average
-        if getattr(self.model, "branch", None) is None:  # built for inference, without distillation
-            weights = {name: tensor for name, tensor in weights.items() if not name.startswith("branch.")}
+        here = self.model.state_dict()  # what training adds is absent where it is not asked for, not missed
+        weights = {name: w for name, w in weights.items() if name in here or not name.startswith("extensions.")}
         refuse_what_is_not_finite(weights, self._path)
         if self._goes_on and EMA_KEY in checkpoint:
             refuse_what_is_not_finite(checkpoint[EMA_KEY]["weights"], self._path)

@@ -20,7 +20,7 @@ def bank_of_training(cfg: CfgNode, records: Iterable[Mapping[str, Any]], words: 
     Raises: FileNotFoundError; ValueError for a bank that is unfinished, damaged, or of another teacher or data set.
     """
     teacher = cfg.MODEL.TEACHER
-    if not cfg.MODEL.KD.TERMS or teacher.NAME != "EmbeddingBank":
+    if "Distillation" not in cfg.MODEL.TRAINING_EXTENSIONS or teacher.NAME != "EmbeddingBank":
         return None
     if not teacher.BANK:
         raise ValueError(

@@ -91,7 +91,7 @@ def refuse_other_architectures(
 def _misfit(found: _IncompatibleKeys, model: nn.Module, new_parts: Sequence[str]) -> str | None:
     """What is wrong, in a sentence; None where nothing is."""
     missing, surplus = _counted(found)
-    parameters = [key for key, _ in model.named_parameters() if not _is_of(key, ["branch", *new_parts])]
+    parameters = [key for key, _ in model.named_parameters() if not _is_of(key, ["extensions", *new_parts])]
     rest = [key for key in missing if not key.startswith("backbone.")]
     others = [key for key in parameters if not key.startswith("backbone.")]
     only_backbone = model.training and len(rest) == len(others) and len(missing) < len(parameters)
@@ -109,10 +109,10 @@ def _misfit(found: _IncompatibleKeys, model: nn.Module, new_parts: Sequence[str]
 
 
 def _counted(found: _IncompatibleKeys) -> tuple[list[str], list[str]]:
-    """Names that are missed, and names too many. The branch exists in training only, weights are as good without it;
+    """Names that are missed, and names too many. Extensions exist in training only, weights are as good without them;
     a backbone may bring its classifier."""
-    missing = [key for key in found.missing_keys if not key.startswith("branch.")]
-    return missing, [key for key in found.unexpected_keys if not key.startswith(("branch.", "backbone."))]
+    missing = [key for key in found.missing_keys if not key.startswith("extensions.")]
+    return missing, [key for key in found.unexpected_keys if not key.startswith(("extensions.", "backbone."))]
 
 
 def _way_out(found: _IncompatibleKeys, new_parts: Sequence[str] | None) -> str:

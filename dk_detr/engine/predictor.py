@@ -16,7 +16,7 @@ from PIL import Image
 from dk_detr.data.images import UnreadableImage, pixels_of, read_image, to_tensor
 from dk_detr.data.resizing import evaluation_resize
 from dk_detr.engine.checkpoint import StrictCheckpointer
-from dk_detr.engine.setup import without_distillation
+from dk_detr.engine.setup import for_inference
 from dk_detr.structures import Vocabulary
 
 __all__ = ["Picture", "Predictor", "UnreadableImage", "as_bgr", "read_image"]
@@ -39,7 +39,7 @@ class Predictor:
     def __init__(self, cfg: CfgNode, vocabulary: Vocabulary | None = None) -> None:
         if not cfg.MODEL.WEIGHTS:
             raise ValueError("MODEL.WEIGHTS is empty: add `MODEL.WEIGHTS some.pth`, the weights of a trained detector.")
-        self.model: Any = build_model(without_distillation(cfg)).eval()
+        self.model: Any = build_model(for_inference(cfg)).eval()
         StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self._format = cfg.INPUT.FORMAT
         self._resize = evaluation_resize(cfg)

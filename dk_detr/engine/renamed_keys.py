@@ -5,16 +5,22 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+_TERMS = ("CLASS", "L1", "GIOU")
+_LOSS = "MODEL.DETR.LOSS"
+
 KEYS: dict[str, tuple[str, str]] = {
     "DATASETS.OWN": ("DATASETS.CUSTOM", ""),
-    "MODEL.DETR.COMPANIONS": ("MODEL.TRAINING_EXTENSIONS", ""),
+    "MODEL.DETR.COMPANIONS": ("MODEL.TRAINING_EXTENSIONS", 'add "Distillation" where MODEL.KD.TERMS are learnt'),
     "MODEL.KD.COMPANIONS": ("MODEL.KD.QUERIES", '"All" is "Auxiliary", "Chosen" is "SelectedAuxiliary"'),
     "MODEL.KD.GROUP": ("MODEL.KD.QUERIES", '"detect" is "Detection"; else "Auxiliary" or "SelectedAuxiliary"'),
-    "MODEL.KD.READS": ("MODEL.KD.ATTENDS_TO", ""),
-    **{f"MODEL.DETR.LOSS.{term}_WEIGHT": (f"MODEL.DETR.LOSS.WEIGHTS.{term}", "") for term in ("CLASS", "L1", "GIOU")},
-    **{f"MODEL.DETR.MATCHER.{term}_COST": (f"MODEL.DETR.MATCHER.{term}", "") for term in ("CLASS", "L1", "GIOU")},
+    "MODEL.KD.READS": ("MODEL.KD.ATTENDS_TO", '"distil" is "auxiliary", "detect" is "detection"'),
+    **{
+        f"{_LOSS}.{term}_WEIGHT": (f"{_LOSS}.WEIGHTS.{term}", f"of the first stage {_LOSS}.FIRST_STAGE_WEIGHTS.{term}")
+        for term in _TERMS
+    },
+    **{f"MODEL.DETR.MATCHER.{term}_COST": (f"MODEL.DETR.MATCHER.{term}", "") for term in _TERMS},
 }
-"""Key, or group of keys, of an earlier version -> the key now, and which values have other names ("" for none)."""
+"""Key, or group of keys, of an earlier version -> the key now, and what else to know ("" for nothing)."""
 
 VALUES: dict[str, dict[str, str]] = {
     "MODEL.DETR.FIRST_STAGE": {"Objects": "ClassAgnostic", "Words": "ClassAware"},

@@ -57,9 +57,9 @@ def with_values(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
     return cfg
 
 
-def without_distillation(cfg: CfgNode) -> CfgNode:
-    """The config of the same detector without teacher and companion queries: all that inference needs."""
-    return with_values(cfg, {"MODEL.KD.TERMS": []})
+def for_inference(cfg: CfgNode) -> CfgNode:
+    """The config of the same detector without what training adds to it: no extension, no teacher."""
+    return with_values(cfg, {"MODEL.TRAINING_EXTENSIONS": []})
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
-from dk_detr.criterion import batch_in_parts
+from dk_detr.criterion import mean_num_objects
 from dk_detr.engine.ema import MovingAverage
 from dk_detr.engine.precision import Precision
 
@@ -39,7 +39,8 @@ class Step:
     read with the losses of the next iteration: our optimizers change nothing where it is not finite.
 
     Args:
-        model: gives a dict of losses, in DDP where there are several workers. batches: endless.
+        model: gives a dict of losses, in DDP where there are several workers; of a part of a batch it takes
+            `num_objects`, too. batches: endless.
         num_parts: a batch goes through the model in so many equal parts, one after the other, and the memory of one.
         average: is kept up to date with the weights; None for none.
     """
@@ -67,8 +68,7 @@ class Step:
         batch = next(self._batches)
         data_time = time.perf_counter() - start
         self.optimizer.zero_grad()
-        with self._objects_of(batch):
-            self._learn(batch, data_time)
+        self._learn(batch, data_time)
         self._require_all_reached()
         self.precision.step(self.optimizer)
         if self.average is not None:
@@ -76,25 +76,26 @@ class Step:
 
     def _learn(self, batch: Batch, data_time: float) -> None:
         """Gradients of the mean of the losses of all parts."""
-        size = len(batch) // self.num_parts
+        size, of_batch = len(batch) // self.num_parts, self._num_objects(batch)
         seen: list[Losses] = []
         for start in range(0, len(batch), size):
             last = start + size == len(batch)
             with self._joined_by_workers(last):
                 with self.precision.autocast():
-                    losses: Losses = self.model(batch[start : start + size])
+                    losses: Losses = self.model(batch[start : start + size], **of_batch)
                 seen.append({name: loss.detach() for name, loss in losses.items()})
                 if last:
                     self._report(seen, batch, data_time)
                 total: Any = sum(losses.values())
                 self.precision.backward(total / self.num_parts)
 
-    def _objects_of(self, batch: Batch) -> AbstractContextManager[None]:
-        """Parts are told how many objects the whole batch has; a whole batch knows."""
+    def _num_objects(self, batch: Batch) -> dict[str, Any]:
+        """Parts are told what their losses are divided by, the objects of the whole batch, so that the mean of their
+        losses is that of the batch; a whole batch knows by itself."""
         if self.num_parts == 1:
-            return nullcontext()
-        number = sum(len(sample["instances"]) for sample in batch)
-        return batch_in_parts(number, self.num_parts, next(self.model.parameters()).device)
+            return {}
+        number = sum(len(sample.get("instances", ())) for sample in batch)
+        return {"num_objects": mean_num_objects(number, next(self.model.parameters()).device) / self.num_parts}
 
     def _joined_by_workers(self, last: bool) -> AbstractContextManager[None]:
         """Workers exchange gradients once, with the last part."""

@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter, get_event_storage
 from torch import nn
 
+from dk_detr.distillation import refuse_terms_without_distillation
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.ema import EMA_KEY, average_from_config
 from dk_detr.engine.evaluate import evaluate, prepare_evaluation
@@ -44,6 +45,7 @@ class Trainer(DefaultTrainer):
         self.cfg, self.start_iter, self.max_iter = cfg, 0, cfg.SOLVER.MAX_ITER
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         num_parts, precision = parts_from_config(cfg), precision_from_config(cfg)
+        refuse_terms_without_distillation(cfg)
         torch.manual_seed(self.seed)  # all workers start from the same weights
         model = self.build_model(cfg)
         if cfg.DATASETS.TEST:

@@ -16,13 +16,13 @@ def to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
-def to_shares(boxes_xyxy_abs: Tensor, size: tuple[int, int]) -> Tensor:
+def to_normalized_cxcywh(boxes_xyxy_abs: Tensor, size: tuple[int, int]) -> Tensor:
     """(…, 4) corners in pixels of an image (h, w) -> (…, 4) cxcywh in [0, 1] of it."""
     height, width = size
     return to_cxcywh(boxes_xyxy_abs / boxes_xyxy_abs.new_tensor([width, height, width, height]))
 
 
-def to_pixels(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def to_absolute_xyxy(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """(…, 4) cxcywh in [0, 1] of an image (h, w) -> (…, 4) corners in its pixels."""
     height, width = size
     return to_xyxy(boxes) * boxes.new_tensor([width, height, width, height])

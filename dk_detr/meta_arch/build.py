@@ -1,45 +1,44 @@
-"""From a config to the parts of a detector. Bad combinations are refused here, naming the keys."""
+"""From a config to the parts of a detector."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 from detectron2.modeling.backbone import Backbone
+from torch import nn
 
 from dk_detr.criterion import CLASS_LOSSES, ClassLoss, CrossEntropy, Focal, HungarianMatcher, SetCriterion
+from dk_detr.extensions import BuildContext
 from dk_detr.language import vocabularies_from_config
-from dk_detr.meta_arch.build_branch import build_branch
-from dk_detr.meta_arch.build_transformer import (
-    build_decoder,
-    build_encoder,
-    build_neck,
-    build_queries,
+from dk_detr.meta_arch.combinations import refuse_bad_combinations
+from dk_detr.meta_arch.extensions import build_extensions
+from dk_detr.modeling import (
+    CLASSIFIERS,
+    DECODERS,
+    QUERIES,
+    ChannelMapper,
+    CosineText,
+    Encoder,
+    Linear,
+    accelerate,
     num_prediction_heads,
 )
-from dk_detr.meta_arch.combinations import refuse_bad_combinations
-from dk_detr.modeling import CLASSIFIERS, COMPANIONS, CosineText, Denoising, Linear, accelerate
 from dk_detr.utils import choose
 
 
 def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
-    """The arguments of `DETR`."""
+    """The arguments of `DETR`. Raises ValueError for parts that do not go together, naming both keys."""
     detr = cfg.MODEL.DETR
     refuse_bad_combinations(cfg)
     train_vocabulary, vocabulary = vocabularies_from_config(cfg)
-    num_words = len(train_vocabulary)
-    neck = build_neck(detr, backbone.output_shape())
-    queries = build_queries(cfg, num_words)
+    criterion = build_criterion(cfg, build_class_loss(cfg), detr.LOSS.WEIGHTS)
+    context = BuildContext(train_vocabulary, vocabulary, criterion)
     parts = {
-        "backbone": backbone,
-        "neck": neck,
-        "encoder": build_encoder(detr, neck.num_levels),
-        "queries": queries,
-        "decoder": build_decoder(detr, neck.num_levels, queries.reference_width),
-        "classifier": build_classifier(cfg, vocabulary.width),
-        "criterion": build_criterion(detr, build_class_loss(detr)),
-        "proposal_criterion": build_criterion(detr, Focal()),
-        "companions": build_companions(cfg, num_words),
-        "branch": build_branch(cfg, vocabulary) if cfg.MODEL.KD.TERMS else None,
+        **build_network(cfg, backbone, len(train_vocabulary), vocabulary.width),
+        "criterion": criterion,
+        "proposal_criterion": build_criterion(cfg, Focal(), detr.LOSS.FIRST_STAGE_WEIGHTS),
+        "extensions": build_extensions(cfg, context),
         "train_vocabulary": train_vocabulary,
         "vocabulary": vocabulary,
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,
@@ -49,6 +48,26 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     }
     accelerate(parts, detr.CHECKPOINTED, detr.COMPILED)
     return parts
+
+
+def build_network(cfg: CfgNode, backbone: Backbone, num_words: int, width: int) -> dict[str, nn.Module]:
+    """What inference has: the modules of `DETR` with weights, by name.
+
+    Args:
+        num_words: of training. width: of the words' embeddings.
+    """
+    detr = cfg.MODEL.DETR
+    neck = ChannelMapper(cfg, backbone.output_shape())
+    queries = choose(QUERIES, "MODEL.DETR.QUERIES", detr.QUERIES)(cfg, num_words)
+    decoder = choose(DECODERS, "MODEL.DETR.DECODER", detr.DECODER)
+    return {
+        "backbone": backbone,
+        "neck": neck,
+        "encoder": Encoder(cfg, neck.num_levels),
+        "queries": queries,
+        "decoder": decoder(cfg, neck.num_levels, queries.reference_width),
+        "classifier": build_classifier(cfg, width),
+    }
 
 
 def backbone_from_config(cfg: CfgNode) -> Backbone:
@@ -65,23 +84,19 @@ def backbone_from_config(cfg: CfgNode) -> Backbone:
 def build_classifier(cfg: CfgNode, width: int) -> CosineText | Linear:
     """The classifier of MODEL.DETR.CLASSIFIER, for words of this width."""
     part = choose(CLASSIFIERS, "MODEL.DETR.CLASSIFIER.NAME", cfg.MODEL.DETR.CLASSIFIER.NAME)
-    return part(cfg, width, num_prediction_heads(cfg.MODEL.DETR))
+    return part(cfg, width, num_prediction_heads(cfg))
 
 
-def build_companions(cfg: CfgNode, num_words: int) -> list[Denoising]:
-    """Those of MODEL.DETR.COMPANIONS, in a detector that is trained for so many words."""
-    names = cfg.MODEL.DETR.COMPANIONS
-    return [choose(COMPANIONS, "MODEL.DETR.COMPANIONS", name)(cfg, num_words) for name in names]
-
-
-def build_class_loss(detr: CfgNode) -> ClassLoss:
+def build_class_loss(cfg: CfgNode) -> ClassLoss:
     """What MODEL.DETR.LOSS.CLASS names."""
-    part = choose(CLASS_LOSSES, "MODEL.DETR.LOSS.CLASS", detr.LOSS.CLASS)
-    return part(detr.LOSS.NO_OBJECT_WEIGHT) if part is CrossEntropy else part()
+    loss = cfg.MODEL.DETR.LOSS
+    part = choose(CLASS_LOSSES, "MODEL.DETR.LOSS.CLASS", loss.CLASS)
+    return part(loss.NO_OBJECT_WEIGHT) if part is CrossEntropy else part()
 
 
-def build_criterion(detr: CfgNode, class_loss: ClassLoss) -> SetCriterion:
-    """Matching and detection losses of MODEL.DETR."""
-    cost, loss = detr.MATCHER, detr.LOSS
-    matcher = HungarianMatcher(cost.CLASS_COST, cost.L1_COST, cost.GIOU_COST, class_loss)
-    return SetCriterion(matcher, {"class": loss.CLASS_WEIGHT, "l1": loss.L1_WEIGHT, "giou": loss.GIOU_WEIGHT})
+def build_criterion(cfg: CfgNode, class_loss: ClassLoss, weights: Mapping[str, float]) -> SetCriterion:
+    """Matching by the costs of MODEL.DETR.MATCHER, and losses of these weights."""
+    costs = {term.lower(): weight for term, weight in cfg.MODEL.DETR.MATCHER.items()}
+    return SetCriterion(
+        HungarianMatcher(costs, class_loss), {term.lower(): weight for term, weight in weights.items()}
+    )

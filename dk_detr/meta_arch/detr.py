@@ -8,32 +8,33 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import ImageList
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
-from dk_detr.criterion import SetCriterion, counted_once
-from dk_detr.distillation import DistillationBranch
-from dk_detr.layers import to_shares
+from dk_detr.criterion import SetCriterion, mean_num_objects
+from dk_detr.extensions import Plan, TrainingInputs, TrainingOutputs
+from dk_detr.layers import to_absolute_xyxy, to_normalized_cxcywh
 from dk_detr.meta_arch.build import backbone_from_config, parts_from_config
-from dk_detr.meta_arch.words import OfWords
+from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
 from dk_detr.modeling import (
     Anchors,
     ChannelMapper,
     Classifier,
-    Decoder,
-    Denoising,
     Encoder,
+    Heads,
+    InitialQueries,
     Learned,
-    Noisy,
     Proposals,
     to_instances,
 )
-from dk_detr.structures import FeaturePyramid, Predictions, QuerySet, Targets, Trace, Vocabulary
-from dk_detr.structures.queries import DETECT
+from dk_detr.structures import DETECTION, FeaturePyramid, Memory, QuerySet, Targets, Vocabulary
+
+Inputs = list[dict[str, Any]]
+Losses = dict[str, Tensor]
 
 
 @META_ARCH_REGISTRY.register()
-class DETR(OfWords):
+class DETR(OpenVocabularyDetector):
     """A DETR: with one stage or two, for any words or a closed list of them, as its parts say.
 
     Training: list of dicts with "image" (3, h, w) in INPUT.FORMAT, "instances" (gt_boxes xyxy in pixels, gt_classes
@@ -44,7 +45,7 @@ class DETR(OfWords):
     Args:
         backbone, neck, encoder, queries, decoder, classifier: the parts, in the order of the data.
         criterion, proposal_criterion: the losses of detections, and of the first stage.
-        companions: groups of queries that training adds. branch: the distillation branch; None trains without one.
+        extensions: what training adds, by name; none in a detector that is built for inference.
         train_vocabulary: base words. vocabulary: the words to detect; `set_vocabulary` exchanges them.
         pixel_mean, pixel_std: of the input channels. num_detections: of an image, at most.
         padded_size: side of the square that images are padded to; 0 for no more than a batch needs.
@@ -58,12 +59,11 @@ class DETR(OfWords):
         neck: ChannelMapper,
         encoder: Encoder,
         queries: Proposals | Learned | Anchors,
-        decoder: Decoder,
+        decoder: nn.Module,
         classifier: Classifier,
         criterion: SetCriterion,
         proposal_criterion: SetCriterion,
-        companions: Sequence[Denoising] = (),
-        branch: DistillationBranch | None,
+        extensions: nn.ModuleDict | None = None,
         train_vocabulary: Vocabulary,
         vocabulary: Vocabulary,
         pixel_mean: Sequence[float],
@@ -78,12 +78,14 @@ class DETR(OfWords):
         self.encoder = encoder
         self.queries, self.decoder, self.classifier = queries, decoder, classifier
         self.criterion, self.proposal_criterion = criterion, proposal_criterion
-        self.companions = nn.ModuleList(companions)
-        self.branch, self.num_detections, self.padded_size = branch, num_detections, padded_size
+        self.extensions = nn.ModuleDict() if extensions is None else extensions
+        self.heads = Heads(classifier)
+        self.num_detections, self.padded_size = num_detections, padded_size
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         self.register_words(train_vocabulary, vocabulary)
 
+    extensions: Any
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -95,85 +97,116 @@ class DETR(OfWords):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """See the class."""
-        images = self.preprocess(batched_inputs)
-        if self.training:
-            targets = self.targets(batched_inputs)
-            with counted_once(targets, self.device):
-                return self.losses(images, batched_inputs, targets)
-        return self.detect(images, batched_inputs)
+    def forward(self, batched_inputs: Inputs, num_objects: float | Tensor | None = None) -> Any:
+        """See the class.
 
-    def losses(self, images: ImageList, batched_inputs: list[dict[str, Any]], targets: Targets) -> dict[str, Tensor]:
+        Args:
+            num_objects: in training, what detection losses are divided by where the batch is a part of a larger one
+                (see `mean_num_objects`); None for the objects of this batch.
+        """
+        if not self.training:
+            return self.detect(batched_inputs)
+        return self.losses(batched_inputs, num_objects)
+
+    def losses(self, batched_inputs: Inputs, num_objects: float | Tensor | None = None) -> Losses:
         """The weighted losses of one training step."""
         self._require_teacher()
-        first_stage = self.queries(memory := self.encoder(self.see(images)))
-        position_of = self.queries.position_of
-        noisy = [companion(targets, memory.tokens, position_of) for companion in self.companions]
-        lesson = self.branch and self.branch.prepare(images, batched_inputs, first_stage, targets, position_of)
-        added = [each.group for each in noisy if each] + list(lesson.added if lesson else ())
-        trace = self.decoder(QuerySet((first_stage.group, *added)), memory)
-        hidden, boxes = trace.of(DETECT)
-        predictions = Predictions(self.classifier(hidden, self.train_text), boxes, first_stage.real)
-        losses, assignment = self.criterion(predictions, targets)
-        if first_stage.predictions is not None:
-            wanted = first_stage.wanted(targets)
-            losses |= self.proposal_criterion(first_stage.predictions, wanted, "proposal_")[0]
-        for companion, each in zip(self.companions, noisy):
-            losses |= self.noisy_losses(companion, each, trace, targets)
-        if self.branch:
-            losses |= self.branch(lesson, trace, self.classifier, assignment)
+        images, targets = self.preprocess(batched_inputs), self.targets(batched_inputs)
+        if num_objects is None:
+            num_objects = mean_num_objects(sum(targets.counts), self.device)
+        pyramid = self.extract_features(images)
+        initial = self.queries(memory := self.encoder(pyramid))
+        inputs = TrainingInputs(
+            images, batched_inputs, pyramid, memory, initial, targets, num_objects, self.queries.position_of
+        )
+        plans: list[Plan] = [extension.prepare(inputs) for extension in self.extensions.values()]
+        trace = self.decoder(QuerySet((initial.group, *(group for plan in plans for group in plan.groups))), memory)
+        predictions = self.heads(trace, self.train_text)
+        losses, assignment = self.criterion(predictions[DETECTION], targets, num_objects)
+        losses |= self.proposal_losses(initial, targets, num_objects)
+        outputs = TrainingOutputs(trace, predictions, self.train_text, assignment, self.heads)
+        for extension, plan in zip(self.extensions.values(), plans):
+            losses |= extension.supervise(plan, inputs, outputs)
         return losses
 
-    def noisy_losses(
-        self, companion: nn.Module, noisy: Noisy | None, trace: Trace, targets: Targets
-    ) -> dict[str, Tensor]:
-        """Of queries that know their objects."""
-        if noisy is None:  # DDP waits for every gradient, and other workers and parts have all of these losses
-            nothing = torch.stack([p.sum() for p in companion.parameters()]).sum() * 0
-            return {f"loss_noisy_{term}": nothing for term in self.criterion.weights}
-        hidden, boxes = trace.of(noisy.group.name)
-        predictions = Predictions(self.classifier(hidden, self.train_text), boxes, noisy.real)
-        assignment = noisy.assignment.of_all_layers(len(hidden))
-        return self.criterion.losses(predictions, targets, assignment, "noisy_", noisy.num_groups)
+    def proposal_losses(self, initial: InitialQueries, targets: Targets, num_objects: float | Tensor) -> Losses:
+        """Those of the first stage; none where queries are no proposals."""
+        if initial.predictions is None:
+            return {}
+        wanted = initial.proposal_targets(targets)
+        return self.proposal_criterion(initial.predictions, wanted, num_objects, "proposal_")[0]
 
     def _require_teacher(self) -> None:
         """Detecting needs none, so that it is missed only here."""
-        if self.classifier.learns_images and self.branch is None:
+        if self.classifier.learns_images and "Distillation" not in self.extensions:
             raise ValueError(
-                f'MODEL.DETR.CLASSIFIER.NAME "{type(self.classifier).__name__}" learns from a teacher, but '
-                'MODEL.KD.TERMS is []: set it to ["embedding_l1"], or choose "CosineTextBackground".'
+                f'MODEL.DETR.CLASSIFIER.NAME "{type(self.classifier).__name__}" learns from a teacher: name '
+                '"Distillation" in MODEL.TRAINING_EXTENSIONS and "embedding_l1" in MODEL.KD.TERMS, or choose '
+                '"CosineTextBackground".'
             )
 
-    @torch.no_grad()
-    def detect(self, images: ImageList, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def detect(self, batched_inputs: Inputs) -> list[dict[str, Any]]:
         """Detections in the size that each input asks for; only the last decoder layer speaks."""
-        see = self.see if self.padded_size else self.see_one_by_one
-        first_stage = self.queries(memory := self.encoder(see(images)))
-        trace = self.decoder(QuerySet((first_stage.group,)), memory)
-        scores = self.classifier.confidence(trace.hidden[-1], self.text, self.novel, first_stage.objectness)
-        if first_stage.real is not None:
-            scores = scores.masked_fill(~first_stage.real[..., None], 0.0)
+        return self._detect(batched_inputs)[0]
+
+    @torch.no_grad()
+    def _detect(self, batched_inputs: Inputs) -> tuple[list[dict[str, Any]], InitialQueries]:
+        images = self.preprocess(batched_inputs)
+        initial = self.queries(memory := self._encode(images))
+        trace = self.decoder(QuerySet((initial.group,)), memory)
+        scores = self.heads.scores(trace, initial, self.text, self.novel)
         found = to_instances(scores, trace.boxes[-1], images.image_sizes, self.num_detections)
-        return [
-            {"instances": detector_postprocess(one, given.get("height", size[0]), given.get("width", size[1]))}
-            for one, given, size in zip(found, batched_inputs, images.image_sizes)
-        ]
+        asked = zip(found, batched_inputs, images.image_sizes)
+        outputs = [{"instances": detector_postprocess(one, *_output_size(given, size))} for one, given, size in asked]
+        return outputs, initial
 
-    def see(self, images: ImageList) -> FeaturePyramid:
+    @property
+    def proposes(self) -> bool:
+        """See `OpenVocabularyDetector`."""
+        return isinstance(self.queries, Proposals)
+
+    def detect_with_proposals(self, batched_inputs: Inputs) -> list[dict[str, Any]]:
+        """See `OpenVocabularyDetector`."""
+        outputs, initial = self._detect(batched_inputs)
+        assert initial.group.reference is not None and initial.objectness is not None  # as `proposes` says
+        sizes = [output["instances"].image_size for output in outputs]
+        proposals = map(_proposals, initial.group.reference, initial.objectness, sizes)
+        return [{**output, "proposals": each} for output, each in zip(outputs, proposals)]
+
+    @torch.no_grad()
+    def propose(self, batched_inputs: Inputs, limit: int | None = None) -> list[Instances]:
+        """See `OpenVocabularyDetector`: all tokens of a class-agnostic first stage, else the queries."""
+        images = self.preprocess(batched_inputs)
+        predictions = self.queries(self._encode(images)).predictions
+        objectness = predictions.logits[0].amax(-1)
+        if predictions.valid is not None:
+            objectness = objectness.masked_fill(~predictions.valid, -torch.inf)
+        number = objectness.shape[1] if limit is None else min(limit, objectness.shape[1])
+        best, token = objectness.topk(number, dim=1)
+        boxes = predictions.boxes[0].gather(1, token[..., None].expand(-1, -1, 4))
+        sizes = [_output_size(given, size) for given, size in zip(batched_inputs, images.image_sizes)]
+        return [_proposals(*each) for each in zip(boxes, best, sizes)]
+
+    def _encode(self, images: ImageList) -> Memory:
+        """For inference."""
+        extract = self.extract_features if self.padded_size else self.extract_features_per_image
+        memory: Memory = self.encoder(extract(images))
+        return memory
+
+    def extract_features(self, images: ImageList) -> FeaturePyramid:
         """Feature maps of a padded batch."""
-        levels = self.neck(self.backbone(images.tensor.contiguous(memory_format=torch.channels_last)))
-        return FeaturePyramid.from_padded(levels, images.image_sizes, tuple(images.tensor.shape[-2:]))
+        maps = self.backbone(images.tensor.contiguous(memory_format=torch.channels_last))
+        return FeaturePyramid.from_padded(self.neck(maps), images.image_sizes, tuple(images.tensor.shape[-2:]), maps)
 
-    def see_one_by_one(self, images: ImageList) -> FeaturePyramid:
+    def extract_features_per_image(self, images: ImageList) -> FeaturePyramid:
         """The same, where images of different size never see padding: convolutions and group norms would, and then
         detections would depend on the company of an image."""
         if all(tuple(size) == tuple(images.tensor.shape[-2:]) for size in images.image_sizes):
-            return self.see(images)
+            return self.extract_features(images)
         alone = [ImageList(image[None], [tuple(image.shape[-2:])]) for image in images]
-        return FeaturePyramid.stack([self.see(one) for one in alone])
+        return FeaturePyramid.stack([self.extract_features(one) for one in alone])
 
-    def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+    def preprocess(self, batched_inputs: Inputs) -> ImageList:
         """Normalise, move to the device, pad on the right and below to one size: `padded_size`, or the largest image's.
 
         Raises ValueError for an image that is larger than `padded_size`.
@@ -181,7 +214,7 @@ class DETR(OfWords):
         pixels = [(given["image"].to(self.device) - self.pixel_mean) / self.pixel_std for given in batched_inputs]
         return self._on_squares(pixels, batched_inputs) if self.padded_size else ImageList.from_tensors(pixels)
 
-    def _on_squares(self, pixels: list[Tensor], batched_inputs: list[dict[str, Any]]) -> ImageList:
+    def _on_squares(self, pixels: list[Tensor], batched_inputs: Inputs) -> ImageList:
         side = self.padded_size
         squares = self.pixel_mean.new_zeros(len(pixels), len(self.pixel_mean), side, side)
         sizes = [(image.shape[-2], image.shape[-1]) for image in pixels]
@@ -194,12 +227,12 @@ class DETR(OfWords):
             square[:, :h, :w] = image
         return ImageList(squares, sizes)
 
-    def targets(self, batched_inputs: list[dict[str, Any]]) -> Targets:
+    def targets(self, batched_inputs: Inputs) -> Targets:
         """Ground truth in the frame of the network. Raises ValueError for a class outside the training vocabulary."""
         labels, boxes = [], []
         for given in batched_inputs:
             instances = given["instances"].to(self.device)
-            boxes.append(to_shares(instances.gt_boxes.tensor, instances.image_size))
+            boxes.append(to_normalized_cxcywh(instances.gt_boxes.tensor, instances.image_size))
             labels.append(instances.gt_classes)
             unknown = labels[-1][(labels[-1] < 0) | (labels[-1] >= len(self.train_vocabulary))].tolist()
             if unknown:
@@ -208,3 +241,15 @@ class DETR(OfWords):
                     f"{len(self.train_vocabulary)} words of training; use dk_detr's mapper (dk_detr.data)."
                 )
         return Targets(tuple(labels), tuple(boxes))
+
+
+def _output_size(given: dict[str, Any], size: tuple[int, int]) -> tuple[int, int]:
+    """(h, w) that an input asks for, its own by default."""
+    return given.get("height", size[0]), given.get("width", size[1])
+
+
+def _proposals(boxes: Tensor, objectness: Tensor, size: tuple[int, int]) -> Instances:
+    """Of an image: (N, 4) cxcywh in [0, 1], (N,) logits, -inf for none."""
+    absolute = Boxes(to_absolute_xyxy(boxes.float(), size))
+    absolute.clip(size)
+    return Instances(size, proposal_boxes=absolute, objectness_logits=objectness)[objectness.isfinite()]

@@ -2,6 +2,7 @@
 
 from dk_detr.modeling.acceleration import accelerate
 from dk_detr.modeling.attention import (
+    ATTENTIONS,
     ConditionalCross,
     ConditionalSelf,
     DeformableCross,
@@ -11,6 +12,7 @@ from dk_detr.modeling.attention import (
     DenseTokens,
     FirstConditionalCross,
 )
+from dk_detr.modeling.box_parameterization import BOX_PARAMETERIZATIONS, BoxParameterization
 from dk_detr.modeling.classifiers import (
     CLASSIFIERS,
     Classifier,
@@ -26,21 +28,23 @@ from dk_detr.modeling.classifiers import (
     without_background,
 )
 from dk_detr.modeling.clip_resnet import build_clip_resnet_backbone
-from dk_detr.modeling.companions import COMPANIONS, ContrastiveDenoising, Denoising, Noisy
+from dk_detr.modeling.decoder import DECODERS, Decoder, DecoderLayer, num_prediction_heads
+from dk_detr.modeling.encoder import Encoder, EncoderLayer
+from dk_detr.modeling.feed_forward import FeedForward
+from dk_detr.modeling.heads import Heads, PredictionsByGroup
 from dk_detr.modeling.neck import ChannelMapper
 from dk_detr.modeling.positions import POSITIONS, Positions, QueryPosition
 from dk_detr.modeling.postprocess import to_instances
-from dk_detr.modeling.queries import QUERIES, Anchors, FirstStage, Learned, Mixed, Proposals
+from dk_detr.modeling.queries import QUERIES, Anchors, InitialQueries, Learned, Mixed, Proposals
 from dk_detr.modeling.refinement import REFINEMENTS, FromReference, Iterative, LookForwardTwice, Refinement, box_heads
-from dk_detr.modeling.transformer import Decoder, DecoderLayer, Encoder, EncoderLayer, FeedForward
 
 __all__ = [
-    "CLASSIFIERS", "COMPANIONS", "POSITIONS", "QUERIES", "REFINEMENTS", "Anchors", "ChannelMapper", "Classifier",
-    "ConditionalCross", "ConditionalSelf", "ContrastiveDenoising", "CosineText", "CosineTextBackground",
-    "CosineTextEnsemble", "CosineTextObjectness", "Decoder", "DecoderLayer", "DeformableCross", "DeformableTokens",
-    "Denoising", "DenseCross", "DenseSelf", "DenseTokens", "Encoder", "EncoderLayer", "FeedForward",
-    "FirstConditionalCross", "FirstStage", "FromReference", "Iterative", "Learned", "Linear", "LinearBackground",
-    "LookForwardTwice", "Mixed", "Noisy", "Positions", "Proposals", "QueryPosition", "Refinement", "accelerate",
-    "box_heads", "build_clip_resnet_backbone", "ensemble", "to_instances", "with_background", "with_objectness",
-    "without_background",
+    "ATTENTIONS", "BOX_PARAMETERIZATIONS", "CLASSIFIERS", "DECODERS", "POSITIONS", "QUERIES", "REFINEMENTS", "Anchors",
+    "BoxParameterization", "ChannelMapper", "Classifier", "ConditionalCross", "ConditionalSelf", "CosineText",
+    "CosineTextBackground", "CosineTextEnsemble", "CosineTextObjectness", "Decoder", "DecoderLayer", "DeformableCross",
+    "DeformableTokens", "DenseCross", "DenseSelf", "DenseTokens", "Encoder", "EncoderLayer", "FeedForward",
+    "FirstConditionalCross", "FromReference", "Heads", "InitialQueries", "Iterative", "Learned", "Linear",
+    "LinearBackground", "LookForwardTwice", "Mixed", "Positions", "PredictionsByGroup", "Proposals", "QueryPosition",
+    "Refinement", "accelerate", "box_heads", "build_clip_resnet_backbone", "ensemble", "num_prediction_heads",
+    "to_instances", "with_background", "with_objectness", "without_background",
 ]  # fmt: skip

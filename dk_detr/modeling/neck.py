@@ -1,9 +1,13 @@
 """Neck: brings the maps of a backbone to one width and adds coarser levels."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
+
+from dk_detr.utils import require
 
 
 class ChannelMapper(nn.Module):
@@ -18,6 +22,7 @@ class ChannelMapper(nn.Module):
             which the releases with a norm take, tokens would start 2.3 times as large.
     """
 
+    @configurable
     def __init__(
         self,
         input_shape: Mapping[str, ShapeSpec],
@@ -38,6 +43,13 @@ class ChannelMapper(nn.Module):
         self.mappers = nn.ModuleList(_conv(width, channels, 1, 1, norm) for width in widths)
         extra = [widths[-1]] + [channels] * num_extra_levels
         self.extra = nn.ModuleList(_conv(extra[i], channels, 3, 2, norm) for i in range(num_extra_levels))
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
+        detr = cfg.MODEL.DETR
+        require("MODEL.DETR.NECK_NORM", detr.NECK_NORM, ("GN", "none"))
+        sizes = {"channels": detr.CHANNELS, "num_extra_levels": detr.NUM_EXTRA_LEVELS, "norm": detr.NECK_NORM}
+        return {"input_shape": input_shape, "in_features": detr.IN_FEATURES, **sizes}
 
     @property
     def num_levels(self) -> int:

@@ -16,11 +16,12 @@ class QueryPosition:
     """Codes of the places of queries.
 
     Attributes:
-        own: (B, Q, C) for self-attention. seen: (B, Q, C) for what is sought in the memory.
+        self_attention: (B, Q, C) for queries among themselves.
+        cross_attention: (B, Q, C) for what a query looks for in the memory.
     """
 
-    own: Tensor
-    seen: Tensor
+    self_attention: Tensor
+    cross_attention: Tensor
 
 
 class Positions(nn.Module, ABC):
@@ -30,13 +31,13 @@ class Positions(nn.Module, ABC):
         given: whether the queries must bring a position, see `QueryGroup`.
         width: of the references that it reads: 2 points (boxes will do), 4 boxes, 0 none.
         least_layers: that a decoder needs for all of this to be used.
-        attention: the kinds of cross-attention that it is for, by their names in MODEL.DETR.DECODER_ATTENTION.
+        added: whether attention adds it to the content, or compares it apart (see `AttentionKind.adds_position`).
     """
 
     given: bool
     width: int
     least_layers = 1
-    attention: tuple[str, ...] = ("Dense", "Deformable")
+    added = True
 
     @abstractmethod
     def forward(self, given: Tensor | None, content: Tensor, reference: Tensor | None, layer: int) -> QueryPosition:
@@ -63,9 +64,12 @@ class Given(Positions):
 
 
 class ConditionalSine(Positions):
-    """Sought is the code of the reference point, scaled by the content. Source: Conditional DETR (ICCV 2021)."""
+    """Cross-attention looks for the code of the reference point, scaled by the content.
 
-    given, width, attention, least_layers = True, 2, ("Conditional",), 2
+    Source: Conditional DETR (ICCV 2021).
+    """
+
+    given, width, added, least_layers = True, 2, False, 2
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -103,16 +107,17 @@ class ScaledSineAnchors(SineAnchors):
 
     def forward(self, given: Tensor | None, content: Tensor, reference: Tensor | None, layer: int) -> QueryPosition:
         """See `Positions`."""
-        position = super().forward(given, content, reference, layer).own
+        position = super().forward(given, content, reference, layer).self_attention
         position = position if layer == 0 else position * self.scale(content)
         return QueryPosition(position, position)
 
 
 class ModulatedSineAnchors(SineAnchors):
-    """Sought is the code of the centre, scaled by the content, its halves widened or narrowed to what is seen of
-    height and width: attention fits the shape of the box. Source: DAB-DETR (ICLR 2022), §4.4."""
+    """Cross-attention looks for the code of the centre, scaled by the content. The half that codes y is multiplied by
+    the ratio of the height that the content expects to that of the reference box, the half that codes x likewise by
+    the ratio of widths: so attention takes the shape of the box. Source: DAB-DETR (ICLR 2022), §4.4."""
 
-    attention, least_layers = ("Conditional",), 2
+    added, least_layers = False, 2
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -121,13 +126,13 @@ class ModulatedSineAnchors(SineAnchors):
 
     def forward(self, given: Tensor | None, content: Tensor, reference: Tensor | None, layer: int) -> QueryPosition:
         """See `Positions`."""
-        own = super().forward(given, content, reference, layer).own
+        position = super().forward(given, content, reference, layer).self_attention
         center, sides = brought(reference, "a reference").split(2, dim=-1)
         code = code_of(center, content)
         scaled = code if layer == 0 else code * self.scale(content)
         ratio = (self.size(content).float().sigmoid() / sides).to(scaled.dtype)  # of width, of height
-        seen = scaled.unflatten(-1, (2, -1)) * ratio.flip(-1)[..., None]
-        return QueryPosition(own, seen.flatten(-2))
+        modulated = scaled.unflatten(-1, (2, -1)) * ratio.flip(-1)[..., None]
+        return QueryPosition(position, modulated.flatten(-2))
 
 
 def code_of(reference: Tensor, content: Tensor) -> Tensor:

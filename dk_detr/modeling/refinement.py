@@ -1,34 +1,25 @@
-"""Refinement: from the reference of a query to its box, and from one decoder layer to the next. D layers.
+"""Refinement: what a decoder layer's boxes start from, and what the next layer looks at. D layers.
 
-A reference is a box (…, 4) cxcywh, or a point (…, 2) that a layer makes a box of; both in [0, 1] of the image.
+References are boxes (…, 4) cxcywh or points (…, 2), in [0, 1] of the image.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from dk_detr.layers import MLP, box_head, inverse_sigmoid
+from dk_detr.layers import MLP, box_head
+from dk_detr.modeling.box_parameterization import BoxParameterization, Logits
 from dk_detr.structures import QuerySet
 
-SMALL = -2.0  # logit of a side: a new head starts with boxes of 12 % of the image around points, not of half of it
-
-
-def boxes_at(start: Tensor | None, delta: Tensor) -> Tensor:
-    """Boxes (…, 4) float32: `delta` (…, 4) moves the logits of a box; of a point those of the centre, and is the size;
-    without a start it is the logits.
-
-    Source: Deformable DETR, A.4.
-    """
-    if start is None:
-        return delta.float().sigmoid()
-    logits = inverse_sigmoid(start)
-    return (delta.float() + F.pad(logits, (0, 4 - logits.shape[-1]))).sigmoid()
+SMALL = -2.0  # logit of a side: a new head makes boxes of 12 % of the image around points; 0 would make half of it
 
 
 class Refinement(ABC):
     """Where the next layer looks, and what its boxes start from.
+
+    Args:
+        boxes: how boxes are made of references.
 
     Attributes:
         needs_reference: whether queries must have one.
@@ -36,12 +27,19 @@ class Refinement(ABC):
 
     needs_reference = True
 
+    def __init__(self, boxes: BoxParameterization | None = None) -> None:
+        self.boxes = boxes or Logits()
+
+    def decode_boxes(self, start: Tensor | None, delta: Tensor) -> Tensor:
+        """(…, 4) boxes of a layer, see `BoxParameterization`."""
+        return self.boxes.decode(start, delta)
+
     def start(self, reference: Tensor | None) -> Tensor | None:
         """What the boxes of the first layer start from, given its references (B, ΣQ, 2 or 4)."""
         return reference
 
     @abstractmethod
-    def go_on(
+    def next_reference(
         self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, delta: Callable[[], Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
         """References of the next layer, and what its boxes start from.
@@ -66,7 +64,7 @@ class Direct(Refinement):
         """See `Refinement`."""
         return None
 
-    def go_on(
+    def next_reference(
         self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, delta: Callable[[], Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
         """See `Refinement`."""
@@ -80,7 +78,7 @@ class Direct(Refinement):
 class FromReference(Refinement):
     """Every layer starts from the same references; only what the queries know of the image is refined."""
 
-    def go_on(
+    def next_reference(
         self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, delta: Callable[[], Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
         """See `Refinement`."""
@@ -94,15 +92,15 @@ class FromReference(Refinement):
 class Iterative(Refinement):
     """Each layer goes on from the boxes of the one before, without gradient: no layer is blamed for the next.
 
-    Each group of queries takes the boxes that it says (`QuerySet.steer`). Source: Deformable DETR, A.4.
+    Each group takes the boxes of the group that it follows (`QuerySet.next_references`). Source: Deformable DETR, A.4.
     """
 
-    def go_on(
+    def next_reference(
         self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, delta: Callable[[], Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
         """See `Refinement`."""
         assert reference is not None
-        refined = queries.steer(boxes.detach(), reference)
+        refined = queries.next_references(boxes.detach(), reference)
         return refined, refined
 
     def widths(self, first: int, num_layers: int) -> list[int]:
@@ -111,15 +109,15 @@ class Iterative(Refinement):
 
 
 class LookForwardTwice(Iterative):
-    """Boxes start from those of the layer before with their gradient, so that it learns from two layers' losses; what
-    it looks at does not. Source: DINO (ICLR 2023), §3.5; DAB-DETR's release did so before."""
+    """Boxes start from those of the layer before with their gradient, so that a layer learns from its own loss and from
+    the next one's. References carry no gradient. Source: DINO (ICLR 2023), §3.5; DAB-DETR's release did so before."""
 
-    def go_on(
+    def next_reference(
         self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, delta: Callable[[], Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """See `Refinement`. Both sources go on from features before the norm."""
+        """See `Refinement`. As both sources have it, references come from features before the decoder's norm."""
         assert reference is not None
-        refined = queries.steer(boxes_at(reference, delta()), reference)
+        refined = queries.next_references(self.decode_boxes(reference, delta()), reference)
         return refined.detach(), refined
 
 

@@ -3,8 +3,8 @@
 B images, C channels, L levels, S tokens (all levels, row by row).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,13 +21,15 @@ class FeaturePyramid:
 
     Attributes:
         levels: L maps (B, C, h, w), the finest first.
-        valid: (B, L, 2) cells (x, y) that show the image; the rest is padding. None where nothing is padded.
+        valid_size: (B, L, 2) cells (x, y) that show the image; the rest is padding. None where nothing is padded.
         fewest: cells of the smallest image, known without asking the device.
+        backbone: the backbone's own maps by name, (B, C, h, w), for parts that want another width or a finer one.
     """
 
     levels: tuple[Tensor, ...]
-    valid: Tensor | None = None
+    valid_size: Tensor | None = None
     fewest: int = 0
+    backbone: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def shapes(self) -> Shapes:
@@ -36,33 +38,42 @@ class FeaturePyramid:
 
     @staticmethod
     def from_padded(
-        levels: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]], padded: tuple[int, int]
+        levels: Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        padded: tuple[int, int],
+        backbone: Mapping[str, Tensor] | None = None,
     ) -> "FeaturePyramid":
         """Levels computed from images (h, w) that were padded on the right and below to one size (H, W)."""
+        maps = backbone or {}
         if all(tuple(size) == tuple(padded) for size in image_sizes):
-            return FeaturePyramid(tuple(levels), fewest=sum(level[0, 0].numel() for level in levels))
+            fewest = sum(level[0, 0].numel() for level in levels)
+            return FeaturePyramid(tuple(levels), fewest=fewest, backbone=maps)
         shapes = torch.tensor([(level.shape[-1], level.shape[-2]) for level in levels])
         sizes = torch.tensor([(w, h) for h, w in image_sizes])
         padded_xy = torch.tensor([padded[1], padded[0]])
         # A cell belongs to the image when its first pixel does: the rule of masks resized by nearest neighbour.
-        valid = (sizes[:, None] * shapes + padded_xy - 1) // padded_xy
-        return FeaturePyramid(tuple(levels), valid.to(levels[0].device), _fewest(valid))
+        valid_size = (sizes[:, None] * shapes + padded_xy - 1) // padded_xy
+        return FeaturePyramid(tuple(levels), valid_size.to(levels[0].device), _fewest(valid_size), maps)
 
     @staticmethod
     def stack(pyramids: Sequence["FeaturePyramid"]) -> "FeaturePyramid":
         """One batch from pyramids of single images of different size, none of which saw another's padding."""
         if len(pyramids) == 1:
             return pyramids[0]
-        levels = []
-        for maps in zip(*(pyramid.levels for pyramid in pyramids)):
-            h, w = (max(m.shape[axis] for m in maps) for axis in (-2, -1))
-            levels.append(torch.cat([F.pad(m, (0, w - m.shape[-1], 0, h - m.shape[-2])) for m in maps]))
-        valid = torch.tensor([[(w, h) for h, w in pyramid.shapes] for pyramid in pyramids])
-        return FeaturePyramid(tuple(levels), valid.to(levels[0].device), _fewest(valid))
+        levels = [_padded_to_one_size(maps) for maps in zip(*(pyramid.levels for pyramid in pyramids))]
+        names = pyramids[0].backbone
+        backbone = {name: _padded_to_one_size([pyramid.backbone[name] for pyramid in pyramids]) for name in names}
+        valid_size = torch.tensor([[(w, h) for h, w in pyramid.shapes] for pyramid in pyramids])
+        return FeaturePyramid(tuple(levels), valid_size.to(levels[0].device), _fewest(valid_size), backbone)
 
 
-def _fewest(valid: Tensor) -> int:
-    return int(valid.prod(-1).sum(1).min())
+def _padded_to_one_size(maps: Sequence[Tensor]) -> Tensor:
+    h, w = (max(m.shape[axis] for m in maps) for axis in (-2, -1))
+    return torch.cat([F.pad(m, (0, w - m.shape[-1], 0, h - m.shape[-2])) for m in maps])
+
+
+def _fewest(valid_size: Tensor) -> int:
+    return int(valid_size.prod(-1).sum(1).min())
 
 
 @dataclass(frozen=True)
@@ -73,9 +84,9 @@ class Memory:
         tokens: (B, S, C).
         shapes: (h, w) of each level; S is the sum of h·w.
         centers: (B, S, 2) centre (x, y) of each token's cell in [0, 1] of the unpadded image; B is 1 without padding.
-        valid: (B, L, 2) cells (x, y) of each level that show the image; None where nothing is padded.
+        valid_size: (B, L, 2) cells (x, y) of each level that show the image; None where nothing is padded.
         padding: (B, S) bool, True where a token is padding; None where nothing is padded.
-        valid_ratios: (B, L, 2) `valid` as a share of the level; None where nothing is padded.
+        valid_ratios: (B, L, 2) `valid_size` as a share of the level; None where nothing is padded.
         fewest: tokens of the smallest image, known without asking the device.
         position: (B, S, C) codes of the tokens' places, or (1, S, C) without padding: what the encoder was told.
     """
@@ -83,7 +94,7 @@ class Memory:
     tokens: Tensor
     shapes: Shapes
     centers: Tensor
-    valid: Tensor | None = None
+    valid_size: Tensor | None = None
     padding: Tensor | None = None
     valid_ratios: Tensor | None = None
     fewest: int = 0
@@ -93,10 +104,11 @@ class Memory:
     def from_pyramid(pyramid: FeaturePyramid) -> "Memory":
         """The levels as one sequence of tokens."""
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in pyramid.levels], dim=1)
-        shapes, valid = pyramid.shapes, pyramid.valid
+        shapes, valid_size = pyramid.shapes, pyramid.valid_size
         grid = grid_of_cells(shapes, tokens.device)
-        if valid is None:
+        if valid_size is None:
             return Memory(tokens, shapes, grid.centers / grid.sides[:, grid.level], fewest=pyramid.fewest)
-        extent = valid[:, grid.level]
+        extent = valid_size[:, grid.level]
         padding = (grid.centers > extent).any(-1)
-        return Memory(tokens, shapes, grid.centers / extent, valid, padding, valid / grid.sides, pyramid.fewest)
+        ratios = valid_size / grid.sides
+        return Memory(tokens, shapes, grid.centers / extent, valid_size, padding, ratios, pyramid.fewest)

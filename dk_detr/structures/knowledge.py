@@ -21,8 +21,8 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Where a teacher can look.
+class TeacherInput:
+    """What a teacher is shown.
 
     Attributes:
         pixels: (B, 3, H, W) normalised, padded network input. image_sizes: (h, w) of the images in it.

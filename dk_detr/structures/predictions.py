@@ -1,4 +1,4 @@
-"""Trace and Predictions: what the decoder did, and what it says.
+"""Trace and Predictions: what the decoder did, and what its heads make of it.
 
 D layers, B images, Q queries, C channels, K classes.
 """
@@ -15,19 +15,19 @@ class Trace:
     """The way of the queries through the decoder.
 
     Attributes:
-        hidden: (D, B, ΣQ, C) query features after each layer.
+        hidden_states: (D, B, ΣQ, C) query features after each layer.
         boxes: (D, B, ΣQ, 4) boxes predicted by each layer, cxcywh in [0, 1] of the unpadded image.
         queries: the set that went in.
     """
 
-    hidden: Tensor
+    hidden_states: Tensor
     boxes: Tensor
     queries: QuerySet
 
     def of(self, name: str) -> tuple[Tensor, Tensor]:
-        """(hidden, boxes) of one group."""
+        """(hidden states, boxes) of one group."""
         span = self.queries.span(name)
-        return self.hidden[:, :, span], self.boxes[:, :, span]
+        return self.hidden_states[:, :, span], self.boxes[:, :, span]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """QueryGroup and QuerySet: the one idea of the house.
 
 Whatever makes the training of a DETR special is more decoder queries that the detection queries may not see. A group
-says what its queries are, which groups they may look at, and whose boxes they follow. B images, Q queries, C channels.
+says what its queries are, which groups they attend to, and whose refined boxes are their next references. B images,
+Q queries, C channels.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-DETECT = "detect"
+DETECTION = "detection"
 
 
 @dataclass(frozen=True)
@@ -17,50 +18,63 @@ class QueryGroup:
     """Queries with a common purpose.
 
     Attributes:
-        name: unique in its set; "detect" exists at inference too, all others in training only.
+        name: unique in its set; "detection" exists at inference too, all others in training only.
         content: (B, Q, C) what a query knows at the start.
-        position: (B, Q, C) where it looks, or None where the decoder derives it from the reference.
+        position: (B, Q, C) positional code, or None where the decoder derives it from the reference.
         reference: (B, Q, 4) boxes cxcywh or (B, Q, 2) points (x, y), in [0, 1] of the unpadded image; without
             gradient unless learned; None without anchors.
-        reads: names of the groups that these queries attend to in self-attention, usually their own.
-        steered_by: the group whose refined boxes these queries take over after each layer: their own name to refine
-            themselves, another of the same size to follow it, None to stay where they started.
+        attends_to: names of the groups that these queries see in self-attention, usually their own.
+        reference_from: the group whose refined boxes are these queries' references in the next layer: their own name
+            to refine themselves, another of the same size to follow it, None to stay where they started.
         blocked: (Q, Q) or (B, Q, Q) bool, True where a query of the group must not see another of it; None for none.
+        valid: (B, Q) bool, False for queries that only fill up an image with fewer of them: nobody sees them, and
+            their predictions do not count; None where all are valid.
     """
 
     name: str
     content: Tensor
     position: Tensor | None
     reference: Tensor | None
-    reads: tuple[str, ...]
-    steered_by: str | None
+    attends_to: tuple[str, ...]
+    reference_from: str | None
     blocked: Tensor | None = None
+    valid: Tensor | None = None
 
     def __len__(self) -> int:
         return self.content.shape[1]
 
+    def inner_mask(self) -> Tensor | None:
+        """(Q, Q) or (B, Q, Q) bool, True where a query must not see another of its group; None for none. A query that
+        only fills up is hidden from all but itself."""
+        if self.valid is None:
+            return self.blocked
+        itself = torch.eye(len(self), dtype=torch.bool, device=self.valid.device)
+        hidden = ~self.valid[:, None, :] & ~itself
+        return hidden if self.blocked is None else self.blocked | hidden
+
 
 @dataclass(frozen=True)
 class QuerySet:
-    """Groups that go through the decoder together, "detect" first."""
+    """Groups that go through the decoder together, "detection" first."""
 
     groups: tuple[QueryGroup, ...]
 
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]
-        if not names or names[0] != DETECT or len(set(names)) < len(names):
-            raise ValueError(f'A query set starts with the group "{DETECT}" and names each group once, got {names}.')
-        reads, steered_by = self.groups[0].reads, self.groups[0].steered_by
-        if reads != (DETECT,) or steered_by not in (None, DETECT):
+        if not names or names[0] != DETECTION or len(set(names)) < len(names):
+            raise ValueError(f'A query set starts with the group "{DETECTION}" and names each group once, got {names}.')
+        seen, followed = self.groups[0].attends_to, self.groups[0].reference_from
+        if seen != (DETECTION,) or followed not in (None, DETECTION):
             raise ValueError(
-                f"The detection queries see and follow themselves only, got reads={reads}, steered_by={steered_by!r}."
+                "The detection queries see and follow themselves only, got "
+                f"attends_to={seen}, reference_from={followed!r}."
             )
         widths = {group.reference.shape[-1] for group in self.groups if group.reference is not None}
         if len(widths) > 1:
             raise ValueError(f"All query groups of a set start from points, or all from boxes; {names} mix them.")
         for group in self.groups:
-            if group.steered_by not in (None, group.name) and len(self[group.steered_by]) != len(group):
-                raise ValueError(f'Group "{group.name}" follows "{group.steered_by}", which has another size.')
+            if group.reference_from not in (None, group.name) and len(self[group.reference_from]) != len(group):
+                raise ValueError(f'Group "{group.name}" follows "{group.reference_from}", which has another size.')
 
     def __getitem__(self, name: str) -> QueryGroup:
         for group in self.groups:
@@ -92,24 +106,27 @@ class QuerySet:
             start += len(group)
         raise KeyError(name)
 
-    def blocked(self) -> Tensor | None:
-        """(ΣQ, ΣQ) or (B, ΣQ, ΣQ) bool, True where the row's query must not see the column's; None for no bar."""
-        if len(self.groups) == 1 and self.groups[0].blocked is None:
+    def attention_mask(self) -> Tensor | None:
+        """(ΣQ, ΣQ) or (B, ΣQ, ΣQ) bool for self-attention, True where the row's query must not see the column's; None
+        where all see all."""
+        inner = {group.name: group.inner_mask() for group in self.groups}
+        if len(self.groups) == 1 and inner[DETECTION] is None:
             return None
-        batched = [group.blocked for group in self.groups if group.blocked is not None and group.blocked.ndim == 3]
+        batched = [mask for mask in inner.values() if mask is not None and mask.ndim == 3]
         total = sum(len(group) for group in self.groups)
         shape = (len(batched[0]), total, total) if batched else (total, total)
-        mask = torch.ones(shape, dtype=torch.bool, device=self.groups[0].content.device)
+        blocked = torch.ones(shape, dtype=torch.bool, device=self.groups[0].content.device)
         for group in self.groups:
-            for read in group.reads:
-                mask[..., self.span(group.name), self.span(read)] = False
-            if group.blocked is not None:
-                own = self.span(group.name)
-                mask[..., own, own] |= group.blocked
-        return mask
+            rows = self.span(group.name)
+            for seen in group.attends_to:
+                blocked[..., rows, self.span(seen)] = False
+            mask = inner[group.name]
+            if mask is not None:
+                blocked[..., rows, rows] |= mask
+        return blocked
 
-    def steer(self, refined: Tensor, current: Tensor) -> Tensor:
-        """References of the next layer: each group takes the boxes of the group that steers it.
+    def next_references(self, refined: Tensor, current: Tensor) -> Tensor:
+        """References of the next layer: each group takes the boxes of the group that it follows.
 
         Points become boxes. A point that stays keeps its place, and from its first box on the size of that.
 
@@ -119,9 +136,9 @@ class QuerySet:
         parts = []
         for group in self.groups:
             source = refined
-            if group.steered_by is None:
+            if group.reference_from is None:
                 source = torch.cat([current, refined[..., current.shape[-1] :]], dim=-1)
-            parts.append(source[:, self.span(group.steered_by or group.name)])
+            parts.append(source[:, self.span(group.reference_from or group.name)])
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
@@ -132,8 +149,3 @@ def _cat(parts: list[Tensor | None]) -> Tensor | None:
     if len(present) < len(parts):
         raise ValueError("Either all query groups of a set have a position (or a reference), or none.")
     return torch.cat(present, dim=1)
-
-
-def hide(real: Tensor) -> Tensor:
-    """(B, Q, Q) bool that hides queries which only fill up, (B, Q) `real` False, from all but themselves."""
-    return ~real[:, None, :] & ~torch.eye(real.shape[1], dtype=torch.bool, device=real.device)

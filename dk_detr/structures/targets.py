@@ -4,6 +4,7 @@ B images, M objects, N matched pairs.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ class Targets:
         """Number of objects of each image."""
         return [len(labels) for labels in self.labels]
 
+    @cached_property
     def padded(self) -> tuple[Tensor, Tensor]:
         """Labels (B, M) and boxes (B, M, 4) with M of the fullest image; what is added is 0 and not an object."""
         pad = torch.nn.utils.rnn.pad_sequence

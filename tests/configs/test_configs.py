@@ -160,11 +160,11 @@ def test_the_method_has_the_published_settings() -> None:
         "MODEL.DETR.ANCHOR_SIZE": 0.05,
         "MODEL.DETR.CLASSIFIER.TEMPERATURE": 0.05,
         "MODEL.DETR.CLASSIFIER.LOGIT_BIAS": None,
-        "MODEL.DETR.LOSS.CLASS_WEIGHT": 2.0,
-        "MODEL.DETR.LOSS.L1_WEIGHT": 5.0,
-        "MODEL.DETR.LOSS.GIOU_WEIGHT": 2.0,
+        "MODEL.DETR.LOSS.WEIGHTS.CLASS": 2.0,
+        "MODEL.DETR.LOSS.WEIGHTS.L1": 5.0,
+        "MODEL.DETR.LOSS.WEIGHTS.GIOU": 2.0,
         "MODEL.KD.TERMS": ["semantic", "relational"],
-        "MODEL.KD.GROUP": "distil",
+        "MODEL.KD.QUERIES": "auxiliary",
         "MODEL.KD.NUM_SLOTS": 20,
         "MODEL.KD.SLOT_FILTERS": ["unmatched"],
         "MODEL.KD.RELATIONAL.SCOPES": ["image", "batch"],
@@ -215,7 +215,7 @@ def test_a_head_of_vild_differs_from_the_detector_in_classes_and_teaching_only(f
 def test_vild_teaches_all_proposals_as_published(name: str) -> None:
     cfg = load(FOLDER / name)
     kd = cfg.MODEL.KD
-    assert (kd.TERMS, kd.GROUP, kd.SLOT_FILTERS) == (["embedding_l1"], "detect", [])
+    assert (kd.TERMS, kd.GROUP, kd.SLOT_FILTERS) == (["embedding_l1"], "detection", [])
     assert kd.NUM_SLOTS == cfg.MODEL.DETR.NUM_QUERIES and kd.EMBEDDING_L1.WEIGHT == 0.5
     assert cfg.MODEL.TEACHER.CROP_SCALES == [1.0, 1.5] and cfg.MODEL.DETR.CLASSIFIER.HOME_WEIGHT == 2 / 3
     assert cfg.MODEL.DETR.LOSS.NO_OBJECT_WEIGHT == 0.1
@@ -277,10 +277,10 @@ COCO = {  # what all of them share
     "MODEL.DETR.ENCODER_LAYERS": 6,
     "MODEL.DETR.DECODER_LAYERS": 6,
     "MODEL.DETR.FFN_CHANNELS": 2048,
-    "MODEL.DETR.LOSS.L1_WEIGHT": 5.0,
-    "MODEL.DETR.LOSS.GIOU_WEIGHT": 2.0,
-    "MODEL.DETR.MATCHER.L1_COST": 5.0,
-    "MODEL.DETR.MATCHER.GIOU_COST": 2.0,
+    "MODEL.DETR.LOSS.WEIGHTS.L1": 5.0,
+    "MODEL.DETR.LOSS.WEIGHTS.GIOU": 2.0,
+    "MODEL.DETR.MATCHER.L1": 5.0,
+    "MODEL.DETR.MATCHER.GIOU": 2.0,
     "MODEL.VOCABULARY.TEST": "coco",
     "MODEL.KD.TERMS": [],
     "DATASETS.TRAIN": ("coco_2017_train",),
@@ -324,8 +324,8 @@ OF_DAB = {
     "MODEL.DETR.NUM_QUERIES": 300,
     "MODEL.DETR.QUERIES": "Anchors",
     "MODEL.DETR.CLASSIFIER.NAME": "Linear",
-    "MODEL.DETR.LOSS.CLASS_WEIGHT": 1.0,
-    "MODEL.DETR.MATCHER.CLASS_COST": 2.0,
+    "MODEL.DETR.LOSS.WEIGHTS.CLASS": 1.0,
+    "MODEL.DETR.MATCHER.CLASS": 2.0,
     "MODEL.DETR.DROPOUT": 0.0,
     "MODEL.DETR.SINE.TEMPERATURE": 20.0,
 }
@@ -340,9 +340,9 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "MODEL.DETR.SINE.TEMPERATURE": 10000.0,
         "MODEL.DETR.CLASSIFIER.NAME": "LinearBackground",
         "MODEL.DETR.LOSS.CLASS": "CrossEntropy",
-        "MODEL.DETR.LOSS.CLASS_WEIGHT": 1.0,
+        "MODEL.DETR.LOSS.WEIGHTS.CLASS": 1.0,
         "MODEL.DETR.LOSS.NO_OBJECT_WEIGHT": 0.1,
-        "MODEL.DETR.MATCHER.CLASS_COST": 1.0,
+        "MODEL.DETR.MATCHER.CLASS": 1.0,
         "SOLVER.IMS_PER_BATCH": 64,
         "TEST.DETECTIONS_PER_IMAGE": 100,
     },
@@ -355,8 +355,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "MODEL.DETR.REFINEMENT": "FromReference",
         "MODEL.DETR.SINE.TEMPERATURE": 10000.0,
         "MODEL.DETR.CLASSIFIER.NAME": "Linear",
-        "MODEL.DETR.LOSS.CLASS_WEIGHT": 2.0,
-        "MODEL.DETR.MATCHER.CLASS_COST": 2.0,
+        "MODEL.DETR.LOSS.WEIGHTS.CLASS": 2.0,
+        "MODEL.DETR.MATCHER.CLASS": 2.0,
         "SOLVER.IMS_PER_BATCH": 16,
         "TEST.DETECTIONS_PER_IMAGE": 100,
     },
@@ -387,14 +387,14 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **FOUR_LEVELS,
         "MODEL.DETR.NUM_QUERIES": 900,
         "MODEL.DETR.QUERIES": "Mixed",
-        "MODEL.DETR.FIRST_STAGE": "Words",
+        "MODEL.DETR.FIRST_STAGE": "ClassAware",
         "MODEL.DETR.DROPOUT": 0.0,
         "MODEL.DETR.HEADS": "Shared",
         "MODEL.DETR.DECODER_NORM": "LN",
         "MODEL.DETR.SINE.TEMPERATURE": 20.0,
-        "MODEL.DETR.LOSS.CLASS_WEIGHT": 1.0,
-        "MODEL.DETR.MATCHER.CLASS_COST": 2.0,
-        "MODEL.DETR.COMPANIONS": ["ContrastiveDenoising"],
+        "MODEL.DETR.LOSS.WEIGHTS.CLASS": 1.0,
+        "MODEL.DETR.MATCHER.CLASS": 2.0,
+        "MODEL.TRAINING_EXTENSIONS": ["ContrastiveDenoising"],
         "MODEL.DETR.CONTRASTIVE_DENOISING.QUERIES": 100,
         "MODEL.DETR.CONTRASTIVE_DENOISING.LABEL_NOISE": 0.25,
         "MODEL.DETR.CONTRASTIVE_DENOISING.BOX_NOISE": 1.0,
@@ -433,7 +433,7 @@ def test_dn_differs_from_dab_in_its_companion_and_in_what_queries_know_before(fo
     """For detection queries the label is "unknown", where DAB-DETR has none."""
     suffix = "" if folder else "_R50"
     of = {name: FOLDER / folder / f"{name}{suffix}.yaml" for name in ("dab_detr", "dn_detr")}
-    companions = {"MODEL.DETR.COMPANIONS", "OUTPUT_DIR"}
+    companions = {"MODEL.TRAINING_EXTENSIONS", "OUTPUT_DIR"}
     assert differences(*of.values()) == {"MODEL.DETR.CONTENT", *companions}
     assert load(of["dn_detr"]).MODEL.DETR.CONTENT == "Common"
     deformable = [FOLDER / folder / f"{name}_deformable_detr{suffix}.yaml" for name in ("dab", "dn")]
@@ -482,8 +482,8 @@ COLUMNS = {
     "dropout": "MODEL.DETR.DROPOUT",
     "temperature": "MODEL.DETR.SINE.TEMPERATURE",
     "first cell": "MODEL.DETR.SINE.FIRST_CELL",
-    "class loss": "MODEL.DETR.LOSS.CLASS_WEIGHT",
-    "class cost": "MODEL.DETR.MATCHER.CLASS_COST",
+    "class loss": "MODEL.DETR.LOSS.WEIGHTS.CLASS",
+    "class cost": "MODEL.DETR.MATCHER.CLASS",
     "test": ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
     "padded": "MODEL.DETR.PADDED_SIZE",
     "rate": "SOLVER.BASE_LR",

@@ -32,7 +32,7 @@ def by_hand() -> Predictions:
 
 
 def test_losses_are_those_of_the_pairs_even_where_others_fit_better() -> None:
-    losses = criterion().losses(by_hand(), ONE_IMAGE, pairs((0, 0, 1, 0)))
+    losses = criterion().losses(by_hand(), ONE_IMAGE, pairs((0, 0, 1, 0)), 1)
     assert losses["loss_class"].item() == pytest.approx(0.625 * LN2, rel=1e-5)  # a hit and three misses at p = 1/2
     assert losses["loss_l1"].item() == pytest.approx(5 * 0.2, rel=1e-5)
     assert losses["loss_giou"].item() == pytest.approx(2 * 0.5, rel=1e-5)
@@ -40,26 +40,26 @@ def test_losses_are_those_of_the_pairs_even_where_others_fit_better() -> None:
 
 def test_what_answers_several_times_for_each_object_is_divided_by_as_many() -> None:
     """Two answers for one object: two hits and two misses, the distances of both."""
-    losses = criterion().losses(by_hand(), ONE_IMAGE, pairs((0, 0, 0, 0), (0, 0, 1, 0)), "noisy_", answers=2)
-    assert losses["loss_noisy_class"].item() == pytest.approx((2 * 0.0625 + 2 * 0.1875) * LN2 / 2, rel=1e-5)
-    assert losses["loss_noisy_l1"].item() == pytest.approx(5 * 0.2 / 2, rel=1e-5)
-    assert losses["loss_noisy_giou"].item() == pytest.approx(2 * 0.5 / 2, rel=1e-5)
+    losses = criterion().losses(by_hand(), ONE_IMAGE, pairs((0, 0, 0, 0), (0, 0, 1, 0)), 2, "dn_")
+    assert losses["loss_dn_class"].item() == pytest.approx((2 * 0.0625 + 2 * 0.1875) * LN2 / 2, rel=1e-5)
+    assert losses["loss_dn_l1"].item() == pytest.approx(5 * 0.2 / 2, rel=1e-5)
+    assert losses["loss_dn_giou"].item() == pytest.approx(2 * 0.5 / 2, rel=1e-5)
 
 
 def test_the_same_answers_twice_cost_what_one_of_each_does() -> None:
     given = Predictions(random(2, 2, 4, 3), random(2, 2, 4, 4, seed=1).sigmoid())
     rows = [(layer, *row) for layer in (0, 1) for row in ((0, 2, 0), (0, 1, 1), (1, 3, 0))]
-    once = criterion().losses(given, TWO_IMAGES, pairs(*rows))
+    once = criterion().losses(given, TWO_IMAGES, pairs(*rows), 3)
     twice = Predictions(given.logits.repeat(1, 1, 2, 1), given.boxes.repeat(1, 1, 2, 1))
     copies = [(layer, image, query + 4, target) for layer, image, query, target in rows]
-    for name, loss in criterion().losses(twice, TWO_IMAGES, pairs(*rows, *copies), answers=2).items():
+    for name, loss in criterion().losses(twice, TWO_IMAGES, pairs(*rows, *copies), 6).items():
         torch.testing.assert_close(loss, once[name])
 
 
 def test_matching_first_is_the_same_as_saying_what_was_matched() -> None:
     given = Predictions(random(2, 2, 5, 3), random(2, 2, 5, 4, seed=1).sigmoid())
-    losses, assignment = criterion()(given, TWO_IMAGES)
-    for name, loss in criterion().losses(given, TWO_IMAGES, assignment).items():
+    losses, assignment = criterion()(given, TWO_IMAGES, 3)
+    for name, loss in criterion().losses(given, TWO_IMAGES, assignment, 3).items():
         assert torch.equal(loss, losses[name])
 
 
@@ -69,14 +69,14 @@ def test_a_softmax_is_divided_by_its_weights_with_the_answers_of_all_objects() -
     valid[1, 4] = False
     given = Predictions(torch.zeros(1, 2, 5, 4), random(1, 2, 5, 4).sigmoid(), valid)
     rows = [(0, 0, 0, 0), (0, 0, 1, 1), (0, 0, 2, 0), (0, 0, 3, 1), (0, 1, 0, 0), (0, 1, 1, 0)]
-    losses = criterion(CrossEntropy(0.1)).losses(given, TWO_IMAGES, pairs(*rows), answers=2)
+    losses = criterion(CrossEntropy(0.1)).losses(given, TWO_IMAGES, pairs(*rows), 6)
     assert losses["loss_class"].item() == pytest.approx(math.log(4), rel=1e-5), "a mean of equal terms"
 
 
 @pytest.mark.parametrize("class_loss", [Focal(), CrossEntropy()], ids=["Focal", "CrossEntropy"])
 def test_negatives_learn_that_they_are_nothing_and_no_box(class_loss) -> None:
     given = Predictions(random(1, 1, 2, 3).requires_grad_(), random(1, 1, 2, 4).sigmoid().requires_grad_())
-    losses = criterion(class_loss).losses(given, ONE_IMAGE, pairs((0, 0, 0, 0)))
+    losses = criterion(class_loss).losses(given, ONE_IMAGE, pairs((0, 0, 0, 0)), 1)
     sum(losses.values()).backward()
     negative = given.logits.grad[0, 0, 1]
     words = negative if isinstance(class_loss, Focal) else negative[:-1]

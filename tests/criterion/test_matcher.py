@@ -36,7 +36,7 @@ def test_the_cost_of_one_pair_counted_by_hand() -> None:
     given = Predictions(torch.tensor([[[[2.0, 0.0]]]]), torch.tensor([[[[0.5, 0.5, 0.4, 0.4]]]]))
     wanted = targets_of(([1], [[0.5, 0.5, 0.2, 0.4]]))
     focal = 0.25 * 0.25 * math.log(2) - 0.75 * 0.25 * math.log(2)  # at p = 0.5
-    cost = HungarianMatcher(class_cost=3.0, l1_cost=5.0, giou_cost=7.0).cost(given, wanted).item()
+    cost = HungarianMatcher({"class": 3.0, "l1": 5.0, "giou": 7.0}).cost(given, wanted).item()
     assert cost == pytest.approx(3 * focal + 5 * 0.2 - 7 * 0.5, abs=1e-5)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dk_detr.structures import Regions, Scene
+from dk_detr.structures import Regions, TeacherInput
 from tests.model_fixtures import MEAN, STD, tiny_clip, tiny_teacher
 
 
@@ -155,7 +155,7 @@ def test_a_compiled_teacher_says_the_same() -> None:
 def test_asked_it_answers_with_the_same_rows() -> None:
     sizes, pixels = [(40, 48)], normalised(picture(40, 48))
     where = regions(sizes, (0, 10, 10, 20, 30))
-    assert torch.equal(tiny_teacher().ask(Scene(pixels, sizes), where)(), tiny_teacher()(pixels, sizes, where))
+    assert torch.equal(tiny_teacher().ask(TeacherInput(pixels, sizes), where)(), tiny_teacher()(pixels, sizes, where))
 
 
 def test_boxes_without_area_or_outside_the_image_give_finite_embeddings() -> None:

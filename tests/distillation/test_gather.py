@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dk_detr.distillation import relational_kd_loss
-from dk_detr.distillation.branch import Term
+from dk_detr.distillation import Term, relational_kd_loss
 from dk_detr.distillation.gather import gather_rows
 from dk_detr.structures import RegionKnowledge, Regions
 from tests.model_fixtures import WIDTH, fixed_seed, random

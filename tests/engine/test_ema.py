@@ -117,7 +117,7 @@ def test_a_run_trains_the_same_with_and_without_an_average(run: Path, world: Wor
 def test_the_checkpoint_holds_the_trained_weights_a_second_time_and_no_teacher(run: Path) -> None:
     state = state_of(run / "model_final.pth")
     average, model = state[EMA_KEY]["weights"], state["model"]
-    assert set(average) < set(model) and "branch.companions.content.weight" in average
+    assert set(average) < set(model) and "extensions.Distillation.queries.content.weight" in average
     assert not [name for name in average if "teacher" in name or "clip" in name or "running" in name]
     assert any(not torch.equal(weight, model[name]) for name, weight in average.items())
     assert state[EMA_KEY]["num_updates"] == 4

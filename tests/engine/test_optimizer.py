@@ -55,7 +55,7 @@ def test_norms_do_not_decay(model: nn.Module, settings: dict[str, tuple[float, f
 
 
 def test_what_is_no_norm_decays(settings: dict[str, tuple[float, float]]) -> None:
-    for name in ("encoder.layers.0.ffn.linear1.weight", "encoder.level_embed", "branch.companions.content.weight"):
+    for name in ("encoder.layers.0.ffn.linear1.weight", "encoder.level_embed", "extensions.Distillation.queries.content.weight"):
         assert settings[name][1] == 0.05
 
 

@@ -18,7 +18,7 @@ from dk_detr.engine.precision import Precision, precision_from_config
 from dk_detr.engine.step import Step
 from dk_detr.meta_arch import DETR
 from dk_detr.structures import Predictions, Targets
-from tests.model_fixtures import tiny_branch, tiny_detector, tiny_input, training_losses
+from tests.model_fixtures import tiny_detector, tiny_distillation, tiny_input, training_losses
 from tests.run_fixtures import MINI, World
 
 BFLOAT16 = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "bfloat16"}
@@ -71,7 +71,7 @@ def test_an_unknown_dtype_is_refused_by_its_key(world: World) -> None:
 
 def detector() -> DETR:
     """All twelve slots are taught: the best few might be others in half floats."""
-    return tiny_detector(tiny_branch(slots=SlotSelection(12, (), min_side=0.0)))
+    return tiny_detector(tiny_distillation(slots=SlotSelection(12, (), min_side=0.0)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -15,7 +15,7 @@ from dk_detr.distillation import SlotSelection
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.precision import Precision
 from dk_detr.engine.step import Step, parts_from_config
-from tests.model_fixtures import tiny_branch, tiny_detector, tiny_input
+from tests.model_fixtures import tiny_detector, tiny_distillation, tiny_input
 from tests.run_fixtures import MINI, World
 
 COUNTS = (0, 3, 1, 2)  # objects of the four images
@@ -127,8 +127,8 @@ def test_distillation_within_images_does_too() -> None:
     terms = ("semantic", "relational", "embedding_l1")
 
     def detector() -> nn.Module:
-        built = tiny_detector(tiny_branch(terms, slots=slots))
-        built.branch.terms = [term for term in built.branch.terms if term.scope == "image"]
+        built = tiny_detector(tiny_distillation(terms, slots=slots))
+        built.extensions["Distillation"].terms = [term for term in built.extensions["Distillation"].terms if term.scope == "image"]
         return built
 
     (whole, metrics), (parts, in_parts) = learnt(detector(), batch()), learnt(detector(), batch(), num_parts=2)
@@ -176,13 +176,13 @@ def test_parts_that_are_not_equal_are_refused_by_both_keys(world: World) -> None
 
 
 def learn_in_a_worker(rank: int, num_parts: int) -> tuple[dict[str, Tensor], Any]:
-    model = DistributedDataParallel(tiny_detector(tiny_branch(("semantic",))), broadcast_buffers=False)
+    model = DistributedDataParallel(tiny_detector(tiny_distillation(("semantic",))), broadcast_buffers=False)
     return learnt(model, batch()[2 * rank : 2 * rank + 2], num_parts)
 
 
 @pytest.mark.parametrize("num_parts", [1, 2])
 def test_two_workers_learn_and_report_what_one_does(in_two_workers: Callable[..., Any], num_parts: int) -> None:
-    wanted, metrics = learnt(tiny_detector(tiny_branch(("semantic",))), batch())
+    wanted, metrics = learnt(tiny_detector(tiny_distillation(("semantic",))), batch())
     (first, ours), (second, theirs) = in_two_workers(learn_in_a_worker, num_parts)
     assert_close(first, wanted)
     assert not [name for name in first if not torch.equal(first[name], second[name])]
@@ -242,7 +242,7 @@ def test_what_is_no_number_names_iteration_loss_and_images_and_changes_nothing(b
 
 
 class Idle(Toy):
-    """Has a weight that nobody reads."""
+    """Has a weight that nobody attends_to."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dk_detr.distillation.from_config import build_teacher
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.language import Clip, build_vocabulary, load_clip, load_vocabulary, require_words_of, save_vocabulary
 from dk_detr.language import vocabularies as of_files
 from dk_detr.language.from_config import vocabularies_from_config
 from dk_detr.language.space import _warn_once, require_one_space
-from dk_detr.meta_arch.build_branch import build_teacher
-from dk_detr.meta_arch.words import check_trained_words
+from dk_detr.meta_arch.open_vocabulary import check_trained_words
 from dk_detr.structures import Vocabulary
 from tests.model_fixtures import closed_vocabulary, tiny_detector, tiny_vocabulary
 from tests.run_fixtures import CLIP, MINI, write_json

@@ -7,7 +7,7 @@ import torch
 from detectron2.structures import Instances
 
 from dk_detr.meta_arch import DETR
-from tests.model_fixtures import stir, tiny_branch, tiny_detector, tiny_input, training_losses
+from tests.model_fixtures import stir, tiny_detector, tiny_distillation, tiny_input, training_losses
 
 SIZES = [(40, 48), (64, 33), (29, 56), (48, 48)]
 CLOSED: dict[str, Any] = {"classifier": "Linear"}
@@ -92,7 +92,7 @@ def test_an_image_as_large_as_the_square_is_not_padded(parts: dict[str, Any]) ->
 
 def test_in_training_a_batch_padded_to_a_square_is_the_mean_of_its_images() -> None:
     """Each sees the same padding, with and without company; distillation asks for crops of the images alone."""
-    detector = tiny_detector(tiny_branch(["semantic", "embedding_l1"]))
+    detector = tiny_detector(tiny_distillation(["semantic", "embedding_l1"]))
     detector.padded_size = 72
     inputs = [tiny_input((40, 48), seed=1), tiny_input((64, 33), seed=2)]
     together, alone = training_losses(detector, inputs), [training_losses(detector, [given]) for given in inputs]
@@ -151,7 +151,7 @@ def test_integer_pixels_are_as_good_as_floats() -> None:
 
 def test_in_training_a_batch_without_padding_is_the_mean_of_its_images() -> None:
     """Each image has two objects, so that each counts the same in the share of an object."""
-    detector = tiny_detector(tiny_branch(["semantic", "embedding_l1"]))
+    detector = tiny_detector(tiny_distillation(["semantic", "embedding_l1"]))
     inputs = [tiny_input(seed=1), tiny_input(seed=2)]
     together, alone = training_losses(detector, inputs), [training_losses(detector, [given]) for given in inputs]
     for name, loss in together.items():
@@ -161,7 +161,7 @@ def test_in_training_a_batch_without_padding_is_the_mean_of_its_images() -> None
 @pytest.mark.parametrize("alone", [False, True], ids=["distilled", "one stage"])
 def test_in_training_what_the_padding_of_the_feature_maps_holds_changes_no_loss(alone: bool) -> None:
     """Convolutions see a little of the padding of pixels; from the neck on nothing does."""
-    detector = tiny_detector(queries="Learned") if alone else tiny_detector(tiny_branch())
+    detector = tiny_detector(queries="Learned") if alone else tiny_detector(tiny_distillation())
     inputs = [tiny_input((40, 48), seed=1), tiny_input((64, 33), seed=2)]
     before = training_losses(detector, inputs)
     detector.neck.register_forward_hook(lambda module, given, levels: [garbage(level) for level in levels])

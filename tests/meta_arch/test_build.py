@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from dk_detr import add_dk_detr_config
 from dk_detr.criterion import CLASS_LOSSES, CrossEntropy, Focal
-from dk_detr.distillation import ChosenCompanions, StoredEmbeddings
+from dk_detr.distillation import SelectedAuxiliaryQueries, StoredEmbeddings
 from dk_detr.language import save_vocabulary
 from dk_detr.meta_arch import DETR, build, build_branch
 from dk_detr.modeling import CLASSIFIERS, CosineTextEnsemble, Linear
@@ -44,30 +44,30 @@ def detector(cfg: CfgNode) -> DETR:
 def test_the_numbers_of_the_config_reach_the_parts(cfg: CfgNode) -> None:
     cfg.MODEL.DETR.NUM_EXTRA_LEVELS = 2
     cfg.MODEL.KD.NUM_SLOTS, cfg.MODEL.KD.SLOT_FILTERS = 7, ["unmatched", "duplicates"]
-    cfg.MODEL.KD.READS, cfg.MODEL.KD.REFERENCE, cfg.MODEL.KD.LAYERS = ["distil", "detect"], "stay", "all"
+    cfg.MODEL.KD.ATTENDS_TO, cfg.MODEL.KD.REFERENCE, cfg.MODEL.KD.LAYERS = ["auxiliary", "detection"], "stay", "all"
     cfg.MODEL.TEACHER.CROP_SCALES = [1.0, 1.5]
-    cfg.MODEL.DETR.MATCHER.L1_COST, cfg.MODEL.DETR.LOSS.GIOU_WEIGHT = 6.0, 3.0
+    cfg.MODEL.DETR.MATCHER.L1, cfg.MODEL.DETR.LOSS.WEIGHTS.GIOU = 6.0, 3.0
     built = detector(cfg)
     assert built.neck.num_levels == 4 and built.decoder.layers[0].cross_attention.num_levels == 4
-    assert built.queries.num_queries == len(built.branch.companions.content.weight) == 12
-    assert built.branch.companions.slots.num_slots == 7 and built.branch.companions.slots.filters == (
+    assert built.queries.num_queries == len(built.extensions["Distillation"].queries.content.weight) == 12
+    assert built.extensions["Distillation"].queries.slots.num_slots == 7 and built.extensions["Distillation"].queries.slots.filters == (
         "unmatched",
         "duplicates",
     )
-    companions = built.branch.companions
-    assert (companions.reads, companions.steered_by, built.branch.layers) == (("distil", "detect"), None, "all")
-    assert built.branch.companions.teacher.crop_scales == (1.0, 1.5)
-    assert built.criterion.matcher.l1_cost == 6.0 and built.criterion.weights["giou"] == 3.0
-    names = [term.name for term in built.branch.terms]
+    companions = built.extensions["Distillation"].queries
+    assert (companions.attends_to, companions.reference_from, built.extensions["Distillation"].layers) == (("auxiliary", "detection"), None, "all")
+    assert built.extensions["Distillation"].queries.teacher.crop_scales == (1.0, 1.5)
+    assert built.criterion.matcher.costs["l1"] == 6.0 and built.criterion.weights["giou"] == 3.0
+    names = [term.name for term in built.extensions["Distillation"].terms]
     assert names == ["semantic", "relational_image", "relational_batch", "embedding_l1"]
-    assert built.branch.terms[-1].weight == 0.5
+    assert built.extensions["Distillation"].terms[-1].weight == 0.5
 
 
 def test_without_terms_there_is_neither_branch_nor_teacher(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_branch, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
     cfg.MODEL.KD.TERMS = []
     built = detector(cfg)
-    assert built.branch is None and not [key for key in built.state_dict() if key.startswith("branch")]
+    assert built.extensions["Distillation"] is None and not [key for key in built.state_dict() if key.startswith("branch")]
 
 
 def test_training_takes_the_base_words_of_the_vocabulary(cfg: CfgNode) -> None:
@@ -79,7 +79,7 @@ def test_training_takes_the_base_words_of_the_vocabulary(cfg: CfgNode) -> None:
 def test_the_teacher_reads_the_channels_in_the_order_of_the_input(cfg: CfgNode) -> None:
     for order, bgr in (("RGB", False), ("BGR", True)):
         cfg.INPUT.FORMAT = order
-        assert detector(cfg).branch.companions.teacher.bgr is bgr
+        assert detector(cfg).extensions["Distillation"].queries.teacher.bgr is bgr
 
 
 def test_a_teacher_of_another_width_than_the_words_is_refused(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,13 +107,13 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
         ("DETR", "IN_FEATURES", ["fine", "res5"], r"MODEL.DETR.IN_FEATURES names \['res5'\]"),
         ("LOSS", "CLASS", "Hinge", 'MODEL.DETR.LOSS.CLASS is "Hinge"; choose one of Focal, CrossEntropy, BoxesOnly'),
         ("KD", "TERMS", ["semantic", "magic"], 'MODEL.KD.TERMS is "magic"'),
-        ("KD", "GROUP", "noise", 'MODEL.KD.GROUP is "noise"'),
-        ("KD", "READS", ["everybody"], 'MODEL.KD.READS is "everybody"'),
+        ("KD", "GROUP", "noise", 'MODEL.KD.QUERIES is "noise"'),
+        ("KD", "READS", ["everybody"], 'MODEL.KD.ATTENDS_TO is "everybody"'),
         ("KD", "REFERENCE", "wander", 'MODEL.KD.REFERENCE is "wander"'),
         ("KD", "LAYERS", "first", 'MODEL.KD.LAYERS is "first"'),
         ("KD", "SLOT_FILTERS", ["novel"], r"MODEL.KD.SLOT_FILTERS knows .* not \['novel'\]"),
         ("KD", "NUM_SLOTS", 0, "MODEL.KD.NUM_SLOTS must be at least 1, got 0"),
-        ("KD", "COMPANIONS", "Some", 'MODEL.KD.COMPANIONS is "Some"; choose one of All, Chosen'),
+        ("KD", "COMPANIONS", "Some", 'MODEL.KD.QUERIES is "Some"; choose one of All, Chosen'),
         ("TEACHER", "NAME", "Nobody", 'MODEL.TEACHER.NAME is "Nobody"; choose one of CLIPCrops, EmbeddingBank'),
         ("TEACHER", "DTYPE", "int8", 'MODEL.TEACHER.DTYPE is "int8"; choose one of auto, float32, bfloat16'),
         ("TEACHER", "CROP_SCALES", [0.0], "MODEL.TEACHER.CROP_SCALES needs positive numbers"),
@@ -130,29 +130,29 @@ def test_chosen_companions_and_a_bank_are_built_from_the_config_and_need_no_clip
     cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kd, cfg.MODEL.TEACHER.NAME = cfg.MODEL.KD, "EmbeddingBank"
-    kd.COMPANIONS, kd.REFERENCE, kd.SLOT_FILTERS, kd.NUM_SLOTS = "Chosen", "stay", ["base_overlap"], 7
+    kd.COMPANIONS, kd.REFERENCE, kd.SLOT_FILTERS, kd.NUM_SLOTS = "SelectedAuxiliary", "stay", ["base_overlap"], 7
     monkeypatch.setattr(build_branch, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
-    companions = detector(cfg).branch.companions
-    assert isinstance(companions, ChosenCompanions) and isinstance(companions.teacher, StoredEmbeddings)
+    companions = detector(cfg).extensions["Distillation"].queries
+    assert isinstance(companions, SelectedAuxiliaryQueries) and isinstance(companions.teacher, StoredEmbeddings)
     assert len(companions.content.weight) == 7 and companions.teacher.width == WIDTH
 
 
 def test_the_teacher_is_compiled_and_computes_in_half_floats_where_the_config_says_so(cfg: CfgNode) -> None:
     cfg.MODEL.DETR.COMPILED, cfg.MODEL.TEACHER.DTYPE = ["teacher"], "bfloat16"
-    teacher = detector(cfg).branch.companions.teacher
+    teacher = detector(cfg).extensions["Distillation"].queries.teacher
     assert isinstance(teacher.encode, Compiled) and teacher.dtype == torch.bfloat16
     cfg.MODEL.DETR.COMPILED, cfg.MODEL.TEACHER.DTYPE, cfg.MODEL.DEVICE = [], "auto", "cpu"
-    teacher = detector(cfg).branch.companions.teacher
+    teacher = detector(cfg).extensions["Distillation"].queries.teacher
     assert not isinstance(teacher.encode, Compiled) and teacher.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
     ("kd", "teacher", "keys"),
     [
-        ({"COMPANIONS": "Chosen", "REFERENCE": "stay"}, "CLIPCrops", ("MODEL.KD.COMPANIONS", "MODEL.KD.SLOT_FILTERS")),
-        ({"COMPANIONS": "Chosen", "SLOT_FILTERS": []}, "CLIPCrops", ("MODEL.KD.COMPANIONS", "MODEL.KD.REFERENCE")),
-        ({}, "EmbeddingBank", ("MODEL.TEACHER.NAME", "MODEL.KD.COMPANIONS")),
-        ({"GROUP": "detect"}, "EmbeddingBank", ("MODEL.TEACHER.NAME", "MODEL.KD.GROUP")),
+        ({"COMPANIONS": "SelectedAuxiliary", "REFERENCE": "stay"}, "CLIPCrops", ("MODEL.KD.QUERIES", "MODEL.KD.SLOT_FILTERS")),
+        ({"COMPANIONS": "SelectedAuxiliary", "SLOT_FILTERS": []}, "CLIPCrops", ("MODEL.KD.QUERIES", "MODEL.KD.REFERENCE")),
+        ({}, "EmbeddingBank", ("MODEL.TEACHER.NAME", "MODEL.KD.QUERIES")),
+        ({"GROUP": "detection"}, "EmbeddingBank", ("MODEL.TEACHER.NAME", "MODEL.KD.QUERIES")),
     ],
     ids=lambda value: str(value),
 )
@@ -200,13 +200,13 @@ def test_an_ensemble_and_its_loss_have_their_settings_from_the_config(cfg: CfgNo
     assert isinstance(built.classifier, CosineTextEnsemble)
     assert (built.classifier.width, built.classifier.temperature, built.classifier.home_weight) == (WIDTH, 0.02, 0.75)
     assert len(built.classifier.projections) == len(built.classifier.image_projections) == 2
-    assert built.criterion.matcher.class_loss == CrossEntropy(0.3)
+    assert built.criterion.matcher.terms["class"] == CrossEntropy(0.3)
 
 
 def test_the_first_stage_learns_objectness_by_the_focal_loss_whatever_the_classes_learn(cfg: CfgNode) -> None:
     for name, loss in (("CosineText", "Focal"), ("CosineTextBackground", "CrossEntropy")):
         cfg.MODEL.DETR.CLASSIFIER.NAME, cfg.MODEL.DETR.LOSS.CLASS = name, loss
-        assert detector(cfg).proposal_criterion.matcher.class_loss == Focal()
+        assert detector(cfg).proposal_criterion.matcher.terms["class"] == Focal()
 
 
 FITTING = {

@@ -70,9 +70,9 @@ REFUSED: list[tuple[str, dict[str, Any], str, str, str]] = [
     ),
     (DINO, {"COMPANIONS": list(COMPANIONS)}, 'COMPANIONS names "Denoising"', '"ContrastiveDenoising"', "one of them"),
     # the first stage
-    (DAB, {"FIRST_STAGE": "Words"}, 'FIRST_STAGE is "Words"', 'QUERIES "Anchors" has no first stage', '"Mixed"'),
-    (DETR, {"FIRST_STAGE": "Words"}, 'FIRST_STAGE is "Words"', 'QUERIES "Learned" has no first stage', '"Mixed"'),
-    (DK_DETR, {"FIRST_STAGE": "Words"}, 'FIRST_STAGE "Words"', 'CLASSIFIER.NAME "CosineText"', 'choose "Objects"'),
+    (DAB, {"FIRST_STAGE": "ClassAware"}, 'FIRST_STAGE is "ClassAware"', 'QUERIES "Anchors" has no first stage', '"Mixed"'),
+    (DETR, {"FIRST_STAGE": "ClassAware"}, 'FIRST_STAGE is "ClassAware"', 'QUERIES "Learned" has no first stage', '"Mixed"'),
+    (DK_DETR, {"FIRST_STAGE": "ClassAware"}, 'FIRST_STAGE "ClassAware"', 'CLASSIFIER.NAME "CosineText"', 'choose "ClassAgnostic"'),
     # classes
     (DETR, {"LOSS__CLASS": "Focal"}, 'LOSS.CLASS "Focal"', 'CLASSIFIER.NAME "LinearBackground"', '"CrossEntropy"'),
     (DINO, {"LOSS__CLASS": "CrossEntropy"}, 'LOSS.CLASS "CrossEntropy"', 'CLASSIFIER.NAME "Linear"', '"Focal"'),

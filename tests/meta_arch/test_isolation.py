@@ -11,12 +11,12 @@ from torch import Tensor
 
 from dk_detr.meta_arch import DETR
 from dk_detr.structures import QuerySet
-from tests.model_fixtures import QUERIES, random, tiny_branch, tiny_detector, tiny_input, training_losses
+from tests.model_fixtures import QUERIES, random, tiny_detector, tiny_distillation, tiny_input, training_losses
 
 INPUTS = [tiny_input(seed=1), tiny_input((32, 40), seed=2)]
 LEARNING_ALONE = [
     {**companions, "layers": layers}
-    for companions in ({"reference": "follow"}, {"reference": "stay"}, {"companions": "Chosen"})
+    for companions in ({"reference": "follow"}, {"reference": "stay"}, {"companions": "SelectedAuxiliary"})
     for layers in ("last", "all")
 ]
 
@@ -39,15 +39,15 @@ def detection_losses(detector: DETR) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("settings", LEARNING_ALONE, ids=str)
 def test_distillation_gives_no_gradient_to_detection_queries(settings: dict[str, Any]) -> None:
-    detector = tiny_detector(tiny_branch(**settings))
+    detector = tiny_detector(tiny_distillation(**settings))
     _, taught, queries = step(detector)
-    (grad,) = torch.autograd.grad(taught, queries["detect"].content)
+    (grad,) = torch.autograd.grad(taught, queries["detection"].content)
     assert not grad.any()
 
 
 @pytest.mark.parametrize("settings", LEARNING_ALONE, ids=str)
 def test_distillation_gives_no_gradient_to_learned_detection_queries(settings: dict[str, Any]) -> None:
-    detector = tiny_detector(tiny_branch(**settings), queries="Mixed")
+    detector = tiny_detector(tiny_distillation(**settings), queries="Mixed")
     detected, taught, _ = step(detector)
     content = detector.queries.content.weight
     assert not torch.autograd.grad(taught, content, retain_graph=True)[0].any()
@@ -55,21 +55,21 @@ def test_distillation_gives_no_gradient_to_learned_detection_queries(settings: d
 
 
 def test_distillation_does_teach_its_own_queries_and_every_shared_part() -> None:
-    detector = tiny_detector(tiny_branch())
+    detector = tiny_detector(tiny_distillation())
     _, taught, queries = step(detector)
     content, position = torch.autograd.grad(
-        taught, [queries["distil"].content, queries["distil"].position], retain_graph=True
+        taught, [queries["auxiliary"].content, queries["auxiliary"].position], retain_graph=True
     )
     chosen = content.any(-1).sum(1)
     assert (chosen > 0).all() and position.any()
     taught.backward()
-    assert detector.branch.companions.content.weight.grad.any()
+    assert detector.extensions["Distillation"].queries.content.weight.grad.any()
     for part in (detector.decoder.layers, detector.encoder, detector.backbone, detector.classifier.projections[-1]):
         assert any(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
 
 
 def test_distillation_moves_no_box_head_and_no_objectness() -> None:
-    detector = tiny_detector(tiny_branch(layers="all"))
+    detector = tiny_detector(tiny_distillation(layers="all"))
     step(detector)[1].backward()
     for part in (detector.decoder.box_heads, detector.queries.box_head, detector.queries.objectness):
         assert not any(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
@@ -77,54 +77,54 @@ def test_distillation_moves_no_box_head_and_no_objectness() -> None:
 
 def test_companions_that_read_the_detection_queries_do_teach_them() -> None:
     """What they read, they may blame: this is why the default is that they read themselves only."""
-    detector = tiny_detector(tiny_branch(reads=("distil", "detect")))
+    detector = tiny_detector(tiny_distillation(attends_to=("auxiliary", "detection")))
     _, taught, queries = step(detector)
-    assert torch.autograd.grad(taught, queries["detect"].content)[0].any()
+    assert torch.autograd.grad(taught, queries["detection"].content)[0].any()
 
 
-@pytest.mark.parametrize("companions", ["All", "Chosen"])
-@pytest.mark.parametrize("reads", [("distil",), ("detect",), ("distil", "detect")])
-def test_detection_gives_no_gradient_to_the_companions(reads: tuple[str, ...], companions: str) -> None:
-    detector = tiny_detector(tiny_branch(companions=companions, reads=reads))
+@pytest.mark.parametrize("companions", ["All", "SelectedAuxiliary"])
+@pytest.mark.parametrize("attends_to", [("auxiliary",), ("detection",), ("auxiliary", "detection")])
+def test_detection_gives_no_gradient_to_the_companions(attends_to: tuple[str, ...], companions: str) -> None:
+    detector = tiny_detector(tiny_distillation(companions=companions, attends_to=attends_to))
     detected, _, queries = step(detector)
-    for companion in (queries["distil"].content, detector.branch.companions.content.weight):
+    for companion in (queries["auxiliary"].content, detector.extensions["Distillation"].queries.content.weight):
         assert not torch.autograd.grad(detected, companion, retain_graph=True)[0].any()
-    assert torch.autograd.grad(detected, queries["detect"].content)[0].any()
+    assert torch.autograd.grad(detected, queries["detection"].content)[0].any()
 
 
-@pytest.mark.parametrize("reads", [("distil",), ("distil", "detect")])
-@pytest.mark.parametrize("companions", [{"reference": "follow"}, {"reference": "stay"}, {"companions": "Chosen"}])
+@pytest.mark.parametrize("attends_to", [("auxiliary",), ("auxiliary", "detection")])
+@pytest.mark.parametrize("companions", [{"reference": "follow"}, {"reference": "stay"}, {"companions": "SelectedAuxiliary"}])
 def test_a_detector_with_company_has_the_losses_of_one_without(
-    reads: tuple[str, ...], companions: dict[str, Any]
+    attends_to: tuple[str, ...], companions: dict[str, Any]
 ) -> None:
     alone = detection_losses(tiny_detector())
-    company = detection_losses(tiny_detector(tiny_branch(reads=reads, **companions)))
+    company = detection_losses(tiny_detector(tiny_distillation(attends_to=attends_to, **companions)))
     assert alone.keys() == company.keys()
     for name, loss in alone.items():
         torch.testing.assert_close(company[name], loss, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_what_the_companions_are_changes_no_detection_loss_but_their_own() -> None:
-    detector = tiny_detector(tiny_branch())
+    detector = tiny_detector(tiny_distillation())
     before, taught = detection_losses(detector), step(detector)[1]
     with torch.no_grad():
-        detector.branch.companions.content.weight.copy_(3 * random(QUERIES, 32, seed=9))
+        detector.extensions["Distillation"].queries.content.weight.copy_(3 * random(QUERIES, 32, seed=9))
     for name, loss in detection_losses(detector).items():
         torch.testing.assert_close(before[name], loss)
     assert (step(detector)[1] - taught).abs() > 1e-3
 
 
 def test_distilling_into_the_detection_queries_has_no_companions_and_does_teach_them() -> None:
-    detector = tiny_detector(tiny_branch(companions="None"))
+    detector = tiny_detector(tiny_distillation(queries="Detection"))
     _, taught, queries = step(detector)
-    assert [group.name for group in queries.groups] == ["detect"]
-    assert torch.autograd.grad(taught, queries["detect"].content)[0].any()
+    assert [group.name for group in queries.groups] == ["detection"]
+    assert torch.autograd.grad(taught, queries["detection"].content)[0].any()
 
 
-@pytest.mark.parametrize("settings", [{}, {"companions": "None"}], ids=["distil", "detect"])
+@pytest.mark.parametrize("settings", [{}, {"companions": "None"}], ids=["auxiliary", "detection"])
 def test_inference_is_the_same_with_the_branch_and_without(settings: dict[str, Any]) -> None:
     """To the last bit, at the same cost: companions and teacher are absent, not switched off."""
-    with_branch, without = tiny_detector(tiny_branch(**settings)), tiny_detector()
+    with_branch, without = tiny_detector(tiny_distillation(**settings)), tiny_detector()
     for ours, theirs in zip(with_branch(INPUTS), without(INPUTS)):
         for field in ("scores", "pred_classes"):
             assert torch.equal(ours["instances"].get(field), theirs["instances"].get(field))

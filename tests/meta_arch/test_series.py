@@ -13,7 +13,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from dk_detr.meta_arch import DETR
-from dk_detr.modeling import Noisy
+from dk_detr.modeling import DenoisingPlan
 from dk_detr.structures import QuerySet, Targets, Trace
 from tests.model_fixtures import (
     QUERIES,
@@ -28,7 +28,7 @@ from tests.model_fixtures import (
 
 DK_DINO = "dk_dino_R50"
 DENOISING = ("dn_detr_R50", "dn_deformable_detr_R50", "dino_R50_4scale", DK_DINO)
-OPEN_DINO = {"CLASSIFIER__NAME": "CosineText", "FIRST_STAGE": "Objects"}
+OPEN_DINO = {"CLASSIFIER__NAME": "CosineText", "FIRST_STAGE": "ClassAgnostic"}
 SIZES = [(40, 48), (64, 33), (29, 56)]
 BATCHES = {  # of so many objects
     "equal": [(2, (40, 48)), (2, (40, 48))],
@@ -77,7 +77,7 @@ def test_a_detector_is_these_parts(name: str) -> None:
     decoder = detector.decoder
     first, *others = decoder.layers
     parts = [detector.queries, decoder.positions, others[0].self_attention, others[0].cross_attention]
-    parts += [decoder.refinement, next(iter(detector.companions), None), detector.classifier]
+    parts += [decoder.refinement, next(iter(detector.queries), None), detector.classifier]
     assert " ".join("-" if part is None else type(part).__name__ for part in parts) == PARTS[name]
     plain, conditional = type(others[0].cross_attention).__name__, "ConditionalCross"
     assert type(first.cross_attention).__name__ == ("First" if plain == conditional else "") + plain
@@ -133,8 +133,8 @@ def test_a_batch_without_objects_adds_no_query_and_costs_nothing(name: str) -> N
     detector.decoder.register_forward_pre_hook(lambda _, given: sizes.append([g.name for g in given[0].groups]))
     losses = step(detector, batch("none"))
     step(detector, batch("one without"))
-    assert "noisy" not in sizes[0] and "noisy" in sizes[1]
-    noisy = [loss for name, loss in losses.items() if "noisy" in name]
+    assert "denoising" not in sizes[0] and "denoising" in sizes[1]
+    noisy = [loss for name, loss in losses.items() if "denoising" in name]
     assert len(noisy) == 3 and all(loss == 0 and loss.requires_grad for loss in noisy)
 
 
@@ -206,8 +206,8 @@ def test_at_inference_there_is_the_group_of_detection_queries_and_no_other(name:
     detector, seen = configured_detector(name), []
     detector.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     (found,) = detector([unlabelled((40, 48), 1)])
-    assert [(group.name, len(group)) for group in seen[0].groups] == [("detect", QUERIES)]
-    detector.companions, detector.branch = nn.ModuleList(), None
+    assert [(group.name, len(group)) for group in seen[0].groups] == [("detection", QUERIES)]
+    detector.queries, detector.extensions["Distillation"] = nn.ModuleList(), None
     (again,) = detector([unlabelled((40, 48), 1)])
     assert torch.equal(found["instances"].scores, again["instances"].scores)
     assert torch.equal(found["instances"].pred_boxes.tensor, again["instances"].pred_boxes.tensor)
@@ -251,11 +251,11 @@ def test_a_closed_detector_takes_a_selection_of_its_words_and_refuses_others(nam
 
 
 def detection(losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: loss for name, loss in losses.items() if "noisy" not in name and "_kd_" not in name}
+    return {name: loss for name, loss in losses.items() if "denoising" not in name and "_kd_" not in name}
 
 
 def noisy_losses(losses: dict[str, Tensor]) -> Tensor:
-    return sum(loss for name, loss in losses.items() if "noisy" in name)  # type: ignore[return-value]
+    return sum(loss for name, loss in losses.items() if "denoising" in name)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("kind", BATCHES)
@@ -263,7 +263,7 @@ def noisy_losses(losses: dict[str, Tensor]) -> Tensor:
 def test_a_detector_with_company_has_the_losses_of_one_without(name: str, kind: str) -> None:
     company = detection(step(configured_detector(name), batch(kind)))
     detector = configured_detector(name)
-    detector.companions, detector.branch = nn.ModuleList(), None
+    detector.queries, detector.extensions["Distillation"] = nn.ModuleList(), None
     alone = step(detector, batch(kind))
     assert company.keys() == alone.keys()
     for loss, value in alone.items():
@@ -275,26 +275,26 @@ def test_what_noisy_queries_know_changes_no_loss_but_their_own(name: str) -> Non
     detector = configured_detector(name)
     before = step(detector, batch("unequal"))
     with torch.no_grad():
-        detector.companions[0].content.weight.mul_(-3)
+        detector.queries[0].content.weight.mul_(-3)
     after = step(detector, batch("unequal"))
-    assert all(torch.equal(before[loss], after[loss]) for loss in before if "noisy" not in loss)
+    assert all(torch.equal(before[loss], after[loss]) for loss in before if "denoising" not in loss)
     assert (noisy_losses(before) - noisy_losses(after)).abs() > 1e-3
 
 
 @each_denoising
 def test_detection_gives_no_gradient_to_noisy_queries_and_they_may_blame_what_they_see(name: str) -> None:
-    """Noisy queries see those that detect, so that these learn from them, too, as in the releases."""
+    """DenoisingPlan queries see those that detect, so that these learn from them, too, as in the releases."""
     detector, started = configured_detector(name), []
     detector.decoder.register_forward_pre_hook(lambda _, given: started.append(given[0]))
     losses = step(detector, batch("unequal"))
     queries: QuerySet = started[0]
-    learned = detector.companions[0].content.weight
+    learned = detector.queries[0].content.weight
     total: Any = sum(detection(losses).values())
-    for content in (queries["noisy"].content, learned):
+    for content in (queries["denoising"].content, learned):
         assert not torch.autograd.grad(total, content, retain_graph=True)[0].any()
     assert torch.autograd.grad(noisy_losses(losses), learned, retain_graph=True)[0].any()
-    if queries["detect"].content.requires_grad:
-        assert torch.autograd.grad(noisy_losses(losses), queries["detect"].content)[0].any()
+    if queries["detection"].content.requires_grad:
+        assert torch.autograd.grad(noisy_losses(losses), queries["detection"].content)[0].any()
 
 
 def test_dk_dinos_distillation_denoising_and_detection_leave_one_another_alone() -> None:
@@ -302,24 +302,24 @@ def test_dk_dinos_distillation_denoising_and_detection_leave_one_another_alone()
     detector.decoder.register_forward_pre_hook(lambda _, given: started.append(given[0]))
     losses = step(detector, batch("unequal"))
     queries: QuerySet = started[0]
-    assert [group.name for group in queries.groups] == ["detect", "noisy", "distil"]
+    assert [group.name for group in queries.groups] == ["detection", "denoising", "auxiliary"]
     taught: Any = sum(loss for name, loss in losses.items() if "_kd_" in name)
     found: Any = sum(detection(losses).values())
-    contents = {name: queries[name].content for name in ("detect", "noisy", "distil")}
+    contents = {name: queries[name].content for name in ("detection", "denoising", "auxiliary")}
 
     def learners(loss: Tensor) -> set[str]:
         grads = torch.autograd.grad(loss, list(contents.values()), retain_graph=True)
         return {name for name, grad in zip(contents, grads) if grad.any()}
 
-    assert learners(taught) == {"distil"} and learners(found) == {"detect"}
-    assert learners(noisy_losses(losses)) == {"detect", "noisy"}
+    assert learners(taught) == {"auxiliary"} and learners(found) == {"detection"}
+    assert learners(noisy_losses(losses)) == {"detection", "denoising"}
     heads = [*detector.decoder.box_heads.parameters(), *detector.queries.box_head.parameters()]
     assert not any(g is not None and g.any() for g in torch.autograd.grad(taught, heads, allow_unused=True))
 
 
 def test_dk_dinos_noisy_losses_do_not_depend_on_distillation() -> None:
     with_teacher, without = configured_detector(DK_DINO), configured_detector(DK_DINO)
-    without.branch = None
+    without.extensions["Distillation"] = None
     torch.testing.assert_close(
         noisy_losses(step(with_teacher, batch("unequal"))), noisy_losses(step(without, batch("unequal")))
     )
@@ -371,19 +371,19 @@ def noisy_losses_by_hand(
 @each_denoising
 def test_the_losses_of_noisy_queries_are_those_of_their_own_objects(name: str, kind: str) -> None:
     detector, seen = configured_detector(name), {}
-    detector.companions[0].register_forward_hook(lambda _, given, noisy: seen.update(noisy=noisy))
+    detector.queries[0].register_forward_hook(lambda _, given, noisy: seen.update(noisy=noisy))
     detector.decoder.register_forward_hook(lambda _, given, trace: seen.update(trace=trace))
     inputs = batch(kind)
     with torch.no_grad():
         losses = step(detector, inputs)
-    noisy: Noisy = seen["noisy"]
+    noisy: DenoisingPlan = seen["denoising"]
     trace: Trace = seen["trace"]
-    hidden, boxes = trace.of("noisy")
+    hidden, boxes = trace.of("denoising")
     logits = detector.classifier(hidden, detector.train_text)
-    copies = 2 if "Contrastive" in type(detector.companions[0]).__name__ else 1
+    copies = 2 if "Contrastive" in type(detector.queries[0]).__name__ else 1
     wanted = noisy_losses_by_hand(logits, boxes, detector.targets(inputs), noisy.num_groups, copies)
     for term, weight in {"class": 2.0 if name == DK_DINO else 1.0, "l1": 5.0, "giou": 2.0}.items():
-        assert losses[f"loss_noisy_{term}"].item() == pytest.approx(weight * wanted[term], rel=1e-3)
+        assert losses[f"loss_dn_{term}"].item() == pytest.approx(weight * wanted[term], rel=1e-3)
 
 
 # ---- two workers ----

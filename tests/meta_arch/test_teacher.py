@@ -5,23 +5,23 @@ import pickle
 
 import torch
 
-from tests.model_fixtures import tiny_branch, tiny_detector, tiny_input, training_losses
+from tests.model_fixtures import tiny_detector, tiny_distillation, tiny_input, training_losses
 
 INPUTS = [tiny_input(seed=1), tiny_input(seed=2)]
 
 
 def teacher_of(detector) -> torch.nn.Module:
-    return detector.branch.companions.teacher.guest.on(torch.device("cpu")).model
+    return detector.extensions["Distillation"].queries.teacher.guest.on(torch.device("cpu")).model
 
 
 def test_the_teacher_is_not_saved_not_trained_and_stays_in_eval() -> None:
-    detector = tiny_detector(tiny_branch())
+    detector = tiny_detector(tiny_distillation())
     teacher = teacher_of(detector)
     before = copy.deepcopy(teacher.state_dict())
     weights = {id(parameter) for parameter in teacher.parameters()}
 
     branch_keys = [key for key in detector.state_dict() if key.startswith("branch")]
-    assert branch_keys == ["branch.companions.content.weight"]
+    assert branch_keys == ["extensions.Distillation.queries.content.weight"]
     assert not weights & {id(parameter) for parameter in detector.parameters()}
     assert teacher not in set(detector.modules())
 
@@ -32,7 +32,7 @@ def test_the_teacher_is_not_saved_not_trained_and_stays_in_eval() -> None:
 
 
 def test_a_deep_copy_shares_the_teacher_and_nothing_else() -> None:
-    detector = tiny_detector(tiny_branch())
+    detector = tiny_detector(tiny_distillation())
     other = copy.deepcopy(detector)
     assert teacher_of(other) is teacher_of(detector)
     assert not {id(p) for p in other.parameters()} & {id(p) for p in detector.parameters()}
@@ -42,25 +42,25 @@ def test_a_deep_copy_shares_the_teacher_and_nothing_else() -> None:
 
 def test_the_same_step_gives_the_same_losses() -> None:
     """The teacher answers without dropout."""
-    detector = tiny_detector(tiny_branch())
+    detector = tiny_detector(tiny_distillation())
     first, second = training_losses(detector, INPUTS), training_losses(detector, INPUTS)
     assert all(torch.equal(first[name], loss) for name, loss in second.items())
 
 
 def test_at_inference_nobody_is_asked() -> None:
-    detector = tiny_detector(tiny_branch())
+    detector = tiny_detector(tiny_distillation())
 
     def refuse(*given: object) -> None:
         raise AssertionError("The teacher was asked at inference.")
 
-    detector.branch.companions.teacher = refuse
+    detector.extensions["Distillation"].queries.teacher = refuse
     assert len(detector(INPUTS)) == 2
 
 
 def test_a_checkpoint_of_a_taught_detector_serves_one_without_branch() -> None:
-    taught, plain = tiny_detector(tiny_branch()), tiny_detector()
+    taught, plain = tiny_detector(tiny_distillation()), tiny_detector()
     loaded = plain.load_state_dict(taught.state_dict(), strict=False)
-    assert loaded.missing_keys == [] and loaded.unexpected_keys == ["branch.companions.content.weight"]
+    assert loaded.missing_keys == [] and loaded.unexpected_keys == ["extensions.Distillation.queries.content.weight"]
 
 
 def test_words_and_weights_survive_a_pickle() -> None:

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.model_fixtures import tiny_branch, tiny_detector, tiny_input, training_losses
+from tests.model_fixtures import tiny_detector, tiny_distillation, tiny_input, training_losses
 
 SHARES = [(2, 2), (3, 0), (1, 4)]
 
 
 def learn(counts: list[int], seeds: list[int]) -> dict[str, Tensor]:
     """Gradients of a step on images of one size with so many objects."""
-    detector = tiny_detector(tiny_branch())
+    detector = tiny_detector(tiny_distillation())
     inputs = [tiny_input(num_objects=count, seed=seed) for count, seed in zip(counts, seeds)]
     sum(training_losses(detector, inputs).values()).backward()
     return {name: parameter.grad for name, parameter in detector.named_parameters()}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dk_detr.meta_arch import DETR
 from dk_detr.modeling import acceleration
 from dk_detr.modeling.acceleration import accelerate
-from tests.model_fixtures import random, tiny_branch, tiny_detector, tiny_input, training_losses
+from tests.model_fixtures import random, tiny_detector, tiny_distillation, tiny_input, training_losses
 
 BOTH = ["encoder", "decoder"]
 BATCH = [tiny_input(seed=1), tiny_input(seed=2)]
@@ -31,7 +31,7 @@ def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def detector(
     checkpointed: list[str] | None = None, compiled: list[str] | None = None, dropout: float = 0.0
 ) -> DETR:
-    built = tiny_detector(tiny_branch())
+    built = tiny_detector(tiny_distillation())
     for module in [*built.encoder.modules(), *built.decoder.modules()]:
         if isinstance(module, nn.Dropout):
             module.p = dropout

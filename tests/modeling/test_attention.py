@@ -110,7 +110,7 @@ BARS = pytest.mark.parametrize("blocked", bars().values(), ids=bars().keys())
 
 @BARS
 def test_dense_queries_see_by_the_formula_those_they_may(blocked: Tensor | None) -> None:
-    module, at = part(DenseSelf), content() + position().own
+    module, at = part(DenseSelf), content() + position().self_attention
     seen = module(content(), position(), blocked)
     for image in range(B):
         wanted = dense_by_hand(module, at[image], at[image], content()[image], allowed(blocked, image))
@@ -124,7 +124,7 @@ def test_dense_queries_see_the_tokens_of_the_image_by_the_formula(padded: bool) 
     for image in range(B):
         may = [(~tokens.padding[image]).tolist()] * Q if padded else everybody(Q, 12)
         keys = tokens.tokens[image] + tokens.position[image]
-        at = content()[image] + position().seen[image]
+        at = content()[image] + position().cross_attention[image]
         torch.testing.assert_close(seen[image], dense_by_hand(module, at, keys, tokens.tokens[image], may))
 
 
@@ -140,7 +140,7 @@ def test_dense_tokens_see_the_tokens_of_the_image_by_the_formula(padded: bool) -
 
 @BARS
 def test_conditional_queries_add_content_and_place_each_projected_by_itself(blocked: Tensor | None) -> None:
-    module, own = part(ConditionalSelf), position().own
+    module, own = part(ConditionalSelf), position().self_attention
     seen = module(content(), position(), blocked)
     for image in range(B):
         pairs = list(zip(content()[image], own[image]))
@@ -160,7 +160,8 @@ def test_conditional_queries_compare_content_beside_place_in_every_head(kind: An
     seen = module(content(), position(), None, tokens)
     for image in range(B):
         queries, keys = [], []
-        for c, own, sought in zip(content()[image], position().own[image], position().seen[image]):
+        codes = zip(position().self_attention[image], position().cross_attention[image])
+        for c, (own, sought) in zip(content()[image], codes):
             more = linear(module.q_own, own) if first else torch.zeros(C)
             queries.append([linear(module.q_content, c) + more, linear(module.q_position, sought)])
         for token, code in zip(tokens.tokens[image], tokens.position[image]):
@@ -217,10 +218,26 @@ def test_a_bar_in_one_image_bars_nobody_in_the_other(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", SELF)
+def test_a_bias_is_added_to_the_similarities_and_masks_stay_masks(kind: Any) -> None:
+    """As where a box attends more to what lies inside it: an infinite bias is a mask, zero is none."""
+    module, blocked = part(kind), torch.zeros(Q, Q, dtype=torch.bool)
+    blocked[0, 3:] = True
+    nothing, barred = torch.zeros(1, 1, Q, Q), torch.zeros(1, 1, Q, Q).masked_fill(blocked, -torch.inf)
+    masked = module(content(), position(), blocked)
+    torch.testing.assert_close(module(content(), position(), None, barred), masked)
+    torch.testing.assert_close(module(content(), position(), blocked, nothing), masked)
+    strong = random(B, 1, Q, Q, seed=5)
+    assert not torch.allclose(module(content(), position(), None, strong), module(content(), position(), None))
+    shifted = module(content(), position(), blocked, strong + 7)
+    torch.testing.assert_close(shifted, module(content(), position(), blocked, strong), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", SELF)
 def test_who_may_see_nobody_stays_finite(kind: Any) -> None:
     blocked = torch.zeros(Q, Q, dtype=torch.bool)
     blocked[2] = True
-    assert part(kind)(content(), position(), blocked).isfinite().all()
+    for bias in (None, torch.zeros(1, 1, Q, Q)):
+        assert part(kind)(content(), position(), blocked, bias).isfinite().all()
 
 
 @pytest.mark.parametrize("kind", [*SELF, *CROSS])

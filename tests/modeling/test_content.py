@@ -72,8 +72,9 @@ def test_anchors_are_learned_boxes_the_same_for_every_image() -> None:
     assert torch.equal(other.group.reference[0], stage.group.reference[0])
     assert stage.group.reference.requires_grad and stage.group.position is None
     assert not stage.group.content.any() and stage.group.content.shape == (2, 6, CHANNELS)
-    assert (stage.predictions, stage.objectness, stage.real) == (None, None, None)
-    assert (stage.group.name, stage.group.reads, stage.group.steered_by) == ("detect", ("detect",), "detect")
+    assert (stage.predictions, stage.objectness, stage.group.valid) == (None, None, None)
+    group = stage.group
+    assert group.name == group.reference_from == "detection" and group.attends_to == ("detection",)
 
 
 def test_new_anchors_are_boxes_of_normal_logits() -> None:

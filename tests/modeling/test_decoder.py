@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from dk_detr.layers import inverse_sigmoid
-from dk_detr.modeling import Decoder
-from dk_detr.modeling.refinement import boxes_at
+from dk_detr.modeling import BoxParameterization, Decoder, Iterative
 from dk_detr.structures import FeaturePyramid, Memory, QueryGroup, QuerySet
 from tests.model_fixtures import CHANNELS, random, stir, tiny_decoder
 
@@ -20,11 +19,14 @@ def memory(images: int = 2) -> Memory:
     return Memory.from_pyramid(FeaturePyramid((random(images, CHANNELS, 5, 6), random(images, CHANNELS, 3, 3))))
 
 
-def group(name: str, seed: int, reads=None, steered_by="itself", blocked: Tensor | None = None, size=4) -> QueryGroup:
+def group(
+    name: str, seed: int, attends_to=None, reference_from="itself", blocked: Tensor | None = None, size: int = 4
+) -> QueryGroup:
     content, position = random(2, 2, size, CHANNELS, seed=seed)
     boxes = random(2, size, 4, seed=seed).sigmoid() * 0.5 + 0.2
-    steered_by = name if steered_by == "itself" else steered_by
-    return QueryGroup(name, content, position, boxes, (name,) if reads is None else reads, steered_by, blocked)
+    reference_from = name if reference_from == "itself" else reference_from
+    attends_to = (name,) if attends_to is None else attends_to
+    return QueryGroup(name, content, position, boxes, attends_to, reference_from, blocked)
 
 
 def decode(*groups: QueryGroup, decoder: Decoder | None = None):
@@ -40,91 +42,91 @@ def shifting_decoder(shift: float) -> Decoder:
     return decoder
 
 
-@pytest.mark.parametrize("reads", [("distil",), ("detect",), ("detect", "distil")])
-def test_a_group_that_sees_nobody_is_unchanged_by_company(reads: tuple[str, ...]) -> None:
-    detect = group("detect", 1)
+@pytest.mark.parametrize("attends_to", [("auxiliary",), ("detection",), ("detection", "auxiliary")])
+def test_a_group_that_sees_nobody_is_unchanged_by_company(attends_to: tuple[str, ...]) -> None:
+    detect = group("detection", 1)
     alone = decode(detect)
     for seed in (2, 3):
-        company = decode(detect, group("distil", seed, reads, steered_by="detect"))
-        for ours, theirs in zip(company.of("detect"), alone.of("detect")):
+        company = decode(detect, group("auxiliary", seed, attends_to, reference_from="detection"))
+        for ours, theirs in zip(company.of("detection"), alone.of("detection")):
             torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
-def test_a_companion_is_unchanged_by_the_detection_queries_unless_it_reads_them() -> None:
-    first, second = group("detect", 1), group("detect", 4)
+def test_an_auxiliary_query_is_unchanged_by_the_detection_queries_unless_it_attends_to_them() -> None:
+    first, second = group("detection", 1), group("detection", 4)
 
-    def companion_beside(detect: QueryGroup, reads: tuple[str, ...]) -> Tensor:
-        return decode(detect, group("distil", 2, reads, steered_by=None)).of("distil")[0]
+    def auxiliary_beside(detect: QueryGroup, attends_to: tuple[str, ...]) -> Tensor:
+        return decode(detect, group("auxiliary", 2, attends_to, reference_from=None)).of("auxiliary")[0]
 
-    torch.testing.assert_close(companion_beside(first, ("distil",)), companion_beside(second, ("distil",)))
-    seeing = companion_beside(first, ("distil", "detect")) - companion_beside(second, ("distil", "detect"))
+    torch.testing.assert_close(auxiliary_beside(first, ("auxiliary",)), auxiliary_beside(second, ("auxiliary",)))
+    seeing = auxiliary_beside(first, ("auxiliary", "detection")) - auxiliary_beside(second, ("auxiliary", "detection"))
     assert seeing.abs().max() > 1e-3
 
 
-def test_a_companion_that_reads_nobody_hears_nothing_and_stays_finite() -> None:
-    quiet = group("distil", 2, reads=())
-    hidden = decode(group("detect", 1), quiet).of("distil")[0]
+def test_a_group_that_attends_to_nobody_hears_nothing_and_stays_finite() -> None:
+    quiet = group("auxiliary", 2, attends_to=())
+    hidden = decode(group("detection", 1), quiet).of("auxiliary")[0]
     assert torch.isfinite(hidden).all()
     quiet.content[:, 3] += 1
-    torch.testing.assert_close(decode(group("detect", 1), quiet).of("distil")[0][:, :, :3], hidden[:, :, :3])
+    torch.testing.assert_close(decode(group("detection", 1), quiet).of("auxiliary")[0][:, :, :3], hidden[:, :, :3])
 
 
 def test_a_bar_of_its_own_for_each_image_bars_that_image_only() -> None:
     inner = torch.zeros(2, 4, 4, dtype=torch.bool)
     inner[0, 0, 1:] = True
-    hidden, _ = decode(group("detect", 1, blocked=inner)).of("detect")
-    free, _ = decode(group("detect", 1)).of("detect")
+    hidden, _ = decode(group("detection", 1, blocked=inner)).of("detection")
+    free, _ = decode(group("detection", 1)).of("detection")
     changed = ((hidden - free)[0].abs() > 1e-6).any(-1)
     assert changed.tolist() == [[True, False, False, False], [False, False, False, False]]
 
 
 def test_queries_do_see_the_others_of_their_group_and_the_image() -> None:
-    first, second = group("detect", 1), group("detect", 1)
+    first, second = group("detection", 1), group("detection", 1)
     second.content[:, 3] += 1
-    apart = (decode(first).of("detect")[0] - decode(second).of("detect")[0]).abs().amax(-1)
+    apart = (decode(first).of("detection")[0] - decode(second).of("detection")[0]).abs().amax(-1)
     assert (apart[0] > 1e-5).all()
 
 
 def test_each_layer_refines_the_boxes_of_the_one_before() -> None:
-    detect = group("detect", 1)
-    _, boxes = decode(detect, decoder=shifting_decoder(0.3)).of("detect")
+    detect = group("detection", 1)
+    _, boxes = decode(detect, decoder=shifting_decoder(0.3)).of("detection")
     for layer in range(3):
         wanted = (inverse_sigmoid(detect.reference) + 0.3 * (layer + 1)).sigmoid()
         torch.testing.assert_close(boxes[layer], wanted)
 
 
-def test_a_companion_follows_the_boxes_of_the_detection_queries_or_stays() -> None:
-    detect = group("detect", 1)
-    follows = group("follows", 2, steered_by="detect")
-    stays = group("stays", 3, steered_by=None)
+def test_a_group_follows_the_boxes_of_the_detection_queries_or_stays() -> None:
+    detect = group("detection", 1)
+    follows = group("follows", 2, reference_from="detection")
+    stays = group("stays", 3, reference_from=None)
     trace = decode(detect, follows, stays, decoder=shifting_decoder(0.3))
     for layer in range(3):
-        start = follows.reference if layer == 0 else trace.of("detect")[1][layer - 1]
+        start = follows.reference if layer == 0 else trace.of("detection")[1][layer - 1]
         torch.testing.assert_close(trace.of("follows")[1][layer], (inverse_sigmoid(start) + 0.3).sigmoid())
         torch.testing.assert_close(trace.of("stays")[1][layer], (inverse_sigmoid(stays.reference) + 0.3).sigmoid())
 
 
-def points(seed: int = 1, name: str = "detect", steered_by="itself") -> QueryGroup:
+def points(seed: int = 1, name: str = "detection", reference_from="itself") -> QueryGroup:
     """Queries that start from points."""
-    boxes = group(name, seed, steered_by=steered_by)
+    boxes = group(name, seed, reference_from=reference_from)
     return replace(boxes, reference=boxes.reference[..., :2])
 
 
 def test_points_become_boxes_that_later_layers_refine() -> None:
     decoder = tiny_decoder(num_layers=3, reference_width=2)
     detect = points()
-    _, boxes = decode(detect, decoder=decoder).of("detect")
+    _, boxes = decode(detect, decoder=decoder).of("detection")
     small = torch.tensor(-2.0).sigmoid().expand(2, 4, 2)
     for layer in range(3):
         torch.testing.assert_close(boxes[layer], torch.cat([detect.reference, small], dim=-1))
     torch.nn.init.constant_(decoder.box_heads[1].layers[-1].bias, 0.3)
-    _, moved = decode(detect, decoder=decoder).of("detect")
+    _, moved = decode(detect, decoder=decoder).of("detection")
     torch.testing.assert_close(moved[1:], (inverse_sigmoid(boxes[1:]) + 0.3).sigmoid())
     assert torch.equal(moved[0], boxes[0])
 
 
-def test_a_companion_at_a_point_that_stays_keeps_its_place_and_its_first_size() -> None:
-    decoder, stays = shifting_decoder(0.3), points(3, "stays", steered_by=None)
+def test_a_group_at_a_point_that_stays_keeps_its_place_and_its_first_size() -> None:
+    decoder, stays = shifting_decoder(0.3), points(3, "stays", reference_from=None)
     trace = decode(points(), stays, decoder=decoder)
     _, boxes = trace.of("stays")
     center, side = (inverse_sigmoid(stays.reference) + 0.3).sigmoid(), torch.full((2, 4, 2), 0.3).sigmoid()
@@ -133,17 +135,17 @@ def test_a_companion_at_a_point_that_stays_keeps_its_place_and_its_first_size() 
         torch.testing.assert_close(later, torch.cat([center, torch.full((2, 4, 2), 0.6).sigmoid()], dim=-1))
 
 
-@pytest.mark.parametrize("start", [points, lambda: group("detect", 1)], ids=["points", "boxes"])
+@pytest.mark.parametrize("start", [points, lambda: group("detection", 1)], ids=["points", "boxes"])
 def test_from_reference_every_layer_starts_where_the_first_did(start) -> None:
     detect = start()
     decoder = stir(tiny_decoder(3, "FromReference", reference_width=detect.reference.shape[-1])).eval()
     seen = []
     for layer in decoder.layers:
         layer.register_forward_hook(lambda module, given, content: seen.append(given[2]))
-    hidden, boxes = decode(detect, decoder=decoder).of("detect")
+    hidden, boxes = decode(detect, decoder=decoder).of("detection")
     assert len(seen) == 3 and all(torch.equal(reference, detect.reference) for reference in seen)
     for head, content, predicted in zip(decoder.box_heads, hidden, boxes):
-        torch.testing.assert_close(predicted, boxes_at(detect.reference, head(content)))
+        torch.testing.assert_close(predicted, decoder.refinement.decode_boxes(detect.reference, head(content)))
 
 
 def test_a_shared_head_serves_all_layers_and_is_saved_once() -> None:
@@ -153,27 +155,49 @@ def test_a_shared_head_serves_all_layers_and_is_saved_once() -> None:
     each.layers.load_state_dict(one.layers.state_dict())
     for head in each.box_heads:
         head.load_state_dict(one.box_heads[0].state_dict())
-    detect = group("detect", 1)
+    detect = group("detection", 1)
     torch.testing.assert_close(decode(detect, decoder=one).boxes, decode(detect, decoder=each.eval()).boxes)
 
 
 def test_a_layer_is_not_blamed_for_the_boxes_of_the_next() -> None:
     decoder = stir(tiny_decoder())
-    trace = decoder(QuerySet((group("detect", 1),)), memory())
+    trace = decoder(QuerySet((group("detection", 1),)), memory())
     first_head = list(decoder.box_heads[0].parameters())
     grads = torch.autograd.grad(trace.boxes[1].sum(), first_head, retain_graph=True)
     assert not any(grad.any() for grad in grads)
     assert all(grad.any() for grad in torch.autograd.grad(trace.boxes[0].sum(), first_head))
 
 
-def test_every_layer_is_traced() -> None:
-    trace = decode(group("detect", 1), group("distil", 2))
-    assert trace.hidden.shape == (2, 2, 8, CHANNELS) and trace.boxes.shape == (2, 2, 8, 4)
-    assert ((trace.boxes > 0) & (trace.boxes < 1)).all()
+def test_the_trace_holds_what_each_layer_gave_in_the_order_of_layers_and_groups() -> None:
+    decoder, given = stir(tiny_decoder(3)).eval(), []
+    for layer in decoder.layers:
+        layer.register_forward_hook(lambda module, inputs, content: given.append(content))
+    detection, auxiliary = group("detection", 1), group("auxiliary", 2, size=3)
+    trace = decode(detection, auxiliary, decoder=decoder)
+    assert torch.equal(trace.hidden_states, torch.stack(given)) and trace.hidden_states.shape == (3, 2, 7, CHANNELS)
+    for name, span in (("detection", slice(0, 4)), ("auxiliary", slice(4, 7))):
+        hidden_states, boxes = trace.of(name)
+        assert torch.equal(hidden_states, trace.hidden_states[:, :, span])
+        assert torch.equal(boxes, trace.boxes[:, :, span])
+    first = decoder.refinement.decode_boxes(detection.reference, decoder.box_heads[0](given[0][:, :4]))
+    torch.testing.assert_close(trace.of("detection")[1][0], first)
+
+
+def test_a_decoder_makes_boxes_as_its_parameterization_says() -> None:
+    class Shifted(BoxParameterization):
+        def decode(self, start: Tensor | None, delta: Tensor) -> Tensor:
+            return start + 0.01 * delta.new_ones(4)
+
+    decoder = tiny_decoder(num_layers=3)
+    decoder.refinement = Iterative(Shifted())
+    detection = group("detection", 1)
+    boxes = decode(detection, decoder=decoder.eval()).boxes
+    for layer in range(3):
+        torch.testing.assert_close(boxes[layer], detection.reference + 0.01 * (layer + 1))
 
 
 def test_queries_without_position_or_reference_are_refused() -> None:
-    bare = QueryGroup("detect", random(2, 4, CHANNELS), None, None, ("detect",), None)
+    bare = QueryGroup("detection", random(2, 4, CHANNELS), None, None, ("detection",), None)
     with pytest.raises(ValueError, match="needs queries with a position"):
         decode(bare)
     with pytest.raises(ValueError, match="needs queries with a reference"):

@@ -54,9 +54,10 @@ def test_new_queries_are_normal_and_look_from_all_over_the_image() -> None:
 
 def test_points_learn_and_nothing_is_proposed() -> None:
     stage = learned()(memory())
-    assert (stage.predictions, stage.objectness, stage.real) == (None, None, None)
+    assert (stage.predictions, stage.objectness, stage.group.valid) == (None, None, None)
     assert stage.group.reference.requires_grad
-    assert (stage.group.name, stage.group.reads, stage.group.steered_by) == ("detect", ("detect",), "detect")
+    group = stage.group
+    assert group.name == group.reference_from == "detection" and group.attends_to == ("detection",)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

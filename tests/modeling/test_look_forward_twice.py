@@ -34,7 +34,7 @@ def anchors() -> Tensor:
 
 def queries(reference: Tensor) -> QuerySet:
     content = random(2, 3, CHANNELS, seed=2)
-    return QuerySet((QueryGroup("detect", content, None, reference, ("detect",), "detect"),))
+    return QuerySet((QueryGroup("detection", content, None, reference, ("detection",), "detection"),))
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def test_boxes_are_predicted_from_normed_features_and_refined_from_raw_ones(num_
     for layer, (reference, content) in enumerate(seen):
         head = module.box_heads[layer % num_heads]
         torch.testing.assert_close(reference, start)
-        torch.testing.assert_close(trace.hidden[layer], module.norm(content))
+        torch.testing.assert_close(trace.hidden_states[layer], module.norm(content))
         torch.testing.assert_close(trace.boxes[layer], (head(module.norm(content)) + logit(start)).sigmoid())
         start = (head(content) + logit(start)).sigmoid()
     assert not torch.allclose(seen[1][0], trace.boxes[0], atol=1e-3), "norm does make a difference"
@@ -127,11 +127,11 @@ def test_gradients_are_those_of_the_formula() -> None:
 
 
 def test_who_follows_another_group_starts_from_its_boxes_and_teaches_its_offsets_no_more_than_the_next_layer() -> None:
-    follows = QueryGroup("distil", random(2, 3, CHANNELS, seed=5), None, anchors(), ("distil",), "detect")
+    follows = QueryGroup("auxiliary", random(2, 3, CHANNELS, seed=5), None, anchors(), ("auxiliary",), "detection")
     module = decoder()
     with watched(module) as seen:
         trace = module(QuerySet((*queries(anchors()).groups, follows)), memory())
     for reference, _ in seen:
         assert torch.equal(reference[:, :3], reference[:, 3:])
-    grads = torch.autograd.grad(trace.of("distil")[0].sum(), list(module.box_heads.parameters()), allow_unused=True)
+    grads = torch.autograd.grad(trace.of("auxiliary")[0].sum(), list(module.box_heads.parameters()), allow_unused=True)
     assert not any(grad is not None and grad.any() for grad in grads), "features teach no box head"

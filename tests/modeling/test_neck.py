@@ -5,9 +5,10 @@ import torch
 from detectron2.layers import ShapeSpec
 
 from dk_detr.modeling import ChannelMapper
+from tests.model_fixtures import random
 
 SHAPES = {"res3": ShapeSpec(channels=6, stride=8), "res4": ShapeSpec(channels=10, stride=16)}
-MAPS = {"res3": torch.randn(2, 6, 9, 14), "res4": torch.randn(2, 10, 5, 7)}
+MAPS = {"res3": random(2, 6, 9, 14), "res4": random(2, 10, 5, 7, seed=1)}
 
 
 def test_levels_have_one_width_and_halve_from_one_to_the_next() -> None:
@@ -16,9 +17,18 @@ def test_levels_have_one_width_and_halve_from_one_to_the_next() -> None:
     assert [tuple(level.shape) for level in neck(MAPS)] == [(2, 32, 9, 14), (2, 32, 5, 7), (2, 32, 3, 4), (2, 32, 2, 2)]
 
 
-def test_only_the_named_maps_are_used_and_in_their_order() -> None:
+def test_only_the_named_maps_are_used() -> None:
     neck = ChannelMapper(SHAPES, ("res4",), 32, num_extra_levels=0)
     assert [tuple(level.shape) for level in neck(MAPS)] == [(2, 32, 5, 7)]
+
+
+def test_each_level_is_made_from_the_map_of_its_name_in_the_order_of_the_names() -> None:
+    shapes = {"a": ShapeSpec(channels=6, stride=8), "b": ShapeSpec(channels=6, stride=16)}
+    maps = {"b": random(1, 6, 4, 4, seed=2), "a": random(1, 6, 4, 4, seed=3)}
+    neck = ChannelMapper(shapes, ("a", "b"), 32, num_extra_levels=0)
+    first, second = neck(maps)
+    assert torch.equal(first, neck.mappers[0](maps["a"])) and torch.equal(second, neck.mappers[1](maps["b"]))
+    assert not torch.allclose(first, second)
 
 
 def test_the_first_extra_level_is_made_from_the_backbone_and_the_next_from_the_first() -> None:

@@ -75,7 +75,7 @@ def test_codes_come_in_the_precision_of_the_content_but_are_computed_in_full() -
 @pytest.mark.parametrize("layer", [0, 1, 5])
 def test_given_positions_are_what_the_queries_brought(layer: int) -> None:
     position = part("Given")(given(), content(), None, layer)
-    assert torch.equal(position.own, given()) and torch.equal(position.seen, given())
+    assert torch.equal(position.self_attention, given()) and torch.equal(position.cross_attention, given())
 
 
 @pytest.mark.parametrize("width", [2, 4], ids=["points", "boxes"])
@@ -86,17 +86,18 @@ def test_conditional_detr_seeks_the_code_of_its_point_scaled_by_the_content_from
     for layer in range(3):
         position = positions(given(), content(), boxes()[..., :width], layer)
         scale = 1 if layer == 0 else mlp(positions.scale, content())
-        torch.testing.assert_close(position.seen, code * scale)
-        assert torch.equal(position.own, given())
+        torch.testing.assert_close(position.cross_attention, code * scale)
+        assert torch.equal(position.self_attention, given())
 
 
 @pytest.mark.parametrize("layer", [0, 2])
 def test_dino_reads_its_position_off_the_code_of_the_box(layer: int) -> None:
     positions = part("SineAnchors")
     position = positions(None, content(), boxes(), layer)
-    torch.testing.assert_close(position.own, mlp(positions.of_box, codes(boxes())))
-    assert torch.equal(position.seen, position.own)
-    assert torch.equal(positions(None, 3 * content(), boxes(), layer).own, position.own), "the content has no say"
+    torch.testing.assert_close(position.self_attention, mlp(positions.of_box, codes(boxes())))
+    assert torch.equal(position.cross_attention, position.self_attention)
+    other = positions(None, 3 * content(), boxes(), layer)
+    assert torch.equal(other.self_attention, position.self_attention), "the content has no say"
 
 
 def test_dab_deformable_detr_scales_that_by_the_content_from_the_second_layer_on() -> None:
@@ -104,8 +105,8 @@ def test_dab_deformable_detr_scales_that_by_the_content_from_the_second_layer_on
     for layer in range(3):
         position = positions(None, content(), boxes(), layer)
         scale = 1 if layer == 0 else mlp(positions.scale, content())
-        torch.testing.assert_close(position.own, mlp(positions.of_box, codes(boxes())) * scale)
-        assert torch.equal(position.seen, position.own)
+        torch.testing.assert_close(position.self_attention, mlp(positions.of_box, codes(boxes())) * scale)
+        assert torch.equal(position.cross_attention, position.self_attention)
 
 
 def test_dab_detr_fits_the_code_of_the_centre_to_the_shape_of_the_box() -> None:
@@ -121,15 +122,16 @@ def test_dab_detr_fits_the_code_of_the_centre_to_the_shape_of_the_box() -> None:
                 seen_w, seen_h = seen_size[image, query].tolist()
                 halves = [number * seen_h / h for number in sines(y, C // 2)]
                 halves += [number * seen_w / w for number in sines(x, C // 2)]
-                torch.testing.assert_close(position.seen[image, query], torch.tensor(halves) * scale[image, query])
-        torch.testing.assert_close(position.own, mlp(positions.of_box, codes(boxes())))
+                wanted = torch.tensor(halves) * scale[image, query]
+                torch.testing.assert_close(position.cross_attention[image, query], wanted)
+        torch.testing.assert_close(position.self_attention, mlp(positions.of_box, codes(boxes())))
 
 
 def test_a_box_as_large_as_it_is_seen_is_not_modulated() -> None:
     positions = part("ModulatedSineAnchors")
     size = mlp(positions.size, content()).sigmoid()
     fitting = torch.cat([boxes()[..., :2], size], dim=-1)
-    torch.testing.assert_close(positions(None, content(), fitting, 0).seen, codes(fitting[..., :2]))
+    torch.testing.assert_close(positions(None, content(), fitting, 0).cross_attention, codes(fitting[..., :2]))
 
 
 @pytest.mark.parametrize("name", POSITIONS)
@@ -139,7 +141,7 @@ def test_each_learns_through_all_that_it_reads(name: str) -> None:
     brings = given().requires_grad_() if positions.given else None
     reference = boxes()[..., : positions.width].requires_grad_() if positions.width else None
     position = positions(brings, content(), reference, 1)
-    (position.own.square().sum() + position.seen.square().sum()).backward()
+    (position.self_attention.square().sum() + position.cross_attention.square().sum()).backward()
     for read in (brings, reference, *positions.parameters()):
         assert read is None or read.grad.any()
 

@@ -89,7 +89,7 @@ def test_references_and_objectness_carry_no_gradient_and_predictions_do() -> Non
 
 def test_detection_queries_see_and_steer_themselves() -> None:
     group = proposals()(memory()).group
-    assert (group.name, group.reads, group.steered_by) == ("detect", ("detect",), "detect")
+    assert (group.name, group.attends_to, group.reference_from) == ("detection", ("detection",), "detection")
 
 
 def test_padding_is_never_proposed_and_changes_no_proposal() -> None:
@@ -116,8 +116,9 @@ def test_an_image_with_fewer_tokens_than_queries_gives_what_it_has() -> None:
 def test_in_a_batch_with_a_larger_one_a_tiny_image_hides_the_queries_that_see_nothing() -> None:
     small, large = pyramid(((2, 2), (1, 1))), pyramid(((8, 10), (4, 5)), seed=1)
     stage = proposals(num_queries=20)(Memory.from_pyramid(FeaturePyramid.stack([small, large])))
-    blocked = stage.group.blocked
-    real = int((stage.objectness[0] > -1e3).sum())
-    assert 0 < real <= 5
-    assert blocked[0, :, real:].sum() == 20 * (20 - real) - (20 - real), "all but themselves"
-    assert not blocked[0, :, :real].any() and not blocked[1].any()
+    blocked = stage.group.inner_mask()
+    number = int((stage.objectness[0] > -1e3).sum())
+    assert 0 < number <= 5
+    assert stage.group.valid.sum(1).tolist() == [number, 20] and stage.group.valid[0, :number].all()
+    assert blocked[0, :, number:].sum() == 20 * (20 - number) - (20 - number), "all but themselves"
+    assert not blocked[0, :, :number].any() and not blocked[1].any()

@@ -98,7 +98,7 @@ def class_loss(classifier: CosineText, text: Tensor) -> Tensor:
     logits = classifier(FEATURE[None].expand(1, 1, 2, 3), text)
     zero = torch.zeros(1, dtype=torch.long)
     targets = targets_of(([0], [[0.5, 0.5, 0.1, 0.1]]))
-    return CrossEntropy()(Predictions(logits, torch.rand(1, 1, 2, 4)), targets, Assignment(zero, zero, zero, zero))
+    return CrossEntropy().loss(Predictions(logits, torch.rand(1, 1, 2, 4)), targets, Assignment(zero, zero, zero, zero))
 
 
 def test_the_background_learns_and_the_words_do_not() -> None:

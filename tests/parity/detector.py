@@ -14,7 +14,7 @@ from tests.run_fixtures import REPOSITORY
 
 def detector_of(conversion: Conversion, **more: object) -> DETR:
     """Built from the config that the conversion names, with the settings that it finds; `more` has "__" for dots."""
-    settings = {**conversion.settings, "MODEL.DEVICE": "cpu", "MODEL.KD.TERMS": []}
+    settings = {**conversion.settings, "MODEL.DEVICE": "cpu", "MODEL.TRAINING_EXTENSIONS": []}
     settings |= {key.replace("__", "."): value for key, value in more.items()}
     words = [str(word) for pair in settings.items() for word in pair]
     detector = build_model(setup_cfg(str(REPOSITORY / conversion.config), words)).eval()
@@ -26,6 +26,6 @@ def detector_of(conversion: Conversion, **more: object) -> DETR:
 def answer_of(detector: DETR, image: Tensor) -> tuple[Tensor, Tensor]:
     """(D, Q, K) logits and (D, Q, 4) boxes for one normalised image (3, h, w)."""
     images = ImageList.from_tensors([image])
-    first_stage = detector.queries(memory := detector.encoder(detector.see(images)))
+    first_stage = detector.queries(memory := detector.encoder(detector.extract_features(images)))
     trace = detector.decoder(QuerySet((first_stage.group,)), memory)
-    return detector.classifier(trace.hidden, detector.text)[:, 0], trace.boxes[:, 0]
+    return detector.classifier(trace.hidden_states, detector.text)[:, 0], trace.boxes[:, 0]

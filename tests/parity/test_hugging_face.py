@@ -126,9 +126,9 @@ def their_answer(model: Any, images: ImageList) -> Answer:
 
 def our_answer(detector: DETR, images: ImageList) -> Answer:
     """As in training: on the padded batch, where convolutions see padding as theirs do."""
-    first_stage = detector.queries(memory := detector.encoder(detector.see(images)))
+    first_stage = detector.queries(memory := detector.encoder(detector.extract_features(images)))
     trace = detector.decoder(QuerySet((first_stage.group,)), memory)
-    answer = Answer(detector.classifier(trace.hidden, detector.text), trace.boxes, first_stage.group.reference)
+    answer = Answer(detector.classifier(trace.hidden_states, detector.text), trace.boxes, first_stage.group.reference)
     if first_stage.predictions is not None:
         tokens = first_stage.predictions
         answer.objectness, answer.proposals, answer.valid = tokens.logits[0, ..., 0], tokens.boxes[0], tokens.valid

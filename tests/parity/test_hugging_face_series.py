@@ -89,9 +89,9 @@ def their_answer(model: Any, images: ImageList) -> tuple[Tensor, Tensor]:
 
 def our_answer(detector: DETR, images: ImageList) -> tuple[Tensor, Tensor]:
     """As in training: on the padded batch, where convolutions see padding as theirs do."""
-    first_stage = detector.queries(memory := detector.encoder(detector.see(images)))
+    first_stage = detector.queries(memory := detector.encoder(detector.extract_features(images)))
     trace = detector.decoder(QuerySet((first_stage.group,)), memory)
-    return detector.classifier(trace.hidden, detector.text), trace.boxes
+    return detector.classifier(trace.hidden_states, detector.text), trace.boxes
 
 
 def assert_same(theirs: Any, detector: DETR, sizes: Sequence[tuple[int, int]]) -> None:

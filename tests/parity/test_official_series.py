@@ -150,7 +150,7 @@ def test_labels_of_a_detector_for_few_classes_are_its_first_ones() -> None:
 
 def test_labels_that_are_too_few_are_for_training_only() -> None:
     found = convert("dino", {**few_classes("dino"), "label_enc.weight": random(3, CHANNELS)})
-    assert found.settings["MODEL.DETR.COMPANIONS"] == [] and "training only" in found.listed["label_enc.weight"]
+    assert found.settings["MODEL.TRAINING_EXTENSIONS"] == [] and "training only" in found.listed["label_enc.weight"]
     assert not [name for name in found.state if name.startswith("companions.")]
 
 

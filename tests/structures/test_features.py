@@ -26,7 +26,7 @@ def test_valid_cells_are_those_of_the_resized_pixel_mask(size: tuple[int, int]) 
     pyramid = FeaturePyramid.from_padded(levels(shapes), [size], padded)
     memory = Memory.from_pyramid(pyramid)
     for level, shape in enumerate(shapes):
-        x, y = pyramid.valid[0, level].tolist()
+        x, y = pyramid.valid_size[0, level].tolist()
         wanted = torch.zeros(shape, dtype=torch.bool)
         wanted[:y, :x] = True
         assert torch.equal(wanted, shown(size, padded, shape)), shape
@@ -36,19 +36,19 @@ def test_valid_cells_are_those_of_the_resized_pixel_mask(size: tuple[int, int]) 
 
 def test_every_level_shows_something_of_the_smallest_image() -> None:
     pyramid = FeaturePyramid.from_padded(levels([(16, 16), (1, 1)]), [(1, 1)], (512, 512))
-    assert (pyramid.valid == 1).all()
+    assert (pyramid.valid_size == 1).all()
 
 
 def test_a_batch_without_padding_has_no_masks() -> None:
     pyramid = FeaturePyramid.from_padded(levels([(4, 4)], images=2), [(16, 16), (16, 16)], (16, 16))
     memory = Memory.from_pyramid(pyramid)
-    assert pyramid.valid is None and memory.padding is None and memory.valid_ratios is None
+    assert pyramid.valid_size is None and memory.padding is None and memory.valid_ratios is None
 
 
 def test_one_padded_image_is_enough_for_masks() -> None:
     pyramid = FeaturePyramid.from_padded(levels([(4, 4)], images=2), [(16, 16), (16, 9)], (16, 16))
     memory = Memory.from_pyramid(pyramid)
-    assert pyramid.valid.tolist() == [[[4, 4]], [[3, 4]]]
+    assert pyramid.valid_size.tolist() == [[[4, 4]], [[3, 4]]]
     assert memory.valid_ratios.tolist() == [[[1.0, 1.0]], [[0.75, 1.0]]]
     assert memory.padding[1].view(4, 4).tolist() == [[False, False, False, True]] * 4
 
@@ -65,7 +65,7 @@ def test_stacked_pyramids_keep_each_image_and_mark_the_rest() -> None:
     wide, tall = levels([(2, 4), (1, 2)]), levels([(4, 3), (2, 2)])
     stacked = FeaturePyramid.stack([FeaturePyramid(tuple(wide)), FeaturePyramid(tuple(tall))])
     assert stacked.shapes == ((4, 4), (2, 2))
-    assert stacked.valid.tolist() == [[[4, 2], [2, 1]], [[3, 4], [2, 2]]]
+    assert stacked.valid_size.tolist() == [[[4, 2], [2, 1]], [[3, 4], [2, 2]]]
     assert torch.equal(stacked.levels[0][0, :, :2, :4], wide[0][0])
     assert torch.equal(stacked.levels[0][1, :, :4, :3], tall[0][0])
     padding = Memory.from_pyramid(stacked).padding

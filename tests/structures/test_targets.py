@@ -9,7 +9,7 @@ from tests.model_fixtures import targets_of
 def test_images_with_fewer_objects_are_filled_up_with_boxes_without_area() -> None:
     two = [[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]]
     targets = targets_of(([3], [[0.5, 0.5, 0.2, 0.2]]), ([], []), ([1, 2], two))
-    labels, boxes = targets.padded()
+    labels, boxes = targets.padded
     assert targets.counts == [1, 0, 2]
     assert labels.tolist() == [[3, 0], [0, 0], [1, 2]]
     assert boxes.shape == (3, 2, 4) and not boxes[0, 1].any() and not boxes[1].any()
@@ -17,7 +17,7 @@ def test_images_with_fewer_objects_are_filled_up_with_boxes_without_area() -> No
 
 
 def test_a_batch_without_objects_has_shapes_that_can_be_indexed() -> None:
-    labels, boxes = targets_of(([], []), ([], [])).padded()
+    labels, boxes = targets_of(([], []), ([], [])).padded
     assert labels.shape == (2, 0) and boxes.shape == (2, 0, 4)
 
 
@@ -57,6 +57,6 @@ def test_a_trace_gives_the_part_of_each_group() -> None:
         return QueryGroup(name, torch.zeros(1, size, 8), None, None, (name,), None)
 
     hidden, boxes = torch.rand(3, 1, 5, 8), torch.rand(3, 1, 5, 4)
-    trace = Trace(hidden, boxes, QuerySet((group("detect", 2), group("distil", 3))))
-    assert torch.equal(trace.of("detect")[0], hidden[:, :, :2])
-    assert torch.equal(trace.of("distil")[1], boxes[:, :, 2:])
+    trace = Trace(hidden, boxes, QuerySet((group("detection", 2), group("auxiliary", 3))))
+    assert torch.equal(trace.of("detection")[0], hidden[:, :, :2])
+    assert torch.equal(trace.of("auxiliary")[1], boxes[:, :, 2:])

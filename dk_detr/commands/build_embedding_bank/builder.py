@@ -39,10 +39,10 @@ from dk_detr.data.bank import (
     write_shard,
 )
 from dk_detr.data.present import CHECK_IMAGES
+from dk_detr.distillation.teachers import require_clip_of, teacher_dtype
 from dk_detr.engine.custom_vocabulary import prepare_custom_data
 from dk_detr.engine.embedding_bank import clip_settings
 from dk_detr.language import clip_from_config, is_closed, vocabularies_from_config
-from dk_detr.meta_arch.build_branch import require_one_clip, teacher_dtype
 from dk_detr.structures import Vocabulary
 
 TIMED = 5  # images that --estimate looks at, after one to warm up
@@ -94,7 +94,7 @@ class Builder:
         clip = clip_from_config(cfg)
         vocabulary = _words(cfg)
         if vocabulary is not None:
-            require_one_clip(cfg, clip, vocabulary)
+            require_clip_of(cfg, clip, vocabulary)
         dtype = teacher_dtype(cfg)
         encoder = RegionEncoder(clip, cfg.INPUT.FORMAT == "BGR", request.crop_scales, cfg.MODEL.DEVICE, dtype)
         settings = {

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dk_detr.distillation import CLIPCrops
 from dk_detr.language import Clip
-from dk_detr.layers import to_shares
+from dk_detr.layers import to_normalized_cxcywh
 from dk_detr.structures import Regions
 
 
@@ -32,6 +32,6 @@ class RegionEncoder:
         """(3, h, w) uint8, (N, 4) -> (N, E) float16 unit rows on the CPU."""
         size = (pixels.shape[-2], pixels.shape[-1])
         number = torch.arange(len(boxes_xyxy_abs), device=self.device)
-        regions = Regions(torch.zeros_like(number), number, to_shares(boxes_xyxy_abs.to(self.device), size))
+        regions = Regions(torch.zeros_like(number), number, to_normalized_cxcywh(boxes_xyxy_abs.to(self.device), size))
         rows: Tensor = self.teacher(pixels[None].to(self.device).float(), [size], regions)
         return rows.half().cpu()

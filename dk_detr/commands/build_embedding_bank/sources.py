@@ -9,9 +9,7 @@ from torch import Tensor
 
 from dk_detr.data.bank import identity_of
 from dk_detr.engine.checkpoint import StrictCheckpointer
-from dk_detr.engine.proposals import proposes
-from dk_detr.engine.setup import without_distillation
-from dk_detr.layers import to_pixels
+from dk_detr.engine.setup import for_inference
 
 Boxes = tuple[Tensor, Tensor]  # (N, 4) xyxy in pixels of the image, (N,) finite scores
 
@@ -45,8 +43,8 @@ class FirstStageBoxes:
                 "MODEL.WEIGHTS is empty: whose proposals? Add `MODEL.WEIGHTS some.pth`, a detector trained with this "
                 "config, or --proposals FILE."
             )
-        self.detector: Any = build_model(without_distillation(cfg)).eval()
-        if not proposes(self.detector):
+        self.detector: Any = build_model(for_inference(cfg)).eval()
+        if not self.detector.proposes:
             raise ValueError(
                 f'{cfg.MODEL.META_ARCHITECTURE} with MODEL.DETR.QUERIES "{cfg.MODEL.DETR.QUERIES}" proposes nothing; '
                 'use a "DETR" with "Proposals" or "Mixed", or --proposals FILE.'
@@ -62,12 +60,5 @@ class FirstStageBoxes:
     @torch.no_grad()
     def __call__(self, sample: dict[str, Any]) -> Boxes:
         """See `Source`."""
-        detector = self.detector
-        if hasattr(detector, "propose"):
-            (found,) = detector.propose([sample])
-            return found.proposal_boxes.tensor, found.objectness_logits
-        images = detector.preprocess([sample])
-        predictions = detector.queries(detector.encoder(detector.see(images))).predictions
-        logits, boxes = predictions.logits[0, 0, :, 0], predictions.boxes[0, 0]
-        real = logits.isfinite() if predictions.valid is None else predictions.valid[0] & logits.isfinite()
-        return to_pixels(boxes[real].float(), (sample["height"], sample["width"])), logits[real]
+        (found,) = self.detector.propose([sample])
+        return found.proposal_boxes.tensor, found.objectness_logits

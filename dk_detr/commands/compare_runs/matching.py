@@ -17,8 +17,7 @@ from dk_detr.data import TrainMapper, categories_of, labels_among, train_records
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.meta_arch import DETR
 from dk_detr.modeling import QUERIES, Anchors, Learned
-from dk_detr.structures import Predictions, QuerySet
-from dk_detr.structures.queries import DETECT
+from dk_detr.structures import DETECTION, Predictions, QuerySet
 
 BATCH = 8  # images that are looked at together
 
@@ -53,11 +52,12 @@ def matched_queries(detector: DETR, samples: Sequence[dict[str, Any]]) -> Tensor
     found = []
     for start in range(0, len(samples), BATCH):
         batch = list(samples[start : start + BATCH])
-        first_stage = detector.queries(memory := detector.encoder(detector.see(detector.preprocess(batch))))
-        hidden, boxes = detector.decoder(QuerySet((first_stage.group,)), memory).of(DETECT)
-        logits = detector.classifier(hidden, detector.train_text)
+        memory = detector.encoder(detector.extract_features(detector.preprocess(batch)))
+        trace = detector.decoder(QuerySet((detector.queries(memory).group,)), memory)
+        predictions = detector.heads(trace, detector.train_text)[DETECTION]
         targets = detector.targets(batch)
-        pairs = detector.criterion.matcher(Predictions(logits[-1:], boxes[-1:], first_stage.real), targets)
+        last = Predictions(predictions.logits[-1:], predictions.boxes[-1:], predictions.valid)
+        pairs = detector.criterion.matcher(last, targets)
         query_of = torch.full((len(batch), max(targets.counts)), -1, device=pairs.query.device)
         query_of[pairs.image, pairs.target] = pairs.query
         found += [row[:count] for row, count in zip(query_of, targets.counts)]

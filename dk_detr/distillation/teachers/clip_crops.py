@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import torch
+from detectron2.config import CfgNode, configurable
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from dk_detr.distillation.guest import Guest
-from dk_detr.language import Clip
+from dk_detr.language import Clip, clip_from_config, require_words_of
 from dk_detr.layers import to_xyxy
-from dk_detr.modeling import FirstStage
-from dk_detr.modeling.acceleration import BACKEND, Compiled, Compiler
-from dk_detr.structures import Candidates, Regions, Scene
+from dk_detr.modeling import InitialQueries
+from dk_detr.modeling.acceleration import BACKEND, TEACHER, Compiled, Compiler
+from dk_detr.structures import Candidates, Regions, TeacherInput, Vocabulary
+from dk_detr.utils import choose
 
 
 class CLIPCrops:
@@ -29,6 +32,7 @@ class CLIPCrops:
         dtype: what CLIP computes in, by autocast. compiled: whether its encoder goes through torch.compile.
     """
 
+    @configurable
     def __init__(
         self,
         clip: Clip,
@@ -50,26 +54,41 @@ class CLIPCrops:
         if compiled:
             self.encode = Compiled(Clip.encode_image, Compiler(BACKEND))
 
-    def candidates(self, scene: Scene, first_stage: FirstStage) -> Candidates:
+    @classmethod
+    def from_config(cls, cfg: CfgNode, vocabulary: Vocabulary) -> dict[str, Any]:
+        """Raises ValueError for a CLIP that is not that of the words."""
+        clip = clip_from_config(cfg)
+        require_clip_of(cfg, clip, vocabulary)
+        return {
+            "clip": clip,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "bgr": cfg.INPUT.FORMAT == "BGR",
+            "crop_scales": cfg.MODEL.TEACHER.CROP_SCALES,
+            "dtype": teacher_dtype(cfg),
+            "compiled": TEACHER in cfg.MODEL.DETR.COMPILED,
+        }
+
+    def candidates(self, shown: TeacherInput, initial: InitialQueries) -> Candidates:
         """See `Teacher`: the live proposals."""
-        boxes, objectness = first_stage.group.reference, first_stage.objectness
-        assert boxes is not None and objectness is not None  # what build.py makes sure of
+        boxes, objectness = initial.group.reference, initial.objectness
+        assert boxes is not None and objectness is not None  # from_config.py lets no other queries pass
         return Candidates(boxes, objectness)
 
-    def ask(self, scene: Scene, regions: Regions) -> Callable[[], Tensor]:
+    def ask(self, shown: TeacherInput, regions: Regions) -> Callable[[], Tensor]:
         """See `Teacher`. On a GPU CLIP works on a stream of its own, beside what follows."""
-        if scene.pixels.device.type != "cuda":
-            embeddings = self(scene.pixels, scene.image_sizes, regions)
+        if shown.pixels.device.type != "cuda":
+            embeddings = self(shown.pixels, shown.image_sizes, regions)
             return lambda: embeddings
-        return self._ask_beside(scene, regions)
+        return self._ask_beside(shown, regions)
 
-    def _ask_beside(self, scene: Scene, regions: Regions) -> Callable[[], Tensor]:
-        device = scene.pixels.device
+    def _ask_beside(self, shown: TeacherInput, regions: Regions) -> Callable[[], Tensor]:
+        device = shown.pixels.device
         here, beside = torch.cuda.current_stream(device), _stream(device)
         beside.wait_stream(here)
         with torch.cuda.stream(beside):
-            embeddings = self(scene.pixels, scene.image_sizes, regions)
-        for used in (scene.pixels, regions.image, regions.boxes):
+            embeddings = self(shown.pixels, shown.image_sizes, regions)
+        for used in (shown.pixels, regions.image, regions.boxes):
             used.record_stream(beside)
 
         def wait() -> Tensor:
@@ -115,6 +134,23 @@ class CLIPCrops:
         with torch.inference_mode(), torch.autocast(crops.device.type, self.dtype if half else None, enabled=half):
             parts = [self.encode(clip, part) for part in crops.split(self.batch_size)]
         return torch.cat(parts)  # outside of inference mode: backward may keep it
+
+
+def require_clip_of(cfg: CfgNode, clip: Clip, vocabulary: Vocabulary) -> None:
+    """Raises ValueError for a CLIP that is not that of the words: it could not teach this config's detector."""
+    if clip.width != vocabulary.width:
+        raise ValueError(
+            f"The teacher {cfg.MODEL.CLIP.ARCHITECTURE} (MODEL.CLIP) gives embeddings of width {clip.width}, but "
+            f"MODEL.VOCABULARY.TEST has width {vocabulary.width}: both must come from the same CLIP."
+        )
+    require_words_of(clip, vocabulary)
+
+
+def teacher_dtype(cfg: CfgNode) -> torch.dtype:
+    """What the teacher computes in: MODEL.TEACHER.DTYPE."""
+    automatic = torch.float32 if cfg.MODEL.DEVICE == "cpu" else torch.bfloat16
+    dtypes = {"auto": automatic, "float32": torch.float32, "bfloat16": torch.bfloat16}
+    return choose(dtypes, "MODEL.TEACHER.DTYPE", cfg.MODEL.TEACHER.DTYPE)
 
 
 @cache

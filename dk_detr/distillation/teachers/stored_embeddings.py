@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode, configurable
 from detectron2.structures import Instances
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from dk_detr.layers import to_shares
-from dk_detr.modeling import FirstStage
-from dk_detr.structures import Candidates, Regions, Scene
+from dk_detr.layers import to_normalized_cxcywh
+from dk_detr.modeling import InitialQueries
+from dk_detr.structures import Candidates, Regions, TeacherInput, Vocabulary
 
 
 class StoredEmbeddings:
@@ -26,17 +27,22 @@ class StoredEmbeddings:
     Source: ViLD (ICLR 2022), offline proposals.
     """
 
+    @configurable
     def __init__(self, width: int) -> None:
         self.width = width
 
-    def candidates(self, scene: Scene, first_stage: FirstStage) -> Candidates:
+    @classmethod
+    def from_config(cls, cfg: CfgNode, vocabulary: Vocabulary) -> dict[str, Any]:
+        return {"width": vocabulary.width}
+
+    def candidates(self, shown: TeacherInput, initial: InitialQueries) -> Candidates:
         """The stored regions of the images, wherever the detector looks."""
-        return _stored(scene)
+        return _stored(shown)
 
     @torch.no_grad()
-    def ask(self, scene: Scene, regions: Regions) -> Callable[[], Tensor]:
+    def ask(self, shown: TeacherInput, regions: Regions) -> Callable[[], Tensor]:
         """Look up. Raises ValueError for embeddings of another width."""
-        embeddings = _stored(scene).embeddings
+        embeddings = _stored(shown).embeddings
         assert embeddings is not None
         if embeddings.shape[-1] != self.width:
             raise ValueError(
@@ -47,12 +53,12 @@ class StoredEmbeddings:
         return lambda: rows
 
 
-def _stored(scene: Scene) -> Candidates:
-    if scene.stored is None:
+def _stored(shown: TeacherInput) -> Candidates:
+    if shown.stored is None:
         raise ValueError(
             'MODEL.TEACHER.NAME "EmbeddingBank" needs samples with "regions"; use dk_detr\'s mapper (dk_detr.data).'
         )
-    return scene.stored
+    return shown.stored
 
 
 def stored_candidates(batched_inputs: Sequence[dict[str, Any]], device: torch.device) -> Candidates | None:
@@ -65,7 +71,7 @@ def stored_candidates(batched_inputs: Sequence[dict[str, Any]], device: torch.de
 def candidates_of(proposals: Sequence[Instances]) -> Candidates:
     """The proposals of each image, the best first: Instances with proposal_boxes, objectness_logits, and maybe
     embeddings."""
-    boxes = [to_shares(one.proposal_boxes.tensor, one.image_size) for one in proposals]
+    boxes = [to_normalized_cxcywh(one.proposal_boxes.tensor, one.image_size) for one in proposals]
     objectness = [one.objectness_logits.float() for one in proposals]
     embeddings = [one.embeddings for one in proposals if one.has("embeddings")]
     return Candidates(

@@ -5,12 +5,12 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dk_detr.modeling import FirstStage
-from dk_detr.structures import Candidates, Regions, Scene
+from dk_detr.modeling import InitialQueries
+from dk_detr.structures import Candidates, Regions, TeacherInput
 
 
 class Teacher(Protocol):
-    """What a branch wants of a teacher.
+    """What distillation asks of a teacher.
 
     Attributes:
         width: E.
@@ -18,9 +18,9 @@ class Teacher(Protocol):
 
     width: int
 
-    def candidates(self, scene: Scene, first_stage: FirstStage) -> Candidates:
+    def candidates(self, shown: TeacherInput, initial: InitialQueries) -> Candidates:
         """Where it may be asked to look."""
 
-    def ask(self, scene: Scene, regions: Regions) -> Callable[[], Tensor]:
+    def ask(self, shown: TeacherInput, regions: Regions) -> Callable[[], Tensor]:
         """Begin to answer for regions, `query` counting the candidates; called, it gives (N, E) unit rows without
         gradient."""

@@ -3,5 +3,8 @@
 from dk_detr.distillation.terms.embedding_l1 import embedding_l1_loss
 from dk_detr.distillation.terms.relational import relational_kd_loss
 from dk_detr.distillation.terms.semantic import semantic_kd_loss
+from dk_detr.distillation.terms.term import TERMS, Term, TermSettings, build_terms
 
-__all__ = ["embedding_l1_loss", "relational_kd_loss", "semantic_kd_loss"]
+__all__ = [
+    "TERMS", "Term", "TermSettings", "build_terms", "embedding_l1_loss", "relational_kd_loss", "semantic_kd_loss",
+]  # fmt: skip

@@ -3,8 +3,9 @@
 from dk_detr.modeling.attention.conditional import ConditionalCross, ConditionalSelf, FirstConditionalCross
 from dk_detr.modeling.attention.deformable import DeformableCross, DeformableTokens
 from dk_detr.modeling.attention.dense import DenseCross, DenseSelf, DenseTokens
+from dk_detr.modeling.attention.kinds import ATTENTIONS, AttentionKind, AttentionSizes
 
 __all__ = [
-    "ConditionalCross", "ConditionalSelf", "DeformableCross", "DeformableTokens", "DenseCross", "DenseSelf",
-    "DenseTokens", "FirstConditionalCross",
+    "ATTENTIONS", "AttentionKind", "AttentionSizes", "ConditionalCross", "ConditionalSelf", "DeformableCross",
+    "DeformableTokens", "DenseCross", "DenseSelf", "DenseTokens", "FirstConditionalCross",
 ]  # fmt: skip

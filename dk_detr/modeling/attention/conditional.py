@@ -6,7 +6,7 @@ Source: Conditional DETR (ICCV 2021).
 import torch
 from torch import Tensor, nn
 
-from dk_detr.modeling.attention.heads import attend, hidden_tokens, split_heads
+from dk_detr.modeling.attention.multi_head import attend, mask_of_padding, split_heads
 from dk_detr.modeling.positions import QueryPosition
 from dk_detr.structures import Memory
 
@@ -25,20 +25,24 @@ class _Conditional(nn.Module):
         """(B, …, C) -> (B, H, …, C/H)."""
         return split_heads(x, self.num_heads)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None) -> Tensor:
-        """(B, H, Q, …), (B, H, S, …), (B, S, C) -> (B, Q, C); `hidden`: see heads.py."""
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, bias: Tensor | None = None
+    ) -> Tensor:
+        """(B, H, Q, …), (B, H, S, …), (B, S, C) -> (B, Q, C); others: see multi_head.py."""
         value = self.heads(self.value(value))
-        return self.out_proj(attend(query, key, value, hidden, self.dropout if self.training else 0.0))
+        return self.out_proj(attend(query, key, value, attention_mask, self.dropout if self.training else 0.0, bias))
 
 
 class ConditionalSelf(_Conditional):
     """Queries talk among themselves; content and place, projected apart, are added."""
 
-    def forward(self, content: Tensor, position: QueryPosition, blocked: Tensor | None) -> Tensor:
-        """(B, Q, C) content, (Q, Q) or (B, Q, Q) blocked -> (B, Q, C)."""
-        query = self.heads(self.q_content(content) + self.q_position(position.own))
-        key = self.heads(self.k_content(content) + self.k_position(position.own))
-        return self.attend(query, key, content, blocked)
+    def forward(
+        self, content: Tensor, position: QueryPosition, attention_mask: Tensor | None, bias: Tensor | None = None
+    ) -> Tensor:
+        """(B, Q, C) content -> (B, Q, C); attention_mask (Q, Q) or (B, Q, Q), bias: see multi_head.py."""
+        query = self.heads(self.q_content(content) + self.q_position(position.self_attention))
+        key = self.heads(self.k_content(content) + self.k_position(position.self_attention))
+        return self.attend(query, key, content, attention_mask, bias)
 
 
 class ConditionalCross(_Conditional):
@@ -49,9 +53,9 @@ class ConditionalCross(_Conditional):
         assert memory.position is not None  # what an encoder gives
         k_position = self.k_position(memory.position)
         query, key = self.contents(content, position, self.k_content(memory.tokens), k_position)
-        query = torch.cat([self.heads(query), self.heads(self.q_position(position.seen))], dim=-1)
+        query = torch.cat([self.heads(query), self.heads(self.q_position(position.cross_attention))], dim=-1)
         key = torch.cat([self.heads(key), self.heads(k_position.expand_as(memory.tokens))], dim=-1)
-        return self.attend(query, key, memory.tokens, hidden_tokens(memory.padding))
+        return self.attend(query, key, memory.tokens, mask_of_padding(memory.padding))
 
     def contents(
         self, content: Tensor, position: QueryPosition, k_content: Tensor, k_position: Tensor
@@ -71,7 +75,7 @@ class FirstConditionalCross(ConditionalCross):
         self, content: Tensor, position: QueryPosition, k_content: Tensor, k_position: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See `ConditionalCross`."""
-        return self.q_content(content) + self.q_own(position.own), k_content + k_position
+        return self.q_content(content) + self.q_own(position.self_attention), k_content + k_position
 
 
 def _linear(channels: int) -> nn.Linear:

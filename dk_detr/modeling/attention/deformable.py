@@ -27,6 +27,7 @@ class DeformableCross(MSDeformAttn):
     ) -> Tensor:
         """(B, Q, C) content, (B, Q, 2 or 4) reference -> (B, Q, C)."""
         reference = brought(reference, "a reference")
+        query = content + position.cross_attention
         return super().forward(
-            content + position.seen, reference, memory.tokens, memory.shapes, memory.padding, memory.valid_ratios
+            query, reference, memory.tokens, memory.shapes, memory.padding, memory.valid_ratios
         )

@@ -6,7 +6,7 @@ Source: DETR (ECCV 2020).
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dk_detr.modeling.attention.heads import attend, hidden_tokens, split_heads
+from dk_detr.modeling.attention.multi_head import attend, mask_of_padding, split_heads
 from dk_detr.modeling.positions import QueryPosition
 from dk_detr.structures import Memory
 
@@ -18,11 +18,13 @@ class _Dense(nn.MultiheadAttention):
         super().__init__(channels, num_heads, dropout=dropout, batch_first=True)
         nn.init.xavier_uniform_(self.out_proj.weight)  # as the rest of it, in all releases
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None) -> Tensor:
-        """(B, Q, C), (B, S, C), (B, S, C) -> (B, Q, C); `hidden`: see heads.py."""
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, bias: Tensor | None = None
+    ) -> Tensor:
+        """(B, Q, C), (B, S, C), (B, S, C) -> (B, Q, C); others: see multi_head.py."""
         parts = zip((query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3))
         q, k, v = (split_heads(F.linear(*part), self.num_heads) for part in parts)
-        return self.out_proj(attend(q, k, v, hidden, self.dropout if self.training else 0.0))
+        return self.out_proj(attend(q, k, v, attention_mask, self.dropout if self.training else 0.0, bias))
 
 
 class DenseTokens(_Dense):
@@ -31,18 +33,18 @@ class DenseTokens(_Dense):
     def forward(self, tokens: Tensor, position: Tensor, memory: Memory) -> Tensor:  # type: ignore[override]
         """(B, S, C) tokens and their positions -> (B, S, C); `memory` tells padding."""
         at = tokens + position
-        return self.attend(at, at, tokens, hidden_tokens(memory.padding))
+        return self.attend(at, at, tokens, mask_of_padding(memory.padding))
 
 
 class DenseSelf(_Dense):
     """Queries talk among themselves."""
 
     def forward(  # type: ignore[override]
-        self, content: Tensor, position: QueryPosition, blocked: Tensor | None
+        self, content: Tensor, position: QueryPosition, attention_mask: Tensor | None, bias: Tensor | None = None
     ) -> Tensor:
-        """(B, Q, C) content, (Q, Q) or (B, Q, Q) blocked -> (B, Q, C)."""
-        at = content + position.own
-        return self.attend(at, at, content, blocked)
+        """(B, Q, C) content -> (B, Q, C); attention_mask (Q, Q) or (B, Q, Q), bias: see multi_head.py."""
+        at = content + position.self_attention
+        return self.attend(at, at, content, attention_mask, bias)
 
 
 class DenseCross(_Dense):
@@ -54,4 +56,4 @@ class DenseCross(_Dense):
         """(B, Q, C) content -> (B, Q, C); the reference says nothing to it."""
         assert memory.position is not None  # what an encoder gives
         keys = memory.tokens + memory.position
-        return self.attend(content + position.seen, keys, memory.tokens, hidden_tokens(memory.padding))
+        return self.attend(content + position.cross_attention, keys, memory.tokens, mask_of_padding(memory.padding))

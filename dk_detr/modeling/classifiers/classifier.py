@@ -29,32 +29,32 @@ class Classifier(nn.Module, ABC):
         self.width = width
         self.projections = nn.ModuleList(nn.Linear(channels, width) for _ in range(num_projections))
 
-    def forward(self, hidden: Tensor, text: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor, text: Tensor) -> Tensor:
         """(D, B, Q, C) features and (K, E) unit text rows -> (D, B, Q, K) logits; K + 1 for a softmax."""
-        return self.score(torch.stack([self.project(x, layer) for layer, x in enumerate(hidden)]), text)
+        return self.score(torch.stack([self.project(x, layer) for layer, x in enumerate(hidden_states)]), text)
 
-    def project(self, hidden: Tensor, layer: int) -> Tensor:
+    def project(self, hidden_states: Tensor, layer: int) -> Tensor:
         """(…, C) features of a layer (-1: the last) -> (…, E) in the space of the text, not normalised."""
-        return self.projections[layer % len(self.projections)](hidden)
+        return self.projections[layer % len(self.projections)](hidden_states)
 
-    def project_image(self, hidden: Tensor, layer: int) -> Tensor:
+    def project_image(self, hidden_states: Tensor, layer: int) -> Tensor:
         """The same in the space of image embeddings: CLIP has one space for both, and so has one projection."""
-        return self.project(hidden, layer)
+        return self.project(hidden_states, layer)
 
     @abstractmethod
     def score(self, projected: Tensor, text: Tensor) -> Tensor:
         """(…, E) -> (…, K) logits, or K + 1 for a softmax, in full precision."""
 
-    def confidence(self, hidden: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
+    def confidence(self, hidden_states: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
         """How sure it is of each query and word.
 
         Args:
-            hidden: (B, Q, C) features of the last layer. text: (K, E). novel: (K,) bool, words that were not trained.
+            hidden_states: (B, Q, C) of the last layer. text: (K, E). novel: (K,) bool, words that were not trained.
             objectness: (B, Q) logits of the first stage; None where there is none.
 
         Returns: (B, Q, K) in [0, 1].
         """
-        return self.score(self.project(hidden, -1), text).float().sigmoid()
+        return self.score(self.project(hidden_states, -1), text).float().sigmoid()
 
     @abstractmethod
     def check(self, vocabulary: Vocabulary) -> None:

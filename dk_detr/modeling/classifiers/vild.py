@@ -40,9 +40,9 @@ class CosineTextBackground(CosineText):
         background = F.normalize(self.background.float(), dim=0)
         return super().score(projected, torch.cat([text, background[None]]))
 
-    def confidence(self, hidden: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
+    def confidence(self, hidden_states: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
         """See `Classifier`: the share of each word in a softmax with the background."""
-        return with_background(self.score(self.project(hidden, -1), text)).exp()
+        return with_background(self.score(self.project(hidden_states, -1), text)).exp()
 
 
 class CosineTextObjectness(CosineText):
@@ -55,10 +55,10 @@ class CosineTextObjectness(CosineText):
 
     activation, learns_images = "none", True
 
-    def confidence(self, hidden: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
+    def confidence(self, hidden_states: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
         """See `Classifier`: the geometric mean of objectness and the share of each word in a softmax."""
         assert objectness is not None  # build.py lets no queries pass that have none
-        return with_objectness(without_background(self.score(self.project(hidden, -1), text)), objectness).exp()
+        return with_objectness(without_background(self.score(self.project(hidden_states, -1), text)), objectness).exp()
 
 
 class CosineTextEnsemble(CosineTextBackground):
@@ -88,18 +88,18 @@ class CosineTextEnsemble(CosineTextBackground):
         settings = super().from_config(cfg, width, num_projections)
         return {**settings, "home_weight": cfg.MODEL.DETR.CLASSIFIER.HOME_WEIGHT}
 
-    def forward(self, hidden: Tensor, text: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor, text: Tensor) -> Tensor:
         """See `Classifier`."""
         # Adding nothing keeps the projections of layers that nobody teaches in the graph: DDP waits for every gradient.
         nothing = sum(parameter.sum() * 0 for parameter in self.image_projections.parameters())
-        return super().forward(hidden, text) + nothing
+        return super().forward(hidden_states, text) + nothing
 
-    def project_image(self, hidden: Tensor, layer: int) -> Tensor:
+    def project_image(self, hidden_states: Tensor, layer: int) -> Tensor:
         """See `Classifier`."""
-        return self.image_projections[layer % len(self.image_projections)](hidden)
+        return self.image_projections[layer % len(self.image_projections)](hidden_states)
 
-    def confidence(self, hidden: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
+    def confidence(self, hidden_states: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
         """See `Classifier`: the words' share with background and the images' share without it."""
-        log_text = with_background(self.score(self.project(hidden, -1), text))
-        log_image = without_background(CosineText.score(self, self.project_image(hidden, -1), text))
+        log_text = with_background(self.score(self.project(hidden_states, -1), text))
+        log_image = without_background(CosineText.score(self, self.project_image(hidden_states, -1), text))
         return ensemble(log_text, log_image, novel, self.home_weight).exp()

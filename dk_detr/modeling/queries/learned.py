@@ -7,12 +7,10 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from dk_detr.layers import MLP
+from dk_detr.modeling.attention import ATTENTIONS
 from dk_detr.modeling.queries.content import Content
-from dk_detr.modeling.queries.first_stage import FirstStage
-from dk_detr.structures import Memory, QueryGroup
-from dk_detr.structures.queries import DETECT
-
-POINT_LAYERS = {"Dense": 0, "Deformable": 1, "Conditional": 2}  # of the head that reads points off positions
+from dk_detr.modeling.queries.initial import InitialQueries
+from dk_detr.structures import DETECTION, Memory, QueryGroup
 
 
 class Learned(nn.Module):
@@ -41,17 +39,17 @@ class Learned(nn.Module):
             "channels": detr.CHANNELS,
             "num_queries": detr.NUM_QUERIES,
             "content": detr.CONTENT,
-            "point_layers": POINT_LAYERS[detr.DECODER_ATTENTION],
+            "point_layers": ATTENTIONS[detr.DECODER_ATTENTION].point_layers,
         }
 
-    def forward(self, memory: Memory) -> FirstStage:
+    def forward(self, memory: Memory) -> InitialQueries:
         """The same Q queries for each image; nothing is proposed, so nothing is to be supervised yet."""
         images, dtype = len(memory.tokens), memory.tokens.dtype
         position = self.position.weight.to(dtype).expand(images, -1, -1)
         points = self.points()
         points = None if points is None else points.expand(images, -1, -1)
-        group = QueryGroup(DETECT, self.content(memory.tokens), position, points, (DETECT,), DETECT)
-        return FirstStage(group)
+        group = QueryGroup(DETECTION, self.content(memory.tokens), position, points, (DETECTION,), DETECTION)
+        return InitialQueries(group)
 
     def position_of(self, boxes: Tensor, dtype: torch.dtype) -> Tensor:
         """Raises ValueError: these learn where they look, and know nothing of boxes."""
@@ -88,10 +86,10 @@ class Anchors(nn.Module):
         detr = cfg.MODEL.DETR
         return {"channels": detr.CHANNELS, "num_queries": detr.NUM_QUERIES, "content": detr.CONTENT}
 
-    def forward(self, memory: Memory) -> FirstStage:
+    def forward(self, memory: Memory) -> InitialQueries:
         """The same Q queries for each image."""
         boxes = self.anchors.weight.float().sigmoid().expand(len(memory.tokens), -1, -1)
-        return FirstStage(QueryGroup(DETECT, self.content(memory.tokens), None, boxes, (DETECT,), DETECT))
+        return InitialQueries(QueryGroup(DETECTION, self.content(memory.tokens), None, boxes, (DETECTION,), DETECTION))
 
     def position_of(self, boxes: Tensor, dtype: torch.dtype) -> None:
         """None: see `Positions`."""

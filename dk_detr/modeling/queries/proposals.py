@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from dk_detr.layers import box_head, grid_of_cells, inverse_sigmoid, sine_position_of_boxes
 from dk_detr.modeling.positions import POSITIONS
 from dk_detr.modeling.queries.content import Content
-from dk_detr.modeling.queries.first_stage import FirstStage
-from dk_detr.structures import Memory, Predictions, QueryGroup, hide
-from dk_detr.structures.queries import DETECT
+from dk_detr.modeling.queries.initial import InitialQueries
+from dk_detr.structures import DETECTION, Memory, Predictions, QueryGroup
+from dk_detr.utils import require
 
 
 class Proposals(nn.Module):
@@ -26,8 +26,8 @@ class Proposals(nn.Module):
     Args:
         channels: C. num_queries: Q. anchor_size: side of the box that a token of the finest level starts from, as a
             share of the image; it doubles from level to level.
-        num_words: K, for tokens that name words, the best of which ranks them, and of which only the chosen are
-            supervised (DINO); 0 for tokens that only know objects, and are all supervised.
+        num_words: K for a class-aware first stage (DINO): tokens have a logit for each word, their best one ranks
+            them, and only the chosen are supervised. 0 for a class-agnostic one: a single logit, all are supervised.
 
     Source: Deformable DETR, two-stage; class-agnostic as in DK-DETR.
     """
@@ -48,10 +48,11 @@ class Proposals(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
         detr = cfg.MODEL.DETR
+        require("MODEL.DETR.FIRST_STAGE", detr.FIRST_STAGE, ("ClassAgnostic", "ClassAware"))
         sizes = {"channels": detr.CHANNELS, "num_queries": detr.NUM_QUERIES, "anchor_size": detr.ANCHOR_SIZE}
-        return {**sizes, "num_words": num_words if detr.FIRST_STAGE == "Words" else 0}
+        return {**sizes, "num_words": num_words if detr.FIRST_STAGE == "ClassAware" else 0}
 
-    def forward(self, memory: Memory) -> FirstStage:
+    def forward(self, memory: Memory) -> InitialQueries:
         """Choose Q places of each image, or all there are where the largest image of the batch has fewer."""
         anchors, valid = self._anchors(memory)
         tokens = self.token(memory.tokens.masked_fill(~valid[..., None], 0.0))
@@ -64,15 +65,14 @@ class Proposals(nn.Module):
         chosen = boxes.gather(1, index[..., None].expand(-1, -1, 4))
         group = self._group(chosen.detach(), memory.tokens.dtype)
         # Only an image with fewer places than queries fills up with padding; large ones need not wait for the answer.
-        real = valid.gather(1, index) if memory.fewest < 2 * self.num_queries else None
-        if real is not None and bool(real.all()):
-            real = None
+        chosen_valid = valid.gather(1, index) if memory.fewest < 2 * self.num_queries else None
+        if chosen_valid is not None and bool(chosen_valid.all()):
+            chosen_valid = None
         predictions = Predictions(logits[None], boxes[None], valid)
         if self.num_words:
             of_chosen = logits.gather(1, index[..., None].expand(-1, -1, self.num_words))
-            predictions = Predictions(of_chosen[None], chosen[None], real)
-        group = group if real is None else replace(group, blocked=hide(real))
-        return FirstStage(group, top, predictions, real, bool(self.num_words))
+            predictions = Predictions(of_chosen[None], chosen[None], chosen_valid)
+        return InitialQueries(replace(group, valid=chosen_valid), top, predictions, class_aware=bool(self.num_words))
 
     def position_of(self, boxes: Tensor, dtype: torch.dtype) -> Tensor | None:
         """(B, Q, C) where a query looks that starts from (B, Q, 4) boxes cxcywh in [0, 1]; None where the decoder
@@ -89,7 +89,9 @@ class Proposals(nn.Module):
 
     def _group(self, reference: Tensor, dtype: torch.dtype) -> QueryGroup:
         position, content = self._position_and_content(reference, dtype)
-        return QueryGroup(DETECT, content, position, reference, reads=(DETECT,), steered_by=DETECT)
+        return QueryGroup(
+            DETECTION, content, position, reference, attends_to=(DETECTION,), reference_from=DETECTION
+        )
 
     def _anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:
         """Start boxes (B, S, 4) and (B, S) bool, False for tokens in the padding or on the very edge."""

@@ -1,8 +1,9 @@
 """The keys that ViLD adds: what they mean, their range, and where their values are from.
 
-It shares with DK-DETR: MODEL.VOCABULARY, MODEL.CLIP, MODEL.TEACHER (who teaches), and of MODEL.KD: TERMS
-(["embedding_l1"] learns from the teacher, [] does not), EMBEDDING_L1.WEIGHT (the paper's w), NUM_SLOTS (regions of an
-image that are taught, at most), SLOT_FILTERS, DUPLICATES_IOU, BASE_OVERLAP_IOU, MIN_SIDE.
+It shares with DK-DETR: MODEL.VOCABULARY, MODEL.CLIP, MODEL.TEACHER (who teaches), MODEL.TRAINING_EXTENSIONS
+(["Distillation"] learns from the teacher, [] does not), and of MODEL.KD: TERMS (["embedding_l1"]), EMBEDDING_L1.WEIGHT
+(the paper's w), NUM_SLOTS (regions of an image that are taught, at most), SLOT_FILTERS, DUPLICATES_IOU,
+BASE_OVERLAP_IOU, MIN_SIDE.
 """
 
 from detectron2.config import CfgNode as CN

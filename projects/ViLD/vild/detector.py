@@ -9,18 +9,18 @@ from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Instances
 from torch import Tensor
 
+from dk_detr.distillation import build_slots, build_teacher
 from dk_detr.language import vocabularies_from_config
-from dk_detr.meta_arch.build_branch import build_slots, build_teacher
-from dk_detr.meta_arch.words import OfWords
+from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
 from dk_detr.structures import Vocabulary
-from dk_detr.utils import choose
+from dk_detr.utils import choose, require
 from projects.ViLD.vild.forms import FORMS
-from projects.ViLD.vild.regions import Lessons
 from projects.ViLD.vild.roi_heads import ViLDHeads
+from projects.ViLD.vild.teaching import Teaching
 
 
 @META_ARCH_REGISTRY.register()
-class ViLD(OfWords, GeneralizedRCNN):
+class ViLD(OpenVocabularyDetector, GeneralizedRCNN):
     """Mask R-CNN whose classes are words, taught by CLIP.
 
     Training: list of dicts with "image" (3, h, w) in INPUT.FORMAT, "instances" (gt_boxes, gt_classes indexing
@@ -29,7 +29,7 @@ class ViLD(OfWords, GeneralizedRCNN):
     pred_masks where masks are on)}, the classes indexing `vocabulary`.
 
     Args:
-        lessons: of the teacher; None for ViLD-text, and for detection.
+        teaching: of the teacher; None for ViLD-text, and for detection.
         train_vocabulary: base words. vocabulary: the words to detect; `set_vocabulary` exchanges them.
         parts: Detectron2's.
     """
@@ -42,10 +42,10 @@ class ViLD(OfWords, GeneralizedRCNN):
 
     @configurable
     def __init__(
-        self, *, lessons: Lessons | None, train_vocabulary: Vocabulary, vocabulary: Vocabulary, **parts: Any
+        self, *, teaching: Teaching | None, train_vocabulary: Vocabulary, vocabulary: Vocabulary, **parts: Any
     ) -> None:
         super().__init__(**parts)
-        self.lessons = lessons
+        self.teaching = teaching
         self.register_words(train_vocabulary, vocabulary)
 
     @classmethod
@@ -57,7 +57,7 @@ class ViLD(OfWords, GeneralizedRCNN):
             "backbone": backbone,
             "proposal_generator": build_proposal_generator(cfg, shape),
             "roi_heads": ViLDHeads(cfg, shape, num_words=len(train_vocabulary), width=vocabulary.width),
-            "lessons": _lessons_from_config(cfg, vocabulary),
+            "teaching": _teaching_from_config(cfg, vocabulary),
             "train_vocabulary": train_vocabulary,
             "vocabulary": vocabulary,
             "input_format": cfg.INPUT.FORMAT,
@@ -67,7 +67,7 @@ class ViLD(OfWords, GeneralizedRCNN):
 
     @property
     def words_classifier(self) -> Any:
-        """See `OfWords`."""
+        """See `OpenVocabularyDetector`."""
         return self.roi_heads.box_predictor.classifier
 
     def is_novel(self, vocabulary: Vocabulary) -> Tensor:
@@ -75,8 +75,8 @@ class ViLD(OfWords, GeneralizedRCNN):
         not say so."""
         return super().is_novel(vocabulary) | vocabulary.novel.cpu()
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """See the class."""
+    def forward(self, batched_inputs: list[dict[str, Any]], num_objects: float | Tensor | None = None) -> Any:
+        """See the class; no loss of it is divided by `num_objects`."""
         return self.losses(batched_inputs) if self.training else self.detect(batched_inputs)
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -85,16 +85,16 @@ class ViLD(OfWords, GeneralizedRCNN):
         objects = self.targets(batched_inputs)
         features = self.backbone(images.tensor)
         proposals, losses = self.proposal_generator(images, features, objects)
-        lesson = self._lesson(images, batched_inputs, proposals, objects)
-        return {**losses, **self.roi_heads.losses(features, proposals, objects, self.train_text, lesson)}
+        taught = self._taught(images, batched_inputs, proposals, objects)
+        return {**losses, **self.roi_heads.losses(features, proposals, objects, self.train_text, taught)}
 
-    def _lesson(self, images: Any, batched_inputs: list[dict[str, Any]], proposals: Any, objects: Any) -> Any:
-        if self.lessons is not None:
-            return self.lessons(images, batched_inputs, proposals, objects)
+    def _taught(self, images: Any, batched_inputs: list[dict[str, Any]], proposals: Any, objects: Any) -> Any:
+        if self.teaching is not None:
+            return self.teaching(images, batched_inputs, proposals, objects)
         if self.roi_heads.form.learns_images:
             raise ValueError(
-                'MODEL.VILD.FORM learns from a teacher, but MODEL.KD.TERMS is []: set it to ["embedding_l1"], or '
-                'choose the form "ViLD-text".'
+                'MODEL.VILD.FORM learns from a teacher: name "Distillation" in MODEL.TRAINING_EXTENSIONS and '
+                '"embedding_l1" in MODEL.KD.TERMS, or choose the form "ViLD-text".'
             )
         return None
 
@@ -103,18 +103,35 @@ class ViLD(OfWords, GeneralizedRCNN):
         """Detections in the size that each input asks for. Raises FloatingPointError for broken weights."""
         if _differ_in_size(batched_inputs):
             return [self.detect([given])[0] for given in batched_inputs]
-        features, proposals, sizes = self._first_stage(batched_inputs)
-        found = self.roi_heads.detect(features, proposals, self.text, self.novel)
-        return self._postprocess(found, batched_inputs, sizes)
+        first_stage = self._first_stage(batched_inputs)
+        return self._second_stage(*first_stage, batched_inputs)
+
+    proposes = True  # type: ignore[assignment]
 
     @torch.no_grad()
-    def propose(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
-        """The proposals of the first stage, which knows no words: proposal_boxes in the size that each input asks for,
-        objectness_logits, the best first."""
+    def detect_with_proposals(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """See `OpenVocabularyDetector`."""
         if _differ_in_size(batched_inputs):
-            return [self.propose([given])[0] for given in batched_inputs]
+            return [self.detect_with_proposals([given])[0] for given in batched_inputs]
+        _, proposals, sizes = first_stage = self._first_stage(batched_inputs)
+        outputs = self._second_stage(*first_stage, batched_inputs)
+        proposed = self._postprocess(proposals, batched_inputs, sizes)
+        return [{**output, "proposals": one["instances"]} for output, one in zip(outputs, proposed)]
+
+    @torch.no_grad()
+    def propose(self, batched_inputs: list[dict[str, Any]], limit: int | None = None) -> list[Instances]:
+        """See `OpenVocabularyDetector`: what is left after NMS, at most MODEL.RPN.POST_NMS_TOPK_TEST."""
+        if _differ_in_size(batched_inputs):
+            return [self.propose([given], limit)[0] for given in batched_inputs]
         _, proposals, sizes = self._first_stage(batched_inputs)
-        return [output["instances"] for output in self._postprocess(proposals, batched_inputs, sizes)]
+        return [output["instances"][:limit] for output in self._postprocess(proposals, batched_inputs, sizes)]
+
+    def _second_stage(
+        self, features: dict[str, Tensor], proposals: list[Instances], sizes: Any, batched_inputs: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        found = self.roi_heads.detect(features, proposals, self.text, self.novel)
+        outputs: list[dict[str, Any]] = self._postprocess(found, batched_inputs, sizes)
+        return outputs
 
     def _first_stage(self, batched_inputs: list[dict[str, Any]]) -> tuple[dict[str, Tensor], list[Instances], Any]:
         """Features, proposals, and the sizes of the images in the network's input."""
@@ -161,17 +178,19 @@ def _check(objects: Instances, file_name: str, num_words: int, with_masks: bool)
         )
 
 
-def _lessons_from_config(cfg: CfgNode, vocabulary: Vocabulary) -> Lessons | None:
+def _teaching_from_config(cfg: CfgNode, vocabulary: Vocabulary) -> Teaching | None:
     kd, form = cfg.MODEL.KD, cfg.MODEL.VILD.FORM
-    if not kd.TERMS:
+    for name in cfg.MODEL.TRAINING_EXTENSIONS:
+        require("MODEL.TRAINING_EXTENSIONS", name, ["Distillation"])
+    if not cfg.MODEL.TRAINING_EXTENSIONS:
         return None
     if list(kd.TERMS) != ["embedding_l1"] or not choose(FORMS, "MODEL.VILD.FORM", form).learns_images:
         raise ValueError(
-            f'MODEL.KD.TERMS is {list(kd.TERMS)} with MODEL.VILD.FORM "{form}"; wanted [] for "ViLD-text" and '
-            '["embedding_l1"] for all others.'
+            f'MODEL.KD.TERMS is {list(kd.TERMS)} with MODEL.VILD.FORM "{form}"; wanted ["embedding_l1"] for all '
+            'forms but "ViLD-text", which takes "Distillation" out of MODEL.TRAINING_EXTENSIONS.'
         )
     if "unmatched" in kd.SLOT_FILTERS:
         raise ValueError(
             'ViLD teaches regions whether they match an object or not: take "unmatched" out of MODEL.KD.SLOT_FILTERS.'
         )
-    return Lessons(build_teacher(cfg, vocabulary), build_slots(kd))
+    return Teaching(build_teacher(cfg, vocabulary), build_slots(cfg))

@@ -22,7 +22,7 @@ from dk_detr.utils import choose
 from projects.ViLD.vild.detections import best_detections
 from projects.ViLD.vild.forms import FORMS, Form
 from projects.ViLD.vild.predictor import BoxPredictor
-from projects.ViLD.vild.regions import Lesson
+from projects.ViLD.vild.teaching import TaughtRegions
 
 Features = dict[str, Tensor]
 
@@ -90,34 +90,34 @@ class ViLDHeads(StandardROIHeads):
         proposals: list[Instances],
         objects: list[Instances],
         text: Tensor,
-        lesson: Lesson | None,
+        taught: TaughtRegions | None,
     ) -> dict[str, Tensor]:
         """The weighted losses of a training step.
 
         Args:
             proposals: of the first stage. objects: the ground truth. text: (K, E) of the words of training.
-            lesson: of the teacher; None for ViLD-text.
+            taught: of the teacher; None for ViLD-text.
         """
         proposals = self.label_and_sample_proposals(proposals, objects)
         pooled = self._pool(features, [one.proposal_boxes for one in proposals])
-        if lesson is None:
+        if taught is None:
             losses = self.box_predictor.label_losses(self.box_head(pooled), text, proposals)
         else:
-            losses = self._losses_with(lesson, features, pooled, text, proposals)
+            losses = self._losses_with(taught, features, pooled, text, proposals)
         return {**losses, **self._forward_mask(features, proposals)}
 
     def _losses_with(
-        self, lesson: Lesson, features: Features, pooled: Tensor, text: Tensor, proposals: list[Instances]
+        self, taught: TaughtRegions, features: Features, pooled: Tensor, text: Tensor, proposals: list[Instances]
     ) -> dict[str, Tensor]:
-        of_lesson = self._pool(features, lesson.boxes)
+        of_taught = self._pool(features, taught.boxes)
         if self.image_head is None:  # one run of the head for both, then each takes its part
-            vectors, of_lesson = self.box_head(torch.cat([pooled, of_lesson])).split([len(pooled), len(of_lesson)])
-            student = self.box_predictor.embed(of_lesson)
+            vectors, of_taught = self.box_head(torch.cat([pooled, of_taught])).split([len(pooled), len(of_taught)])
+            student = self.box_predictor.embed(of_taught)
         else:
             # Also where there is no region: other workers wait for its gradients, and SyncBN for its statistics.
-            vectors, student = self.box_head(pooled), self.image_head(of_lesson)
+            vectors, student = self.box_head(pooled), self.image_head(of_taught)
         losses = self.box_predictor.label_losses(vectors, text, proposals)
-        return {**losses, "loss_kd_embedding_l1": self.image_weight * embedding_l1_loss(student, lesson.embeddings)}
+        return {**losses, "loss_kd_embedding_l1": self.image_weight * embedding_l1_loss(student, taught.embeddings)}
 
     def detect(self, features: Features, proposals: list[Instances], text: Tensor, novel: Tensor) -> list[Instances]:
         """Detections in the frame of the network.

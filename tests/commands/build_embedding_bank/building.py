@@ -58,7 +58,7 @@ class BankWorld:
 
     def train(self, output: Path, bank: Path, **more: Any) -> Path:
         """Train with a bank."""
-        weights = {"MODEL__CLIP__WEIGHTS": self.world.root / "clip.pt", "MODEL__KD__COMPANIONS": "Chosen"}
+        weights = {"MODEL__CLIP__WEIGHTS": self.world.root / "clip.pt", "MODEL__KD__QUERIES": "SelectedAuxiliary"}
         teacher = {"MODEL__TEACHER__NAME": "EmbeddingBank", "MODEL__TEACHER__BANK": bank}
         return self.world.train(output, **{**weights, **teacher, **more})
 
@@ -70,7 +70,7 @@ def make_bank_world(root: Path) -> BankWorld:
         torch.manual_seed(0)
         clip = load_clip("open_clip", str(root / "clip.json"), "")
         torch.save(clip.model.state_dict(), root / "clip.pt")
-        detector = Trainer.build_model(setup_cfg(MINI, made.options(MODEL__KD__TERMS=[])))
+        detector = Trainer.build_model(setup_cfg(MINI, made.options(MODEL__TRAINING_EXTENSIONS=[])))
         torch.save({"model": detector.state_dict()}, root / "detector.pth")
     return made
 

@@ -130,7 +130,7 @@ def test_a_damaged_bank_is_refused_by_name(
 def test_another_version_is_refused(bank_world: BankWorld, bank: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = json.loads((bank / "manifest.json").read_text())
     (bank / "manifest.json").write_text(json.dumps({**manifest, "version": 9}))
-    assert "version 9; this code reads" in error_of(bank_world, bank, capsys)
+    assert "version 9; this code attends_to" in error_of(bank_world, bank, capsys)
 
 
 def test_another_teacher_is_refused(

@@ -8,7 +8,7 @@ import torch
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
-from dk_detr.engine.setup import without_distillation
+from dk_detr.engine.setup import for_inference
 from dk_detr.structures import Vocabulary
 from tests.model_fixtures import fixed_seed
 from tests.projects.vild.vild_fixtures import (
@@ -167,8 +167,8 @@ def test_words_are_not_learnt_and_not_saved(world: World, name: str) -> None:
 @taught_forms
 def test_a_detector_for_inference_has_the_same_weights_and_no_teacher(world: World, name: str) -> None:
     trained = tiny_vild(world, name)
-    deployed = build_model(without_distillation(shrunk_cfg(world, mini(name)))).eval()
-    assert trained.lessons is not None and deployed.lessons is None
+    deployed = build_model(for_inference(shrunk_cfg(world, mini(name)))).eval()
+    assert trained.teaching is not None and deployed.teaching is None
     deployed.load_state_dict(trained.state_dict())  # strict
     assert found(deployed, [sample()]) == found(trained, [sample()])
 

@@ -3,7 +3,6 @@
 B images, M objects of the fullest image, G groups, N noisy queries, K words of training, C channels.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,91 +10,108 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
+from dk_detr.criterion import SetCriterion
+from dk_detr.extensions.extension import BuildContext, Plan, TrainingExtension, TrainingInputs, TrainingOutputs
 from dk_detr.layers import to_cxcywh, to_xyxy
-from dk_detr.structures import Assignment, QueryGroup, Targets, hide
-from dk_detr.structures.queries import DETECT
+from dk_detr.structures import DETECTION, Assignment, QueryGroup
 
-NOISY = "noisy"
+DENOISING = "denoising"
 LEAST = 1e-3  # of the sides of noisy boxes, and of their centres' distance from the border: logits stay finite
 
 
 @dataclass(frozen=True)
-class Noisy:
+class DenoisingPlan(Plan):
     """What denoising adds to a step.
 
     Attributes:
-        group: the queries. assignment: what they answer for, as of one decoder layer.
-        real: (B, N) bool, False for queries that only fill up images with fewer objects. num_groups: G.
+        groups: one; none where the batch has no objects.
+        assignment: what its queries answer for, as of one decoder layer; None without any. num_groups: G.
     """
 
-    group: QueryGroup
-    assignment: Assignment
-    real: Tensor
-    num_groups: int
+    assignment: Assignment | None = None
+    num_groups: int = 0
 
 
-class Denoising(nn.Module):
+class Denoising(TrainingExtension[DenoisingPlan]):
     """Each object, G times, its box moved and its label flipped at times; nothing is matched.
 
-    Groups do not see one another, nor do detection queries see them; they see these.
+    The G groups do not see one another, and detection queries see none of them; they see the detection queries.
 
     Args:
-        channels: C. num_words: K. groups: G. label_noise: share of the labels that become one drawn from all words.
+        channels: C. num_words: K. criterion: the losses of detections.
+        groups: G. label_noise: share of the labels that become one drawn from all words.
         box_noise: centres move by up to this share of half the sides, and sides change by up to this share.
 
-    Source: DN-DETR (CVPR 2022). Its contents are of C - 1 learned numbers and an indicator; all C are learned here, of
-    which an indicator is one case.
+    Source: DN-DETR (CVPR 2022). There a content is C - 1 learned numbers of the label and one that says "denoising";
+    here all C numbers are learned, which includes that form.
     """
 
+    prefix = "dn_"
     copies = 1  # of an object in a group
 
     @configurable
     def __init__(
-        self, channels: int, num_words: int, groups: int = 5, label_noise: float = 0.2, box_noise: float = 0.4
+        self,
+        channels: int,
+        num_words: int,
+        criterion: SetCriterion,
+        groups: int = 5,
+        label_noise: float = 0.2,
+        box_noise: float = 0.4,
     ) -> None:
         super().__init__()
+        self.criterion = criterion
         self.groups, self.label_noise, self.box_noise = groups, label_noise, box_noise
         self.content = nn.Embedding(num_words, channels)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, context: BuildContext) -> dict[str, Any]:
         noise = cfg.MODEL.DETR.DENOISING
         return {
             "channels": cfg.MODEL.DETR.CHANNELS,
-            "num_words": num_words,
+            "num_words": len(context.train_vocabulary),
+            "criterion": context.criterion,
             "groups": noise.GROUPS,
             "label_noise": noise.LABEL_NOISE,
             "box_noise": noise.BOX_NOISE,
         }
 
-    def forward(
-        self, targets: Targets, like: Tensor, position_of: Callable[[Tensor, torch.dtype], Tensor | None]
-    ) -> Noisy | None:
-        """The queries of a batch; None where it has no objects.
-
-        Args:
-            like: (B, …) gives device and precision. position_of: of the detection queries, see `Proposals`.
-        """
+    def prepare(self, inputs: TrainingInputs) -> DenoisingPlan:
+        """See `TrainingExtension`."""
+        targets, tokens = inputs.targets, inputs.memory.tokens
         most = max(targets.counts, default=0)
         if most == 0:
-            return None
+            return DenoisingPlan(())
         num_groups = self.num_groups(most)
-        labels, boxes = (x.repeat(1, num_groups * self.copies, *[1] * (x.ndim - 2)) for x in targets.padded())
-        place = torch.arange(labels.shape[1], device=like.device)
-        real = place % most < torch.tensor(targets.counts, device=like.device)[:, None]
+        labels, boxes = (x.repeat(1, num_groups * self.copies, *[1] * (x.ndim - 2)) for x in targets.padded)
+        place = torch.arange(labels.shape[1], device=tokens.device)
+        valid = place % most < torch.tensor(targets.counts, device=tokens.device)[:, None]
         group = place // (most * self.copies)
-        blocked = group[:, None] != group
-        if min(targets.counts) < most:
-            blocked = blocked | hide(real)
         is_negative = place // most % self.copies == 1
         noisy = self.noisy_boxes(boxes, is_negative).clamp(LEAST, 1 - LEAST)
-        content = self.content(self.noisy_labels(labels)).to(like.dtype)
-        image, query = (real & ~is_negative).nonzero(as_tuple=True)
-        return Noisy(
-            QueryGroup(NOISY, content, position_of(noisy, like.dtype), noisy, (NOISY, DETECT), NOISY, blocked),
-            Assignment(torch.zeros_like(image), image, query, query % most),
-            real,
-            num_groups,
+        queries = QueryGroup(
+            DENOISING,
+            content=self.content(self.noisy_labels(labels)).to(tokens.dtype),
+            position=inputs.position_of(noisy, tokens.dtype),
+            reference=noisy,
+            attends_to=(DENOISING, DETECTION),
+            reference_from=DENOISING,
+            blocked=group[:, None] != group,
+            valid=valid if min(targets.counts) < most else None,
+        )
+        image, query = (valid & ~is_negative).nonzero(as_tuple=True)
+        assignment = Assignment(torch.zeros_like(image), image, query, query % most)
+        return DenoisingPlan((queries,), assignment, num_groups)
+
+    def supervise(self, plan: DenoisingPlan, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
+        """See `TrainingExtension`."""
+        if plan.assignment is None:
+            nothing = self.content.weight.sum() * 0
+            return {f"loss_{self.prefix}{term}": nothing for term in self.criterion.weights}
+        predictions = outputs.predictions[DENOISING]
+        assignment = plan.assignment.of_all_layers(len(predictions.logits))
+        return self.criterion.losses(
+            predictions, inputs.targets, assignment, inputs.num_objects * plan.num_groups, self.prefix
         )
 
     def num_groups(self, most: int) -> int:
@@ -128,17 +144,24 @@ class ContrastiveDenoising(Denoising):
 
     @configurable
     def __init__(
-        self, channels: int, num_words: int, queries: int = 100, label_noise: float = 0.25, box_noise: float = 1.0
+        self,
+        channels: int,
+        num_words: int,
+        criterion: SetCriterion,
+        queries: int = 100,
+        label_noise: float = 0.25,
+        box_noise: float = 1.0,
     ) -> None:
-        super().__init__(channels, num_words, 1, label_noise, box_noise)
+        super().__init__(channels, num_words, criterion, 1, label_noise, box_noise)
         self.queries = queries
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, context: BuildContext) -> dict[str, Any]:
         noise = cfg.MODEL.DETR.CONTRASTIVE_DENOISING
         return {
             "channels": cfg.MODEL.DETR.CHANNELS,
-            "num_words": num_words,
+            "num_words": len(context.train_vocabulary),
+            "criterion": context.criterion,
             "queries": noise.QUERIES,
             "label_noise": noise.LABEL_NOISE,
             "box_noise": noise.BOX_NOISE,

@@ -4,16 +4,18 @@ B images, M objects of the fullest image, G groups, N noisy queries, K words.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from dk_detr.extensions import ContrastiveDenoising, Denoising
 from dk_detr.layers import to_xyxy
-from dk_detr.modeling import ContrastiveDenoising, Denoising, Noisy
-from dk_detr.structures import QueryGroup, QuerySet, Targets
-from tests.model_fixtures import fixed_seed, random, targets_of
+from dk_detr.modeling import InitialQueries
+from dk_detr.structures import Assignment, QueryGroup, QuerySet, Targets
+from tests.model_fixtures import fixed_seed, random, targets_of, tiny_criterion, training_inputs
 
 C, K = 8, 5
 LIKE = torch.zeros(2, 1, C)
@@ -37,20 +39,36 @@ def dice() -> Iterator[None]:
         yield
 
 
+@dataclass
+class Made:
+    """What a step of denoising prepared: its one group, which of the queries stand for an object, and the rest."""
+
+    group: QueryGroup
+    valid: Tensor
+    assignment: Assignment
+    num_groups: int
+
+
 def part(kind: str, **settings: Any) -> Denoising:
     made, usual = KINDS[kind]
     with fixed_seed():
-        return made(C, K, **{**usual, **settings})
+        return made(C, K, tiny_criterion(), **{**usual, **settings})
 
 
 def no_position(boxes: Tensor, dtype: torch.dtype) -> None:
     """Of a decoder that derives it from the boxes."""
 
 
-def make(companion: Denoising, targets: Targets, like: Tensor = LIKE) -> Noisy:
-    noisy = companion(targets, like, no_position)
-    assert noisy is not None
-    return noisy
+def prepare(extension: Denoising, targets: Targets, like: Tensor = LIKE, position_of: Any = no_position):
+    initial = InitialQueries(QueryGroup("detection", like, None, None, ("detection",), "detection"))
+    return extension.prepare(training_inputs(initial, targets, position_of=position_of))
+
+
+def make(extension: Denoising, targets: Targets, like: Tensor = LIKE, position_of: Any = no_position) -> Made:
+    plan = prepare(extension, targets, like, position_of)
+    (group,) = plan.groups
+    valid = torch.ones(group.content.shape[:2], dtype=torch.bool) if group.valid is None else group.valid
+    return Made(group, valid, plan.assignment, plan.num_groups)
 
 
 def many(targets: Targets, times: int = 400) -> Targets:
@@ -75,8 +93,8 @@ def test_queries_are_groups_of_the_objects_of_the_fullest_image(kind: str, targe
     assert noisy.num_groups == wanted
     layout = seats(kind, most, wanted)
     assert noisy.group.content.shape == (2, len(layout), C) and noisy.group.reference.shape == (2, len(layout), 4)
-    real = [[thing < count for _, _, thing in layout] for count in targets.counts]
-    assert noisy.real.tolist() == real
+    valid = [[thing < count for _, _, thing in layout] for count in targets.counts]
+    assert noisy.valid.tolist() == valid
 
 
 @each_kind
@@ -98,20 +116,20 @@ def test_positives_answer_for_their_own_object_and_negatives_for_nothing(kind: s
 @each_kind
 @each_batch
 def test_without_noise_queries_are_the_objects(kind: str, targets: Targets) -> None:
-    companion = part(kind, box_noise=0.0, label_noise=0.0)
-    noisy = make(companion, targets)
+    denoising = part(kind, box_noise=0.0, label_noise=0.0)
+    noisy = make(denoising, targets)
     for image, (labels, boxes) in enumerate(zip(targets.labels, targets.boxes)):
         for query, (_, _, thing) in enumerate(seats(kind, max(targets.counts), noisy.num_groups)):
             if thing < len(labels):
                 torch.testing.assert_close(noisy.group.reference[image, query], boxes[thing])
-                assert torch.equal(noisy.group.content[image, query], companion.content.weight[labels[thing]])
+                assert torch.equal(noisy.group.content[image, query], denoising.content.weight[labels[thing]])
 
 
 @pytest.mark.parametrize(("most", "groups"), [(1, 100), (3, 33), (7, 14), (60, 1), (100, 1), (101, 1), (500, 1)])
 def test_contrastive_groups_fill_up_a_number_of_queries(most: int, groups: int) -> None:
     """200 in all of DINO's 100, positive and negative, and at least a group."""
-    companion = part("CDN", queries=100)
-    noisy = make(companion, targets_of(([0] * most, BOXES[:1] * most)), LIKE[:1])
+    denoising = part("CDN", queries=100)
+    noisy = make(denoising, targets_of(([0] * most, BOXES[:1] * most)), LIKE[:1])
     assert noisy.num_groups == groups and len(noisy.group) == 2 * most * groups
 
 
@@ -122,7 +140,8 @@ def test_the_number_of_groups_of_dn_does_not_depend_on_the_objects() -> None:
 
 @each_kind
 def test_a_batch_without_objects_adds_no_group(kind: str) -> None:
-    assert part(kind)(targets_of(([], []), ([], [])), LIKE, no_position) is None
+    plan = prepare(part(kind), targets_of(([], []), ([], [])))
+    assert plan.groups == () and plan.assignment is None
 
 
 @each_kind
@@ -133,8 +152,8 @@ def test_positions_come_from_the_noisy_boxes_by_the_rule_of_the_detection_querie
         seen.append(boxes)
         return boxes.repeat(1, 1, 2).to(dtype)
 
-    noisy = part(kind)(UNEQUAL, LIKE.bfloat16(), position_of)
-    assert noisy is not None and torch.equal(seen[0], noisy.group.reference)
+    noisy = make(part(kind), UNEQUAL, LIKE.bfloat16(), position_of)
+    assert torch.equal(seen[0], noisy.group.reference)
     assert torch.equal(noisy.group.position, seen[0].repeat(1, 1, 2).bfloat16())
     assert noisy.group.content.dtype == torch.bfloat16 and noisy.group.reference.dtype == torch.float32
 
@@ -146,8 +165,8 @@ def test_positions_come_from_the_noisy_boxes_by_the_rule_of_the_detection_querie
 @each_batch
 def test_no_group_sees_another_and_nobody_sees_what_only_fills_up(kind: str, targets: Targets) -> None:
     noisy = make(part(kind), targets)
-    detect = QueryGroup("detect", random(2, 4, C), None, random(2, 4, 4).sigmoid(), ("detect",), "detect")
-    blocked = QuerySet((detect, noisy.group)).blocked()
+    detect = QueryGroup("detection", random(2, 4, C), None, random(2, 4, 4).sigmoid(), ("detection",), "detection")
+    blocked = QuerySet((detect, noisy.group)).attention_mask()
     blocked = blocked.expand(2, -1, -1) if blocked.ndim == 2 else blocked
     layout = seats(kind, max(targets.counts), noisy.num_groups)
     for image, count in enumerate(targets.counts):
@@ -165,33 +184,33 @@ def test_no_group_sees_another_and_nobody_sees_what_only_fills_up(kind: str, tar
 
 @each_kind
 def test_images_with_equally_many_objects_share_one_mask(kind: str) -> None:
-    assert make(part(kind), EQUAL).group.blocked.ndim == 2
-    assert make(part(kind), UNEQUAL).group.blocked.ndim == 3
+    assert make(part(kind), EQUAL).group.inner_mask().ndim == 2
+    assert make(part(kind), UNEQUAL).group.inner_mask().ndim == 3
 
 
 @each_kind
 def test_noisy_queries_refine_themselves(kind: str) -> None:
     group = make(part(kind), UNEQUAL).group
-    assert (group.name, group.reads, group.steered_by) == ("noisy", ("noisy", "detect"), "noisy")
+    assert group.name == group.reference_from == "denoising" and group.attends_to == ("denoising", "detection")
 
 
 # ---- how far off ----
 
 
-def moves(noisy: Noisy, targets: Targets, most: int, negative: bool) -> tuple[Tensor, Tensor]:
+def moves(noisy: Made, targets: Targets, most: int, negative: bool) -> tuple[Tensor, Tensor]:
     """Noisy boxes and those of their objects, (…, 4) cxcywh, of all real queries of one half."""
     place = torch.arange(len(noisy.group))
     half = (place // most % 2 == 1) == negative
-    boxes = targets.padded()[1][:, place % most]
-    keep = noisy.real & half
+    boxes = targets.padded[1][:, place % most]
+    keep = noisy.valid & half
     return noisy.group.reference[keep], boxes[keep]
 
 
 @pytest.mark.parametrize("noise", [0.4, 0.8])
 def test_dn_moves_centres_by_a_share_of_half_the_sides_and_changes_sides_by_a_share(noise: float) -> None:
     noisy = make(part("DN", box_noise=noise, groups=2), many(UNEQUAL), LIKE.repeat(400, 1, 1))
-    boxes = many(UNEQUAL).padded()[1].repeat(1, 2, 1)[noisy.real]
-    found = noisy.group.reference[noisy.real]
+    boxes = many(UNEQUAL).padded[1].repeat(1, 2, 1)[noisy.valid]
+    found = noisy.group.reference[noisy.valid]
     sides = boxes[:, 2:]
     center = (found[:, :2] - boxes[:, :2]) / sides
     side = (found[:, 2:] - sides) / sides
@@ -204,7 +223,7 @@ def test_dn_moves_centres_by_a_share_of_half_the_sides_and_changes_sides_by_a_sh
     assert correlation.abs().max() < 0.1, "every number is moved by itself"
 
 
-def shares(noisy: Noisy, targets: Targets, most: int, negative: bool) -> Tensor:
+def shares(noisy: Made, targets: Targets, most: int, negative: bool) -> Tensor:
     """(…, 4) how far the corners moved, in sides of the object: x, y, x, y."""
     found, boxes = moves(noisy, targets, most, negative)
     return (to_xyxy(found) - to_xyxy(boxes)) / boxes[:, 2:].repeat(1, 2)
@@ -214,7 +233,7 @@ def shares(noisy: Noisy, targets: Targets, most: int, negative: bool) -> Tensor:
 def test_cdn_moves_corners_of_positives_by_up_to_half_a_side_and_of_negatives_by_more(noise: float) -> None:
     """Up to the noise · half a side; beyond it, up to twice that; before anything is cut off."""
     targets = targets_of(([0], [[0.5, 0.5, 0.2, 0.3]]))
-    boxes = targets.padded()[1].expand(-1, 4000, -1)
+    boxes = targets.padded[1].expand(-1, 4000, -1)
     negative = torch.arange(4000) >= 2000
     corners = to_xyxy(part("CDN", box_noise=noise).noisy_boxes(boxes, negative)) - to_xyxy(boxes)
     share = (corners / boxes[..., 2:].repeat(1, 1, 2))[0]
@@ -249,10 +268,10 @@ def test_noisy_boxes_stay_within_the_image_and_have_finite_logits(kind: str) -> 
 
 @each_kind
 def test_the_noise_is_new_at_every_step_and_for_every_group(kind: str) -> None:
-    companion = part(kind)
-    first, second = make(companion, EQUAL).group.reference, make(companion, EQUAL).group.reference
+    denoising = part(kind)
+    first, second = make(denoising, EQUAL).group.reference, make(denoising, EQUAL).group.reference
     assert not torch.isclose(first, second).all(-1).any()
-    size = len(first[0]) // make(companion, EQUAL).num_groups
+    size = len(first[0]) // make(denoising, EQUAL).num_groups
     assert not torch.isclose(first[:, :size], first[:, size : 2 * size]).all(-1).any()
 
 
@@ -269,10 +288,10 @@ def test_a_share_of_the_labels_becomes_any_word(kind: str, share: float) -> None
 
 @each_kind
 def test_labels_are_flipped_in_both_halves_and_say_what_the_queries_know(kind: str) -> None:
-    companion, targets = part(kind, label_noise=0.5), many(targets_of(([3, 3], BOXES[:2])))
-    noisy = make(companion, targets, LIKE[:1].expand(400, -1, -1))
-    known = torch.cdist(noisy.group.content, companion.content.weight[None]).argmin(-1)
-    assert torch.equal(companion.content(known), noisy.group.content)
+    denoising, targets = part(kind, label_noise=0.5), many(targets_of(([3, 3], BOXES[:2])))
+    noisy = make(denoising, targets, LIKE[:1].expand(400, -1, -1))
+    known = torch.cdist(noisy.group.content, denoising.content.weight[None]).argmin(-1)
+    assert torch.equal(denoising.content(known), noisy.group.content)
     for half in {"DN": [slice(0, 2)], "CDN": [slice(0, 2), slice(2, 4)]}[kind]:
         assert abs(float((known[:, half] != 3).float().mean()) - 0.5 * 4 / 5) < 0.06
 

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import torch
+from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,8 +18,9 @@ WORDS = "words"  # in checkpoints, beside the weights: the words of training
 REMEDY = "Build the words with the CLIP of the detector: tools/build_vocabulary.py, or MODEL.CLIP."
 
 
-class OfWords(nn.Module):
-    """What detectors of any words share.
+class OpenVocabularyDetector(nn.Module):
+    """What detectors of any words share. `forward` takes Detectron2's samples, and in training, where a batch goes
+    through in parts, `num_objects` (see `mean_num_objects`).
 
     Words are not learnt: weights are free of them, and any vocabulary of the same encoder fits. Checkpoints say beside
     the weights which words were trained, so that those of another encoder are noticed.
@@ -33,6 +35,20 @@ class OfWords(nn.Module):
     train_text: Tensor
     text: Tensor
     novel: Tensor
+
+    @property
+    def proposes(self) -> bool:
+        """Whether boxes are proposed before they are named: then there are the two methods below."""
+        return False
+
+    def propose(self, batched_inputs: list[dict[str, Any]], limit: int | None = None) -> list[Instances]:
+        """What the first stage takes for objects, at most `limit` of an image, None for all: Instances with
+        proposal_boxes (xyxy in pixels of the output, clipped) and objectness_logits, the best first."""
+        raise NotImplementedError(f"{type(self).__name__} proposes nothing.")
+
+    def detect_with_proposals(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Detections, and beside "instances" the "proposals" that they were made from."""
+        raise NotImplementedError(f"{type(self).__name__} proposes nothing.")
 
     @property
     def words_classifier(self) -> Any:
@@ -75,7 +91,7 @@ def untrained(vocabulary: Vocabulary, train_vocabulary: Vocabulary) -> Tensor:
     trained = set(map(readable, train_vocabulary.names))
     return torch.tensor([readable(name) not in trained for name in vocabulary.names])
 
-def check_trained_words(model: OfWords, saved: dict[str, Any] | None, path: str, goes_on: bool) -> None:
+def check_trained_words(model: OpenVocabularyDetector, saved: dict[str, Any] | None, path: str, goes_on: bool) -> None:
     """Whether weights were trained with words like those that the detector has for its training.
 
     Args:

@@ -12,8 +12,8 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from dk_detr.distillation import (
-    DistillationBranch,
-    Lesson,
+    Distillation,
+    DistillationPlan,
     SlotSelection,
     StoredEmbeddings,
     Term,
@@ -23,9 +23,19 @@ from dk_detr.distillation import (
     relational_kd_loss,
     semantic_kd_loss,
 )
-from dk_detr.modeling import CosineText, FirstStage
+from dk_detr.modeling import CosineText, InitialQueries
 from dk_detr.structures import Assignment, Predictions, QueryGroup, QuerySet, RegionKnowledge, Regions, Trace
-from tests.model_fixtures import CHANNELS, QUERIES, TERMS, WIDTH, fixed_seed, random, stir, targets_of, tiny_branch
+from tests.model_fixtures import (
+    CHANNELS,
+    QUERIES,
+    TERMS,
+    WIDTH,
+    fixed_seed,
+    random,
+    stir,
+    targets_of,
+    tiny_distillation,
+)
 
 IMAGES, LAYERS = 2, 2
 NOBODY = Assignment(*torch.zeros(4, 0, dtype=torch.long))
@@ -33,12 +43,12 @@ IMAGE_LIST = ImageList(random(IMAGES, 3, 32, 40), [(32, 40), (30, 33)])
 NOTHING = targets_of(([], []), ([], []))
 
 
-def first_stage() -> FirstStage:
+def first_stage() -> InitialQueries:
     content, position = random(2, IMAGES, QUERIES, CHANNELS)
     boxes = torch.rand(IMAGES, QUERIES, 4, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.2
-    group = QueryGroup("detect", content, position, boxes, ("detect",), "detect")
+    group = QueryGroup("detection", content, position, boxes, ("detection",), "detection")
     objectness = torch.arange(QUERIES, 0, -1.0).expand(IMAGES, -1)
-    return FirstStage(group, objectness, Predictions(objectness[None, ..., None], boxes[None]))
+    return InitialQueries(group, objectness, Predictions(objectness[None, ..., None], boxes[None]))
 
 
 def classifier() -> CosineText:
@@ -46,11 +56,11 @@ def classifier() -> CosineText:
         return CosineText(CHANNELS, WIDTH, LAYERS)
 
 
-def prepare(branch: DistillationBranch, stage: FirstStage, inputs: Sequence[dict[str, Any]] = ({}, {})) -> Lesson:
+def prepare(branch: Distillation, stage: InitialQueries, inputs: Sequence[dict[str, Any]] = ({}, {})) -> DistillationPlan:
     return branch.prepare(IMAGE_LIST, list(inputs), stage, NOTHING, position_of)
 
 
-def decoded(lesson: Lesson, stage: FirstStage | None = None) -> QuerySet:
+def decoded(lesson: DistillationPlan, stage: InitialQueries | None = None) -> QuerySet:
     return QuerySet(((stage or first_stage()).group, *lesson.added))
 
 
@@ -58,7 +68,7 @@ def position_of(boxes: Tensor, dtype: torch.dtype) -> Tensor:
     return boxes.repeat(1, 1, CHANNELS // 4).to(dtype)
 
 
-def step(branch: DistillationBranch, assignment: Assignment = NOBODY) -> tuple[dict[str, Tensor], Tensor]:
+def step(branch: Distillation, assignment: Assignment = NOBODY) -> tuple[dict[str, Tensor], Tensor]:
     """The branch's losses, and the hidden features of all queries that they rest on."""
     stage = first_stage()
     lesson = prepare(branch, stage)
@@ -68,7 +78,7 @@ def step(branch: DistillationBranch, assignment: Assignment = NOBODY) -> tuple[d
     return branch(lesson, trace, classifier(), assignment), hidden
 
 
-def taught(branch: DistillationBranch, assignment: Assignment = NOBODY) -> list[list[int]]:
+def taught(branch: Distillation, assignment: Assignment = NOBODY) -> list[list[int]]:
     """[layer, image, query] of the features that the branch teaches."""
     losses, hidden = step(branch, assignment)
     sum(losses.values()).backward()
@@ -83,55 +93,55 @@ def knowledge(*images: int) -> RegionKnowledge:
 
 
 def test_companions_share_positions_and_boxes_and_have_their_own_content() -> None:
-    branch, stage = tiny_branch(), first_stage()
+    branch, stage = tiny_distillation(), first_stage()
     queries = decoded(prepare(branch, stage), stage)
     detect, distil = queries.groups
-    assert detect is stage.group and distil.name == "distil"
+    assert detect is stage.group and distil.name == "auxiliary"
     assert torch.equal(distil.position, detect.position) and torch.equal(distil.reference, detect.reference)
     assert not distil.content.any()  # all slots start alike, near what detection queries know
     stir(branch)
     assert torch.equal(
-        decoded(prepare(branch, stage))["distil"].content, branch.companions.content.weight.expand(IMAGES, -1, -1)
+        decoded(prepare(branch, stage))["auxiliary"].content, extensions.Distillation.queries.content.weight.expand(IMAGES, -1, -1)
     )
-    assert distil.reads == ("distil",) and distil.steered_by == "detect"
+    assert distil.attends_to == ("auxiliary",) and distil.reference_from == "detection"
 
 
-@pytest.mark.parametrize(("reference", "steered_by"), [("follow", "detect"), ("stay", None)])
-def test_companions_follow_the_detection_boxes_or_stay(reference: str, steered_by: str | None) -> None:
-    queries = decoded(prepare(tiny_branch(reference=reference), first_stage()))
-    assert queries["distil"].steered_by == steered_by
+@pytest.mark.parametrize(("reference", "reference_from"), [("follow", "detection"), ("stay", None)])
+def test_companions_follow_the_detection_boxes_or_stay(reference: str, reference_from: str | None) -> None:
+    queries = decoded(prepare(tiny_distillation(reference=reference), first_stage()))
+    assert queries["auxiliary"].reference_from == reference_from
 
 
 def test_companions_read_whom_they_are_told_to() -> None:
-    queries = decoded(prepare(tiny_branch(reads=("distil", "detect")), first_stage()))
-    assert queries["distil"].reads == ("distil", "detect") and queries["detect"].reads == ("detect",)
+    queries = decoded(prepare(tiny_distillation(attends_to=("auxiliary", "detection")), first_stage()))
+    assert queries["auxiliary"].attends_to == ("auxiliary", "detection") and queries["detection"].attends_to == ("detection",)
 
 
 def test_distilling_into_the_detection_queries_adds_no_queries_and_no_weights() -> None:
-    branch = tiny_branch(companions="None")
+    branch = tiny_distillation(queries="Detection")
     assert prepare(branch, first_stage()).added == ()
     assert list(branch.parameters()) == []
     assert taught(branch) == [[1, image, query] for image in range(2) for query in range(5)]
 
 
 def test_the_best_slots_of_the_last_layer_of_the_companions_are_taught() -> None:
-    assert taught(tiny_branch()) == [[1, image, QUERIES + query] for image in range(2) for query in range(5)]
+    assert taught(tiny_distillation()) == [[1, image, QUERIES + query] for image in range(2) for query in range(5)]
 
 
 def test_slots_matched_by_the_last_layer_are_not_taught_and_those_of_other_layers_are() -> None:
     columns = [torch.tensor(column) for column in ([0, 1], [0, 1], [0, 1], [0, 0])]
-    slots = [slot[1:] for slot in taught(tiny_branch(), Assignment(*columns))]
+    slots = [slot[1:] for slot in taught(tiny_distillation(), Assignment(*columns))]
     assert slots == [[0, QUERIES + q] for q in range(5)] + [[1, QUERIES + q] for q in (0, 2, 3, 4, 5)]
 
 
 def test_all_layers_are_taught_with_their_own_projection_and_summed() -> None:
-    together, hidden = step(tiny_branch(layers="all"))
-    assert taught(tiny_branch(layers="all")) == [
+    together, hidden = step(tiny_distillation(layers="all"))
+    assert taught(tiny_distillation(layers="all")) == [
         [layer, image, QUERIES + query] for layer in range(2) for image in range(2) for query in range(5)
     ]
-    branch, stage = tiny_branch(["embedding_l1"]), first_stage()
-    regions = branch.companions.slots(stage.group.reference, stage.objectness, NOBODY, NOTHING, [(32, 40), (30, 33)])
-    teacher = branch.companions.teacher(IMAGE_LIST.tensor, IMAGE_LIST.image_sizes, regions)
+    branch, stage = tiny_distillation(["embedding_l1"]), first_stage()
+    regions = extensions.Distillation.queries.slots(stage.group.reference, stage.objectness, NOBODY, NOTHING, [(32, 40), (30, 33)])
+    teacher = extensions.Distillation.queries.teacher(IMAGE_LIST.tensor, IMAGE_LIST.image_sizes, regions)
     wanted = 0.0
     for layer in range(LAYERS):
         rows = classifier().projections[layer](hidden[layer, regions.image, QUERIES + regions.query])
@@ -140,7 +150,7 @@ def test_all_layers_are_taught_with_their_own_projection_and_summed() -> None:
 
 
 def test_each_term_has_its_name_in_the_losses() -> None:
-    losses, _ = step(tiny_branch(TERMS))
+    losses, _ = step(tiny_distillation(TERMS))
     assert set(losses) == {
         "loss_kd_semantic", "loss_kd_relational_image", "loss_kd_relational_batch", "loss_kd_embedding_l1",
     }  # fmt: skip
@@ -148,7 +158,7 @@ def test_each_term_has_its_name_in_the_losses() -> None:
 
 
 def test_without_regions_losses_are_zero_and_all_weights_get_a_gradient() -> None:
-    branch = tiny_branch(slots=SlotSelection(min_side=1e6))
+    branch = tiny_distillation(slots=SlotSelection(min_side=1e6))
     losses, hidden = step(branch)
     assert all(loss.item() == 0 for loss in losses.values())
     sum(losses.values()).backward()
@@ -208,27 +218,27 @@ def regions_of(boxes_xyxy_abs: list[list[float]], size: tuple[int, int] = (32, 4
     )
 
 
-def stored_branch(**settings: Any) -> DistillationBranch:
-    return tiny_branch(companions="Chosen", teacher=StoredEmbeddings(WIDTH), **settings)
+def stored_branch(**settings: Any) -> Distillation:
+    return tiny_distillation(queries="SelectedAuxiliary", teacher=StoredEmbeddings(WIDTH), **settings)
 
 
 def test_chosen_companions_are_as_many_as_slots_and_stay_where_the_teacher_looks() -> None:
     stage = first_stage()
-    queries = decoded(prepare(tiny_branch(companions="Chosen"), stage))
-    own = queries["distil"]
-    assert len(own) == 5 and own.steered_by is None and own.blocked is None
+    queries = decoded(prepare(tiny_distillation(queries="SelectedAuxiliary"), stage))
+    own = queries["auxiliary"]
+    assert len(own) == 5 and own.reference_from is None and own.blocked is None
     assert torch.equal(own.reference, stage.group.reference[:, :5])  # the best by objectness
     assert torch.equal(own.position, position_of(own.reference, torch.float32)) and not own.content.any()
 
 
 def test_chosen_slots_are_taught_in_their_own_seats() -> None:
-    branch = tiny_branch(companions="Chosen")
+    branch = tiny_distillation(queries="SelectedAuxiliary")
     assert taught(branch) == [[1, image, QUERIES + seat] for image in range(2) for seat in range(5)]
 
 
 def test_what_chosen_companions_learn_is_what_all_would_learn_of_the_same_slots() -> None:
     slots = SlotSelection(num_slots=5, filters=(), min_side=0.0)
-    lessons = [prepare(tiny_branch(companions=kind, slots=slots), first_stage()) for kind in ("All", "Chosen")]
+    lessons = [prepare(tiny_distillation(companions=kind, slots=slots), first_stage()) for kind in ("All", "SelectedAuxiliary")]
     every, chosen = (lesson.knowledge(NOBODY) for lesson in lessons)
     torch.testing.assert_close(every.embeddings, chosen.embeddings)
     assert torch.equal(every.regions.image, chosen.regions.image)
@@ -242,7 +252,7 @@ def test_stored_regions_are_the_references_and_their_rows_the_answers() -> None:
     assert knowledge.regions.image.tolist() == [0, 0, 1] and knowledge.regions.query.tolist() == [0, 1, 0]
     rows = torch.cat([one.embeddings, two.embeddings]).float()
     torch.testing.assert_close(knowledge.embeddings, rows / rows.norm(dim=1, keepdim=True))
-    reference = decoded(lesson)["distil"].reference
+    reference = decoded(lesson)["auxiliary"].reference
     torch.testing.assert_close(reference[0, 0], torch.tensor([12 / 40, 12 / 32, 16 / 40, 16 / 32]))
     torch.testing.assert_close(reference[1, 0], torch.tensor([7.5 / 33, 16.5 / 30, 9 / 33, 27 / 30]))
 
@@ -250,7 +260,7 @@ def test_stored_regions_are_the_references_and_their_rows_the_answers() -> None:
 def test_free_seats_are_seen_by_nobody_and_taught_nothing() -> None:
     inputs = [{"regions": regions_of([[4, 4, 20, 20]])}, {"regions": regions_of([], (30, 33))}]
     lesson = prepare(stored_branch(), first_stage(), inputs)
-    blocked = decoded(lesson)["distil"].blocked
+    blocked = decoded(lesson)["auxiliary"].blocked
     assert len(lesson.knowledge(NOBODY).regions) == 1
     assert not blocked[:, range(5), range(5)].any()  # each sees itself
     assert blocked[0, :, 1:].sum() == 4 * 4 and not blocked[0, :, 0].any() and blocked[1].sum() == 5 * 4
@@ -279,7 +289,7 @@ def test_stored_rows_of_another_width_are_refused() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: tiny_branch(layers="first"), 'MODEL.KD.LAYERS is "first"; choose one of last, all'),
+        (lambda: tiny_distillation(layers="first"), 'MODEL.KD.LAYERS is "first"; choose one of last, all'),
         (lambda: build_terms(["semantics"], TermSettings()), 'MODEL.KD.TERMS is "semantics"; choose one of semantic'),
         (
             lambda: build_terms(["relational"], TermSettings(relational_scopes=("world",))),

@@ -1,4 +1,4 @@
-"""Companions: the label embeddings of queries that only training has. K classes, C channels."""
+"""The label embeddings of denoising queries, which only training has. K classes, C channels."""
 
 from torch import Tensor
 
@@ -9,18 +9,18 @@ TRAINING_ONLY = "training only: embeddings of labels for denoising, which do not
 NO_CLASS = "training only: embeddings for denoising of labels that are no class"
 
 
-def use_labels(ledger: Ledger, name: str, labels: Tensor, number: int, companion: str) -> list[str]:
-    """Use the embeddings (at least K, C) of labels that a companion starts from; list them where they are too few.
+def use_labels(ledger: Ledger, name: str, labels: Tensor, number: int, extension: str) -> list[str]:
+    """Use the embeddings (at least K, C) of labels that denoising queries start from; list them where they are too few.
 
     Args:
         name: of the tensor in the source that they are made of. number: K, or of COCO's ids.
 
-    Returns: what MODEL.DETR.COMPANIONS must be.
+    Returns: what MODEL.TRAINING_EXTENSIONS must be.
     """
     if len(labels) < number:
         ledger.listed[name] = TRAINING_ONLY
         return []
     rows = rows_of_classes(number)
     list_rows(ledger, name, set(range(len(labels))) - set(rows), NO_CLASS)
-    ledger.use(name, "companions.0.content.weight", labels[rows])
-    return [companion]
+    ledger.use(name, f"extensions.{extension}.content.weight", labels[rows])
+    return [extension]

@@ -10,9 +10,9 @@ from dk_detr.structures import Vocabulary
 from tests.model_fixtures import (
     WIDTH,
     random,
-    teaching_branch,
-    tiny_branch,
+    teaching,
     tiny_detector,
+    tiny_distillation,
     tiny_input,
     tiny_vocabulary,
     training_losses,
@@ -113,7 +113,7 @@ def test_the_ensemble_exchanges_its_projections_for_words_that_become_novel() ->
     """The last word, once trained and once under a name of its own: by the formula."""
     detector = in_doubt("CosineTextEnsemble")
     given: list[torch.Tensor] = []
-    detector.decoder.register_forward_hook(lambda module, _, trace: given.append(trace.hidden[-1]))
+    detector.decoder.register_forward_hook(lambda module, _, trace: given.append(trace.hidden_states[-1]))
     for last, home in (("word 3", 2 / 3), ("gnu", 1 / 3)):
         names = ("word 0", "word 1", last)
         detector.set_vocabulary(Vocabulary(names, words(3).embeddings[[2, 1, 0]], torch.zeros(3, dtype=torch.bool)))
@@ -131,15 +131,15 @@ def test_novel_names_never_enter_the_training_loss() -> None:
     other = torch.where(vocabulary.novel[:, None], F.normalize(random(5, WIDTH, seed=7), dim=1), vocabulary.embeddings)
     changed = Vocabulary(("word 0", "gnu", "word 2", "word 3", "emu"), other, vocabulary.novel)
     without = vocabulary.base()
-    first = training_losses(tiny_detector(tiny_branch()), INPUTS)
+    first = training_losses(tiny_detector(tiny_distillation()), INPUTS)
     for words_ in (changed, without):
-        losses = training_losses(tiny_detector(tiny_branch(), words_), INPUTS)
+        losses = training_losses(tiny_detector(tiny_distillation(), words_), INPUTS)
         assert all(torch.equal(first[name], loss) for name, loss in losses.items())
 
 
 @each_classifier
 def test_the_training_logits_have_a_column_for_each_base_word_and_no_other(classifier: str) -> None:
-    detector, columns = tiny_detector(teaching_branch(classifier), classifier=classifier), []
+    detector, columns = tiny_detector(teaching(classifier), classifier=classifier), []
     detector.classifier.register_forward_hook(lambda module, given, logits: columns.append(logits.shape[-1]))
     training_losses(detector, INPUTS)
     assert columns == [3 + (detector.classifier.activation == "softmax")]  # which has one of no object
@@ -147,7 +147,7 @@ def test_the_training_logits_have_a_column_for_each_base_word_and_no_other(class
 
 
 def test_new_words_do_not_change_what_is_trained() -> None:
-    detector = tiny_detector(tiny_branch())
+    detector = tiny_detector(tiny_distillation())
     before = training_losses(detector, INPUTS)
     detector.set_vocabulary(words(9))
     for name, loss in training_losses(detector, INPUTS).items():

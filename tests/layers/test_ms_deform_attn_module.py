@@ -99,7 +99,7 @@ def test_under_autocast_places_stay_in_full_precision_and_answers_near(monkeypat
     query, reference, tokens = random(1, 5, 8), torch.rand(1, 5, 4), random(1, 30, 8)
     full = module(query, reference, tokens, SHAPES)
     monkeypatch.setattr(
-        "dk_detr.layers.attention.ms_deform_attn", lambda *given: seen.append(given) or ms_deform_attn(*given)
+        "dk_detr.layers.ms_deform_attn.ms_deform_attn", lambda *given: seen.append(given) or ms_deform_attn(*given)
     )
     with torch.autocast("cpu", torch.bfloat16):
         half = module(query, reference, tokens, SHAPES)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dk_detr.criterion import HungarianMatcher, SetCriterion
-from dk_detr.modeling import FirstStage, Mixed, Proposals
-from dk_detr.structures import FeaturePyramid, Memory, hide
+from dk_detr.modeling import InitialQueries, Mixed, Proposals
+from dk_detr.structures import FeaturePyramid, Memory
 from tests.model_fixtures import CHANNELS, fixed_seed, random, stir, targets_of
 
 Q, K = 6, 3
@@ -95,11 +95,11 @@ def test_where_positions_are_given_they_come_from_the_boxes_alone() -> None:
     assert mixed().position_of(group.reference, torch.float32) is None
 
 
-def losses_of(seen: FirstStage) -> Tensor:
+def losses_of(seen: InitialQueries) -> Tensor:
     targets = targets_of(([2, 0], [[0.5, 0.5, 0.2, 0.4], [0.3, 0.6, 0.1, 0.2]]), ([1], [[0.4, 0.4, 0.3, 0.3]]))
-    assert seen.wanted(targets) is targets, "labels are those of the words"
+    assert seen.proposal_targets(targets) is targets, "labels are those of the words"
     criterion = SetCriterion(HungarianMatcher(), {"class": 1.0, "l1": 5.0, "giou": 2.0})
-    return sum(criterion(seen.predictions, seen.wanted(targets), "proposal_")[0].values())  # type: ignore[return-value]
+    return sum(criterion(seen.predictions, targets, 3, "proposal_")[0].values())  # type: ignore[return-value]
 
 
 def test_only_the_chosen_tokens_are_taught_and_all_of_these() -> None:
@@ -116,7 +116,7 @@ def test_only_the_chosen_tokens_are_taught_and_all_of_these() -> None:
 def test_objects_alone_are_all_taught_and_have_no_names() -> None:
     seen = Mixed(CHANNELS, Q, 0.1).eval()(memory())
     targets = targets_of(([2], [[0.5, 0.5, 0.2, 0.4]]), ([1], [[0.4, 0.4, 0.3, 0.3]]))
-    assert [labels.tolist() for labels in seen.wanted(targets).labels] == [[0], [0]]
+    assert [labels.tolist() for labels in seen.proposal_targets(targets).labels] == [[0], [0]]
     assert seen.predictions.logits.shape == (1, 2, 26, 1)
 
 
@@ -134,9 +134,8 @@ def test_what_only_fills_up_a_smaller_image_is_neither_taught_nor_seen() -> None
     stage = mixed()
     small, large = pyramid(1, 1, ((2, 1), (1, 1))), pyramid(2, 1)
     together = stage(Memory.from_pyramid(FeaturePyramid.stack([small, large])))
-    assert together.real.tolist() == [[True] * 3 + [False] * 3, [True] * Q]
-    assert torch.equal(together.predictions.valid, together.real)
-    assert torch.equal(together.group.blocked, hide(together.real))
+    assert together.group.valid.tolist() == [[True] * 3 + [False] * 3, [True] * Q]
+    assert torch.equal(together.predictions.valid, together.group.valid)
     alone = stage(Memory.from_pyramid(small))
     torch.testing.assert_close(together.objectness[0, :3], alone.objectness[0])
     torch.testing.assert_close(together.predictions.logits[:, :1, :3], alone.predictions.logits)

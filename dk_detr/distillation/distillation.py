@@ -1,0 +1,61 @@
+"""Distillation, the training extension of DK-DETR: what queries learn from the teacher. N regions, E text width."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor
+
+from dk_detr.distillation.from_config import build_taught_queries, build_teacher, term_settings
+from dk_detr.distillation.taught_queries import DistillationPlan, TaughtQueries
+from dk_detr.distillation.terms import Term, build_terms
+from dk_detr.extensions import BuildContext, TrainingExtension, TrainingInputs, TrainingOutputs
+from dk_detr.utils import record, require
+
+
+class Distillation(TrainingExtension[DistillationPlan]):
+    """Adds queries in training, asks the teacher about regions, returns weighted losses.
+
+    Args:
+        queries: which queries are taught, and which regions are chosen. terms: the losses.
+        layers: decoder layers that are taught, "last" or "all".
+
+    Source: DK-DETR (ICCV 2023), §3.3.
+    """
+
+    prefix = "kd_"
+
+    @configurable
+    def __init__(self, queries: TaughtQueries, terms: Sequence[Term], layers: str = "last") -> None:
+        super().__init__()
+        require("MODEL.KD.LAYERS", layers, ("last", "all"))
+        self.queries, self.terms, self.layers = queries, terms, layers
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, context: BuildContext) -> dict[str, Any]:
+        teacher = build_teacher(cfg, context.vocabulary)
+        terms = build_terms(cfg.MODEL.KD.TERMS, term_settings(cfg))
+        return {"queries": build_taught_queries(cfg, teacher), "terms": terms, "layers": cfg.MODEL.KD.LAYERS}
+
+    def prepare(self, inputs: TrainingInputs) -> DistillationPlan:
+        """See `TrainingExtension`."""
+        plan: DistillationPlan = self.queries(inputs)
+        return plan
+
+    def supervise(self, plan: DistillationPlan, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
+        """See `TrainingExtension`: `loss_kd_<term>`."""
+        hidden_states, _ = outputs.trace.of(plan.taught)
+        last = len(hidden_states) - 1
+        knowledge = plan.knowledge(outputs.assignment.of_layer(last))
+        regions = knowledge.regions
+        record("kd_regions", len(regions))
+        layers = range(last + 1) if self.layers == "all" else (last,)
+        students = [
+            outputs.heads.image_embeddings(hidden_states[layer, regions.image, regions.query], layer)
+            for layer in layers
+        ]
+        return {
+            f"loss_{self.prefix}{term.name}": torch.stack([term(rows, knowledge) for rows in students]).sum()
+            for term in self.terms
+        }

@@ -1,0 +1,117 @@
+"""From a config to the parts of the distillation. Bad combinations are refused here, naming the keys."""
+
+from detectron2.config import CfgNode
+
+from dk_detr.distillation.slots import SlotSelection
+from dk_detr.distillation.taught_queries import (
+    AUXILIARY,
+    AuxiliaryQueries,
+    DetectionQueries,
+    SelectedAuxiliaryQueries,
+    TaughtQueries,
+)
+from dk_detr.distillation.teachers import TEACHERS, Teacher
+from dk_detr.distillation.terms import TermSettings
+from dk_detr.modeling import CLASSIFIERS, QUERIES, CosineText, Proposals
+from dk_detr.structures import DETECTION, Vocabulary
+from dk_detr.utils import choose, require
+
+TAUGHT = ("Auxiliary", "SelectedAuxiliary", "Detection")  # by their name in MODEL.KD.QUERIES
+
+
+def build_teacher(cfg: CfgNode, vocabulary: Vocabulary) -> Teacher:
+    """The teacher of MODEL.TEACHER, for these words."""
+    return choose(TEACHERS, "MODEL.TEACHER.NAME", cfg.MODEL.TEACHER.NAME)(cfg, vocabulary)
+
+
+def build_slots(cfg: CfgNode) -> SlotSelection:
+    """How slots are chosen, of MODEL.KD."""
+    kd = cfg.MODEL.KD
+    return SlotSelection(kd.NUM_SLOTS, tuple(kd.SLOT_FILTERS), kd.BASE_OVERLAP_IOU, kd.DUPLICATES_IOU, kd.MIN_SIDE)
+
+
+def build_taught_queries(cfg: CfgNode, teacher: Teacher) -> TaughtQueries:
+    """The queries that are taught, and how slots are chosen, of MODEL.KD."""
+    kd, detr, slots = cfg.MODEL.KD, cfg.MODEL.DETR, build_slots(cfg)
+    if kd.QUERIES == "Detection":
+        return DetectionQueries(teacher, slots)
+    if kd.QUERIES == "SelectedAuxiliary":
+        return SelectedAuxiliaryQueries(teacher, slots, detr.CHANNELS, kd.ATTENDS_TO)
+    return AuxiliaryQueries(teacher, slots, detr.NUM_QUERIES, detr.CHANNELS, kd.ATTENDS_TO, kd.REFERENCE)
+
+
+def refuse_bad_distillation(cfg: CfgNode) -> None:
+    """Raises ValueError for what of MODEL.KD, MODEL.TEACHER and MODEL.DETR does not go together; before any CLIP is
+    loaded."""
+    kd = cfg.MODEL.KD
+    require("MODEL.KD.QUERIES", kd.QUERIES, TAUGHT)
+    require("MODEL.KD.REFERENCE", kd.REFERENCE, ("follow", "stay"))
+    for name in kd.ATTENDS_TO:
+        require("MODEL.KD.ATTENDS_TO", name, (AUXILIARY, DETECTION))
+    if not kd.TERMS:
+        raise ValueError(
+            'MODEL.TRAINING_EXTENSIONS names "Distillation", but MODEL.KD.TERMS is []: name what is to be learned, '
+            'such as ["semantic", "relational"], or take "Distillation" out.'
+        )
+    _refuse_what_cannot_be_taught(cfg.MODEL.DETR)
+    _refuse_what_cannot_be_selected(kd, cfg.MODEL.TEACHER.NAME)
+
+
+def _refuse_what_cannot_be_selected(kd: CfgNode, teacher: str) -> None:
+    """What does not go together with choosing before decoding, or with stored regions."""
+    if kd.QUERIES != "SelectedAuxiliary":
+        if teacher == "EmbeddingBank":
+            raise ValueError(
+                'MODEL.TEACHER.NAME "EmbeddingBank" knows its own regions: it needs MODEL.KD.QUERIES '
+                f'"SelectedAuxiliary" (got "{kd.QUERIES}").'
+            )
+        return
+    if "unmatched" in kd.SLOT_FILTERS:
+        raise ValueError(
+            'MODEL.KD.QUERIES "SelectedAuxiliary" selects before anything is matched: take "unmatched" out of '
+            'MODEL.KD.SLOT_FILTERS; "base_overlap" leaves out what base objects cover.'
+        )
+    if kd.REFERENCE != "stay":
+        raise ValueError(
+            'MODEL.KD.QUERIES "SelectedAuxiliary" belong to no detection query that they could follow: '
+            f'MODEL.KD.REFERENCE must be "stay", not "{kd.REFERENCE}".'
+        )
+
+
+def _refuse_what_cannot_be_taught(detr: CfgNode) -> None:
+    wanted = 'MODEL.TRAINING_EXTENSIONS names "Distillation", but'
+    proposes = issubclass(QUERIES[detr.QUERIES], Proposals)
+    compares = issubclass(CLASSIFIERS[detr.CLASSIFIER.NAME], CosineText)
+    if not proposes:
+        raise ValueError(
+            f'{wanted} MODEL.DETR.QUERIES "{detr.QUERIES}" proposes no places for the teacher to look at. '
+            'Choose "Proposals" or "Mixed", or take "Distillation" out.'
+        )
+    if not compares:
+        raise ValueError(
+            f'{wanted} MODEL.DETR.CLASSIFIER.NAME "{detr.CLASSIFIER.NAME}" has no space in common with the teacher. '
+            'Choose "CosineText", or take "Distillation" out.'
+        )
+
+
+def term_settings(cfg: CfgNode) -> TermSettings:
+    """Numbers of the terms, of MODEL.KD."""
+    kd = cfg.MODEL.KD
+    names = ("semantic", "relational", "embedding_l1")
+    return TermSettings(
+        {name: kd[name.upper()].WEIGHT for name in names},
+        kd.SEMANTIC.TEMPERATURE,
+        kd.RELATIONAL.TEMPERATURE,
+        kd.RELATIONAL.DIRECTION,
+        tuple(kd.RELATIONAL.SCOPES),
+    )
+
+
+def refuse_terms_without_distillation(cfg: CfgNode) -> None:
+    """Asked for before training. Raises ValueError for terms that nothing would learn."""
+    if cfg.MODEL.KD.TERMS and "Distillation" not in cfg.MODEL.TRAINING_EXTENSIONS:
+        raise ValueError(
+            f"MODEL.KD.TERMS is {list(cfg.MODEL.KD.TERMS)}, but MODEL.TRAINING_EXTENSIONS "
+            f'{list(cfg.MODEL.TRAINING_EXTENSIONS)} has no "Distillation" to learn them: add it, or set MODEL.KD.TERMS '
+            "to []."
+        )

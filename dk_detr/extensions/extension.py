@@ -1,0 +1,106 @@
+"""Training extension: whatever training adds to a detector. More queries, another loss, a teacher: one protocol.
+
+An extension *prepares* before decoding: query groups that the detection queries cannot see. It *supervises* after it:
+weighted losses of what was predicted. At inference no extension is built. B images, K words, E text width.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from dk_detr.criterion import SetCriterion
+from dk_detr.modeling import Heads, InitialQueries
+from dk_detr.structures import Assignment, FeaturePyramid, Memory, Predictions, QueryGroup, Targets, Trace, Vocabulary
+
+PositionOf = Callable[[Tensor, torch.dtype], Tensor | None]
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What a training step knows before decoding.
+
+    Attributes:
+        images: normalised and padded. batched_inputs: the samples as the loader gave them.
+        pyramid: levels of the neck, and the backbone's own maps. memory: encoded tokens.
+        initial: the detection queries, and what the first stage says. targets: the ground truth.
+        num_objects: of the batch, what detection losses are divided by; see `mean_num_objects`.
+        position_of: (B, Q, 4) boxes cxcywh in [0, 1], dtype -> (B, Q, C) the positional code of queries that start
+            there, or None where the decoder derives it from the boxes.
+    """
+
+    images: ImageList
+    batched_inputs: list[dict[str, Any]]
+    pyramid: FeaturePyramid
+    memory: Memory
+    initial: InitialQueries
+    targets: Targets
+    num_objects: float | Tensor
+    position_of: PositionOf
+
+
+@dataclass(frozen=True)
+class TrainingOutputs:
+    """What a training step knows after decoding.
+
+    Attributes:
+        trace: hidden states and boxes of all groups. predictions: of each group, by its name, against `text`.
+        text: (K, E) of the words of training. assignment: of the detections of all decoder layers.
+        heads: what predictions were made by, for those that want others.
+    """
+
+    trace: Trace
+    predictions: Mapping[str, Predictions]
+    text: Tensor
+    assignment: Assignment
+    heads: Heads
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an extension prepared for a step.
+
+    Attributes:
+        groups: queries to decode beside the detection queries; () for an extension that adds none.
+    """
+
+    groups: tuple[QueryGroup, ...]
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What extensions are built with, besides the config.
+
+    Attributes:
+        train_vocabulary: base words. vocabulary: the words to detect. criterion: the losses of detections.
+    """
+
+    train_vocabulary: Vocabulary
+    vocabulary: Vocabulary
+    criterion: SetCriterion
+
+
+PlanT = TypeVar("PlanT", bound=Plan)
+
+
+class TrainingExtension(nn.Module, ABC, Generic[PlanT]):
+    """One thing that training adds; built from a config and a `BuildContext`. Any number of them train together.
+
+    Attributes:
+        prefix: of its losses and groups; no two extensions of a detector share one.
+    """
+
+    prefix: str
+
+    @abstractmethod
+    def prepare(self, inputs: TrainingInputs) -> PlanT:
+        """Before decoding. Random numbers are drawn here, in the order of the extensions."""
+
+    @abstractmethod
+    def supervise(self, plan: PlanT, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
+        """Weighted losses `loss_<prefix><name>`: the same names in every step of every worker. They are 0 with a
+        gradient where there is nothing to learn, for DDP waits for that of every parameter."""

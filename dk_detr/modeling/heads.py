@@ -1,0 +1,67 @@
+"""Heads: from the hidden states of query groups to predictions, for every group in this one place.
+
+D layers, B images, Q queries, C channels, K words, E text width.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dk_detr.modeling.classifiers import Classifier
+from dk_detr.modeling.queries import InitialQueries
+from dk_detr.structures import DETECTION, Predictions, Trace
+
+
+class PredictionsByGroup(Mapping[str, Predictions]):
+    """Predictions of each query group of a trace, by its name.
+
+    They are made when they are first asked for: a group that only a teacher supervises has no logits to pay for.
+    """
+
+    def __init__(self, heads: "Heads", trace: Trace, text: Tensor) -> None:
+        self._heads, self._trace, self._text = heads, trace, text
+        self._made: dict[str, Predictions] = {}
+
+    def __getitem__(self, name: str) -> Predictions:
+        if name not in self._made:
+            group = self._trace.queries[name]
+            hidden_states, boxes = self._trace.of(name)
+            self._made[name] = Predictions(self._heads.classifier(hidden_states, self._text), boxes, group.valid)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (group.name for group in self._trace.queries.groups)
+
+    def __len__(self) -> int:
+        return len(self._trace.queries.groups)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What queries say. Boxes are the decoder's already: its next layer starts from them.
+
+    Attributes:
+        classifier: from hidden states to class logits.
+    """
+
+    classifier: Classifier
+
+    def __call__(self, trace: Trace, text: Tensor) -> PredictionsByGroup:
+        """Of every layer, for these words: text (K, E), unit rows."""
+        return PredictionsByGroup(self, trace, text)
+
+    def scores(self, trace: Trace, initial: InitialQueries, text: Tensor, novel: Tensor) -> Tensor:
+        """(B, Q, K) in [0, 1] of the last layer's detections; 0 for queries that only fill up.
+
+        Args:
+            text: (K, E). novel: (K,) bool, words that were not trained.
+        """
+        hidden_states, _ = trace.of(DETECTION)
+        scores = self.classifier.confidence(hidden_states[-1], text, novel, initial.objectness)
+        valid = initial.group.valid
+        return scores if valid is None else scores.masked_fill(~valid[..., None], 0.0)
+
+    def image_embeddings(self, hidden_states: Tensor, layer: int) -> Tensor:
+        """(…, C) hidden states of a layer -> (…, E) in the space of CLIP's image embeddings, not normalised."""
+        return self.classifier.project_image(hidden_states, layer)
