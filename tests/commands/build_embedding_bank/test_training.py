@@ -75,7 +75,7 @@ def test_every_sample_of_the_stream_has_regions(bank_world: BankWorld, bank: Pat
         assert regions.embeddings.dtype == torch.float16 and regions.embeddings.shape[1] == WIDTH
 
 
-@pytest.mark.parametrize("off", [{"MODEL__KD__TERMS": []}, {"MODEL__TEACHER__NAME": "CLIPCrops"}])
+@pytest.mark.parametrize("off", [{"MODEL__TRAINING_EXTENSIONS": []}, {"MODEL__TEACHER__NAME": "CLIPCrops"}])
 def test_a_run_that_no_bank_teaches_opens_none(bank_world: BankWorld, off: dict[str, Any]) -> None:
     cfg = config(bank_world, "nowhere", **off)
     assert bank_of_training(cfg, [], words()) is None
@@ -130,7 +130,7 @@ def test_a_damaged_bank_is_refused_by_name(
 def test_another_version_is_refused(bank_world: BankWorld, bank: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = json.loads((bank / "manifest.json").read_text())
     (bank / "manifest.json").write_text(json.dumps({**manifest, "version": 9}))
-    assert "version 9; this code attends_to" in error_of(bank_world, bank, capsys)
+    assert "version 9; this code reads" in error_of(bank_world, bank, capsys)
 
 
 def test_another_teacher_is_refused(
