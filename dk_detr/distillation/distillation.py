@@ -7,7 +7,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
-from dk_detr.distillation.from_config import build_taught_queries, build_teacher, term_settings
+from dk_detr.distillation.from_config import build_taught_queries, build_teacher, refuse_bad_distillation, term_settings
 from dk_detr.distillation.taught_queries import DistillationPlan, TaughtQueries
 from dk_detr.distillation.terms import Term, build_terms
 from dk_detr.extensions import BuildContext, TrainingExtension, TrainingInputs, TrainingOutputs
@@ -24,7 +24,7 @@ class Distillation(TrainingExtension[DistillationPlan]):
     Source: DK-DETR (ICCV 2023), §3.3.
     """
 
-    prefix = "kd_"
+    prefix, teaches_images = "kd_", True
 
     @configurable
     def __init__(self, queries: TaughtQueries, terms: Sequence[Term], layers: str = "last") -> None:
@@ -37,6 +37,11 @@ class Distillation(TrainingExtension[DistillationPlan]):
         teacher = build_teacher(cfg, context.vocabulary)
         terms = build_terms(cfg.MODEL.KD.TERMS, term_settings(cfg))
         return {"queries": build_taught_queries(cfg, teacher), "terms": terms, "layers": cfg.MODEL.KD.LAYERS}
+
+    @classmethod
+    def refuse_bad_combinations(cls, cfg: CfgNode, name: str) -> None:
+        """See `TrainingExtension`."""
+        refuse_bad_distillation(cfg, name)
 
     def prepare(self, inputs: TrainingInputs) -> DistillationPlan:
         """See `TrainingExtension`."""

@@ -40,20 +40,20 @@ def build_taught_queries(cfg: CfgNode, teacher: Teacher) -> TaughtQueries:
     return AuxiliaryQueries(teacher, slots, detr.NUM_QUERIES, detr.CHANNELS, kd.ATTENDS_TO, kd.REFERENCE)
 
 
-def refuse_bad_distillation(cfg: CfgNode) -> None:
+def refuse_bad_distillation(cfg: CfgNode, name: str) -> None:
     """Raises ValueError for what of MODEL.KD, MODEL.TEACHER and MODEL.DETR does not go together; before any CLIP is
-    loaded."""
+    loaded. `name`: of the extension."""
     kd = cfg.MODEL.KD
     require("MODEL.KD.QUERIES", kd.QUERIES, TAUGHT)
     require("MODEL.KD.REFERENCE", kd.REFERENCE, ("follow", "stay"))
-    for name in kd.ATTENDS_TO:
-        require("MODEL.KD.ATTENDS_TO", name, (AUXILIARY, DETECTION))
+    for group in kd.ATTENDS_TO:
+        require("MODEL.KD.ATTENDS_TO", group, (AUXILIARY, DETECTION))
     if not kd.TERMS:
         raise ValueError(
-            'MODEL.TRAINING_EXTENSIONS names "Distillation", but MODEL.KD.TERMS is []: name what is to be learned, '
-            'such as ["semantic", "relational"], or take "Distillation" out.'
+            f'MODEL.TRAINING_EXTENSIONS names "{name}", but MODEL.KD.TERMS is []: name what is to be learned, '
+            f'such as ["semantic", "relational"], or take "{name}" out.'
         )
-    _refuse_what_cannot_be_taught(cfg.MODEL.DETR)
+    _refuse_what_cannot_be_taught(cfg.MODEL.DETR, name)
     _refuse_what_cannot_be_selected(kd, cfg.MODEL.TEACHER.NAME)
 
 
@@ -78,19 +78,19 @@ def _refuse_what_cannot_be_selected(kd: CfgNode, teacher: str) -> None:
         )
 
 
-def _refuse_what_cannot_be_taught(detr: CfgNode) -> None:
-    wanted = 'MODEL.TRAINING_EXTENSIONS names "Distillation", but'
+def _refuse_what_cannot_be_taught(detr: CfgNode, name: str) -> None:
+    wanted = f'MODEL.TRAINING_EXTENSIONS names "{name}", but'
     proposes = issubclass(QUERIES[detr.QUERIES], Proposals)
     compares = issubclass(CLASSIFIERS[detr.CLASSIFIER.NAME], CosineText)
     if not proposes:
         raise ValueError(
             f'{wanted} MODEL.DETR.QUERIES "{detr.QUERIES}" proposes no places for the teacher to look at. '
-            'Choose "Proposals" or "Mixed", or take "Distillation" out.'
+            f'Choose "Proposals" or "Mixed", or take "{name}" out.'
         )
     if not compares:
         raise ValueError(
             f'{wanted} MODEL.DETR.CLASSIFIER.NAME "{detr.CLASSIFIER.NAME}" has no space in common with the teacher. '
-            'Choose "CosineText", or take "Distillation" out.'
+            f'Choose "CosineText", or take "{name}" out.'
         )
 
 

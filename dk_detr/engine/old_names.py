@@ -1,11 +1,12 @@
 """Names that parameters had in older checkpoints, which load under today's."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from dk_detr.engine.ema import EMA_KEY
+from dk_detr.extensions import Denoising
 
 OLD_PREFIXES = {
     "branch.companions.": "extensions.Distillation.queries.",
@@ -29,7 +30,7 @@ def under_current_names(checkpoint: dict[str, Any], model: nn.Module) -> dict[st
     if isinstance(average, dict) and isinstance(average.get("weights"), dict):
         weights = {renamed(name): weight for name, weight in average["weights"].items()}
         content[EMA_KEY] = {**average, "weights": weights}
-    for group in _parameter_groups(content):
+    for group in _parameter_groups(content):  # in place: the file was read for this
         if "names" in group:
             group["names"] = [renamed(name) for name in group["names"]]
     return content
@@ -37,8 +38,8 @@ def under_current_names(checkpoint: dict[str, Any], model: nn.Module) -> dict[st
 
 def _denoising_of(model: nn.Module) -> str:
     """What the model calls its denoising; older checkpoints only counted it."""
-    extensions: Iterable[str] = getattr(model, "extensions", {})
-    return next((name for name in extensions if "Denoising" in name), "Denoising")
+    extensions: Mapping[str, nn.Module] = getattr(model, "extensions", {})
+    return next((name for name, extension in extensions.items() if isinstance(extension, Denoising)), "Denoising")
 
 
 def _parameter_groups(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dk_detr.criterion import SetCriterion
 from dk_detr.extensions.extension import BuildContext, Plan, TrainingExtension, TrainingInputs, TrainingOutputs
 from dk_detr.layers import to_cxcywh, to_xyxy
+from dk_detr.modeling import QUERIES, Learned
 from dk_detr.structures import DETECTION, Assignment, QueryGroup
 
 DENOISING = "denoising"
@@ -75,6 +76,17 @@ class Denoising(TrainingExtension[DenoisingPlan]):
             "label_noise": noise.LABEL_NOISE,
             "box_noise": noise.BOX_NOISE,
         }
+
+    @classmethod
+    def refuse_bad_combinations(cls, cfg: CfgNode, name: str) -> None:
+        """See `TrainingExtension`."""
+        queries = cfg.MODEL.DETR.QUERIES
+        has_boxes = not issubclass(QUERIES[queries], Learned)
+        if not has_boxes:
+            raise ValueError(
+                f'MODEL.TRAINING_EXTENSIONS "{name}" starts from boxes, MODEL.DETR.QUERIES "{queries}" does not: '
+                'choose "Anchors", "Proposals" or "Mixed".'
+            )
 
     def prepare(self, inputs: TrainingInputs) -> DenoisingPlan:
         """See `TrainingExtension`."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
@@ -91,10 +92,20 @@ class TrainingExtension(nn.Module, ABC, Generic[PlanT]):
     """One thing that training adds; built from a config and a `BuildContext`. Any number of them train together.
 
     Attributes:
-        prefix: of its losses and groups; no two extensions of a detector share one.
+        prefix: of the names of its losses, such as "dn_"; no two extensions of a detector share one.
+        teaches_images: whether a teacher's image embeddings are learned, which some classifiers need.
     """
 
     prefix: str
+    teaches_images = False
+
+    @classmethod
+    def refuse_bad_combinations(cls, cfg: CfgNode, name: str) -> None:
+        """Asked before anything is built. Raises ValueError, naming both keys, for a config that it cannot train with.
+
+        Args:
+            name: under which MODEL.TRAINING_EXTENSIONS has it.
+        """
 
     @abstractmethod
     def prepare(self, inputs: TrainingInputs) -> PlanT:

@@ -22,7 +22,6 @@ from dk_detr.modeling import (
     Encoder,
     Linear,
     accelerate,
-    num_prediction_heads,
 )
 from dk_detr.utils import choose
 
@@ -59,14 +58,16 @@ def build_network(cfg: CfgNode, backbone: Backbone, num_words: int, width: int) 
     detr = cfg.MODEL.DETR
     neck = ChannelMapper(cfg, backbone.output_shape())
     queries = choose(QUERIES, "MODEL.DETR.QUERIES", detr.QUERIES)(cfg, num_words)
-    decoder = choose(DECODERS, "MODEL.DETR.DECODER", detr.DECODER)
+    encoder = Encoder(cfg, neck.num_levels)
+    part = choose(DECODERS, "MODEL.DETR.DECODER", detr.DECODER)
+    decoder = part(cfg, neck.num_levels, queries.reference_width)
     return {
         "backbone": backbone,
         "neck": neck,
-        "encoder": Encoder(cfg, neck.num_levels),
+        "encoder": encoder,
         "queries": queries,
-        "decoder": decoder(cfg, neck.num_levels, queries.reference_width),
-        "classifier": build_classifier(cfg, width),
+        "decoder": decoder,
+        "classifier": build_classifier(cfg, width, decoder.num_prediction_heads),
     }
 
 
@@ -81,10 +82,10 @@ def backbone_from_config(cfg: CfgNode) -> Backbone:
     return build_backbone(cfg)
 
 
-def build_classifier(cfg: CfgNode, width: int) -> CosineText | Linear:
+def build_classifier(cfg: CfgNode, width: int, num_projections: int) -> CosineText | Linear:
     """The classifier of MODEL.DETR.CLASSIFIER, for words of this width."""
     part = choose(CLASSIFIERS, "MODEL.DETR.CLASSIFIER.NAME", cfg.MODEL.DETR.CLASSIFIER.NAME)
-    return part(cfg, width, num_prediction_heads(cfg))
+    return part(cfg, width, num_projections)
 
 
 def build_class_loss(cfg: CfgNode) -> ClassLoss:

@@ -6,14 +6,14 @@ from dk_detr.criterion import CLASS_LOSSES
 from dk_detr.language import is_closed
 from dk_detr.meta_arch.extensions import refuse_bad_extensions
 from dk_detr.modeling import ATTENTIONS, CLASSIFIERS, DECODERS, QUERIES, CosineTextObjectness, Proposals
-from dk_detr.modeling.decoder_checks import refusal
-from dk_detr.utils import choose
+from dk_detr.modeling.decoder_checks import refusal, refuse_too_many_levels
+from dk_detr.utils import choose, require
 
 
 def refuse_bad_combinations(cfg: CfgNode) -> None:
     """Raises ValueError for parts that do not go together, or that do not exist."""
     detr = cfg.MODEL.DETR
-    for check in (_classifier_and_loss, _attention_and_levels, _queries_and_content, _encoder):
+    for check in (_classifier_and_loss, _queries_and_content, _encoder):
         check(detr)
     choose(DECODERS, "MODEL.DETR.DECODER", detr.DECODER).refuse_bad_combinations(detr)
     _first_stage(cfg)
@@ -38,17 +38,6 @@ def _classifier_and_loss(detr: CfgNode) -> None:
         )
 
 
-def _attention_and_levels(detr: CfgNode) -> None:
-    levels = len(detr.IN_FEATURES) + detr.NUM_EXTRA_LEVELS
-    for key in ("ENCODER_ATTENTION", "DECODER_ATTENTION"):
-        if not choose(ATTENTIONS, f"MODEL.DETR.{key}", detr[key]).many_levels and levels > 1:
-            raise ValueError(
-                f'MODEL.DETR.{key} "{detr[key]}" looks at one level, but MODEL.DETR.IN_FEATURES '
-                f"{list(detr.IN_FEATURES)} and NUM_EXTRA_LEVELS {detr.NUM_EXTRA_LEVELS} make {levels}: name one map "
-                'and 0, or choose "Deformable".'
-            )
-
-
 def _queries_and_content(detr: CfgNode) -> None:
     if issubclass(QUERIES[detr.QUERIES], Proposals) and detr.CONTENT != "Learned":
         raise refusal(detr, "CONTENT", "QUERIES", "has its own", 'leave it at "Learned", or choose "Anchors"')
@@ -56,14 +45,14 @@ def _queries_and_content(detr: CfgNode) -> None:
 
 def _encoder(detr: CfgNode) -> None:
     """A scale that no layer uses would never learn, and DDP would wait for its gradient."""
-    kinds = {name: kind for name, kind in ATTENTIONS.items() if kind.tokens}
-    choose(kinds, "MODEL.DETR.ENCODER_ATTENTION", detr.ENCODER_ATTENTION)
+    refuse_too_many_levels(detr, "ENCODER_ATTENTION", {name: kind for name, kind in ATTENTIONS.items() if kind.tokens})
     if detr.ENCODER_POSITION == "ScaledSine" and detr.ENCODER_LAYERS == 0:
         raise refusal(detr, "ENCODER_POSITION", "ENCODER_LAYERS", "leaves its scale without a layer", "take 1 or more")
 
 
 def _first_stage(cfg: CfgNode) -> None:
     detr = cfg.MODEL.DETR
+    require("MODEL.DETR.FIRST_STAGE", detr.FIRST_STAGE, ("ClassAgnostic", "ClassAware"))
     if detr.FIRST_STAGE != "ClassAware":
         return
     if not issubclass(QUERIES[detr.QUERIES], Proposals):

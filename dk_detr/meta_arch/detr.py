@@ -138,7 +138,8 @@ class DETR(OpenVocabularyDetector):
 
     def _require_teacher(self) -> None:
         """Detecting needs none, so that it is missed only here."""
-        if self.classifier.learns_images and "Distillation" not in self.extensions:
+        taught = any(extension.teaches_images for extension in self.extensions.values())
+        if self.classifier.learns_images and not taught:
             raise ValueError(
                 f'MODEL.DETR.CLASSIFIER.NAME "{type(self.classifier).__name__}" learns from a teacher: name '
                 '"Distillation" in MODEL.TRAINING_EXTENSIONS and "embedding_l1" in MODEL.KD.TERMS, or choose '

@@ -28,7 +28,7 @@ from dk_detr.modeling.classifiers import (
     without_background,
 )
 from dk_detr.modeling.clip_resnet import build_clip_resnet_backbone
-from dk_detr.modeling.decoder import DECODERS, Decoder, DecoderLayer, num_prediction_heads
+from dk_detr.modeling.decoder import DECODERS, Decoder, DecoderLayer
 from dk_detr.modeling.encoder import Encoder, EncoderLayer
 from dk_detr.modeling.feed_forward import FeedForward
 from dk_detr.modeling.heads import Heads, PredictionsByGroup
@@ -45,6 +45,6 @@ __all__ = [
     "DeformableTokens", "DenseCross", "DenseSelf", "DenseTokens", "Encoder", "EncoderLayer", "FeedForward",
     "FirstConditionalCross", "FromReference", "Heads", "InitialQueries", "Iterative", "Learned", "Linear",
     "LinearBackground", "LookForwardTwice", "Mixed", "Positions", "PredictionsByGroup", "Proposals", "QueryPosition",
-    "Refinement", "accelerate", "box_heads", "build_clip_resnet_backbone", "ensemble", "num_prediction_heads",
+    "Refinement", "accelerate", "box_heads", "build_clip_resnet_backbone", "ensemble",
     "to_instances", "with_background", "with_objectness", "without_background",
 ]  # fmt: skip

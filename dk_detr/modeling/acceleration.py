@@ -4,7 +4,7 @@ A layer keeps its place in the module tree, the names of its parameters, and its
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -32,10 +32,10 @@ def accelerate(parts: Mapping[str, Any], checkpointed: Sequence[str], compiled: 
     _check_names("CHECKPOINTED", checkpointed, ("backbone", *TRANSFORMER))
     compiler = Compiler(BACKEND)
     for name in set(compiled) - {TEACHER}:
-        for layer in parts[name].layers:
+        for layer in _layers(parts[name], "COMPILED", name):
             layer.forward = Compiled(layer.forward, compiler)
     for name in checkpointed:
-        for layer in _blocks(parts[name]) if name == "backbone" else parts[name].layers:
+        for layer in _blocks(parts[name]) if name == "backbone" else _layers(parts[name], "CHECKPOINTED", name):
             layer.forward = Checkpointed(layer.forward, layer)
 
 
@@ -43,6 +43,13 @@ def _check_names(key: str, names: Sequence[str], known: Sequence[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f'MODEL.DETR.{key} names "{unknown[0]}"; choose from {", ".join(known)}.')
+
+
+def _layers(part: nn.Module, key: str, name: str) -> Iterable[nn.Module]:
+    layers: Iterable[nn.Module] | None = getattr(part, "layers", None)
+    if layers is None:
+        raise ValueError(f'MODEL.DETR.{key} names "{name}", but {type(part).__name__} has no layers. Leave it out.')
+    return layers
 
 
 def _blocks(backbone: nn.Module) -> list[nn.Module]:

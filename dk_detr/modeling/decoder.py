@@ -82,14 +82,20 @@ class Decoder(nn.Module):
         boxes = choose(BOX_PARAMETERIZATIONS, "MODEL.DETR.BOXES", detr.BOXES)()
         refinement = choose(REFINEMENTS, "MODEL.DETR.REFINEMENT", detr.REFINEMENT)(boxes)
         widths = refinement.widths(reference_width, detr.DECODER_LAYERS)
+        number = {"PerLayer": detr.DECODER_LAYERS, "Shared": 1}
         require("MODEL.DETR.DECODER_NORM", detr.DECODER_NORM, ("none", "LN"))
         return {
             "layers": [_layer(cfg, num_levels, number) for number in range(detr.DECODER_LAYERS)],
-            "box_heads": box_heads(detr.CHANNELS, num_prediction_heads(cfg), widths),
+            "box_heads": box_heads(detr.CHANNELS, choose(number, "MODEL.DETR.HEADS", detr.HEADS), widths),
             "positions": choose(POSITIONS, "MODEL.DETR.POSITION", detr.POSITION)(detr.CHANNELS),
             "refinement": refinement,
             "norm": nn.LayerNorm(detr.CHANNELS) if detr.DECODER_NORM == "LN" else None,
         }
+
+    @property
+    def num_prediction_heads(self) -> int:
+        """How many box heads the layers have among them, and class projections: one for each layer, or one for all."""
+        return len(self.box_heads)
 
     @staticmethod
     def refuse_bad_combinations(detr: CfgNode) -> None:
@@ -112,12 +118,6 @@ class Decoder(nn.Module):
         return Trace(torch.stack(hidden_states), torch.stack(boxes), queries)
 
 
-def num_prediction_heads(cfg: CfgNode) -> int:
-    """How many box heads and class projections the decoder layers have among them."""
-    detr = cfg.MODEL.DETR
-    return choose({"PerLayer": detr.DECODER_LAYERS, "Shared": 1}, "MODEL.DETR.HEADS", detr.HEADS)
-
-
 def _layer(cfg: CfgNode, num_levels: int, number: int) -> DecoderLayer:
     detr = cfg.MODEL.DETR
     kind = choose(ATTENTIONS, "MODEL.DETR.DECODER_ATTENTION", detr.DECODER_ATTENTION)
@@ -128,5 +128,6 @@ def _layer(cfg: CfgNode, num_levels: int, number: int) -> DecoderLayer:
 
 DECODERS: dict[str, Any] = {"DETR": Decoder}
 """By their name in MODEL.DETR.DECODER. One that does not fit the loop is an entry of its own: a module that is built
-from a config, the number of levels and the width of the queries' references, has `layers`, makes of a `QuerySet` and a
-`Memory` a `Trace`, and says in `refuse_bad_combinations(MODEL.DETR)` what it cannot use."""
+from a config, the number of levels and the width of the queries' references, and makes of a `QuerySet` and a `Memory` a
+`Trace`. It has `num_prediction_heads`, says in `refuse_bad_combinations(MODEL.DETR)` what it cannot use, and has
+`layers` if these are to be compiled or checkpointed."""

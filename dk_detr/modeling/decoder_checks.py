@@ -1,8 +1,10 @@
 """What does not go together in the loop of the DETR series; refused before anything is built, naming both keys."""
 
+from collections.abc import Mapping
+
 from detectron2.config import CfgNode
 
-from dk_detr.modeling.attention import ATTENTIONS
+from dk_detr.modeling.attention import ATTENTIONS, AttentionKind
 from dk_detr.modeling.positions import POSITIONS
 from dk_detr.modeling.queries import QUERIES, Learned
 from dk_detr.modeling.refinement import REFINEMENTS
@@ -13,7 +15,7 @@ def refuse_bad_loop(detr: CfgNode) -> None:
     """Raises ValueError for parts of MODEL.DETR that the decoder "DETR" cannot use together, or that do not exist."""
     if detr.DECODER_LAYERS < 1:
         raise ValueError(f"MODEL.DETR.DECODER_LAYERS must be at least 1, got {detr.DECODER_LAYERS}.")
-    choose(ATTENTIONS, "MODEL.DETR.DECODER_ATTENTION", detr.DECODER_ATTENTION)
+    refuse_too_many_levels(detr, "DECODER_ATTENTION", ATTENTIONS)
     for check in (_attention_and_position, _queries_and_position, _queries_and_refinement, _position_and_layers):
         check(detr)
 
@@ -50,6 +52,17 @@ def _position_and_layers(detr: CfgNode) -> None:
     """A scale that no layer uses would never learn, and DDP would wait for its gradient."""
     if detr.DECODER_LAYERS < POSITIONS[detr.POSITION].least_layers:
         raise refusal(detr, "POSITION", "DECODER_LAYERS", "leaves its scale without a layer", "take 2 or more")
+
+
+def refuse_too_many_levels(detr: CfgNode, key: str, kinds: Mapping[str, AttentionKind]) -> None:
+    """Raises ValueError for a kind of attention that is not among these, or that reads fewer levels than there are."""
+    levels = len(detr.IN_FEATURES) + detr.NUM_EXTRA_LEVELS
+    if not choose(kinds, f"MODEL.DETR.{key}", detr[key]).many_levels and levels > 1:
+        raise ValueError(
+            f'MODEL.DETR.{key} "{detr[key]}" looks at one level, but MODEL.DETR.IN_FEATURES '
+            f"{list(detr.IN_FEATURES)} and NUM_EXTRA_LEVELS {detr.NUM_EXTRA_LEVELS} make {levels}: name one map "
+            'and 0, or choose "Deformable".'
+        )
 
 
 def refusal(detr: CfgNode, key: str, other: str, why: str, remedy: str) -> ValueError:

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 
 from dk_detr.config import add_dk_detr_config
+from dk_detr.criterion import BOX_TERMS
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.run_folder import read_results
@@ -29,6 +30,7 @@ TWO_STEPS: dict[str, Any] = {
     "MODEL__DETR__DECODER_LAYERS": 2,  # some positions need two
 }  # fmt: skip
 OF_THE_WORLD = {"DATASETS__TRAIN": ("lvis_v1_train_norare",), "DATASETS__TEST": ("lvis_v1_val",)}
+EXTENSIONS = "MODEL.TRAINING_EXTENSIONS"
 ELSEWHERE = ("coco", "voc", "objects365")  # data sets that are not in the tests' world
 
 
@@ -135,13 +137,15 @@ def differences(one: Path, other: Path) -> set[str]:
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
 def test_an_ablation_differs_from_the_method_in_distillation_only(path: Path) -> None:
     changed = differences(path, R50) - {"OUTPUT_DIR"}
-    assert all(key.startswith("MODEL.KD.") for key in changed)
+    assert all(key.startswith("MODEL.KD.") for key in changed - {EXTENSIONS})
+    assert (EXTENSIONS in changed) == (path.stem == "no_distillation")
     assert bool(changed) == (path.stem != "full")
 
 
 def test_the_comparison_in_the_mini_world_differs_in_distillation_only() -> None:
     changed = differences(FOLDER / "mini" / "dk_detr.yaml", FOLDER / "mini" / "no_distillation.yaml")
-    assert all(key.startswith(("MODEL.KD.", "MODEL.TEACHER.", "OUTPUT_DIR")) for key in changed)
+    assert all(key.startswith(("MODEL.KD.", "MODEL.TEACHER.", "OUTPUT_DIR")) for key in changed - {EXTENSIONS})
+    assert EXTENSIONS in changed
 
 
 def test_the_method_has_the_published_settings() -> None:
@@ -164,7 +168,8 @@ def test_the_method_has_the_published_settings() -> None:
         "MODEL.DETR.LOSS.WEIGHTS.L1": 5.0,
         "MODEL.DETR.LOSS.WEIGHTS.GIOU": 2.0,
         "MODEL.KD.TERMS": ["semantic", "relational"],
-        "MODEL.KD.QUERIES": "auxiliary",
+        EXTENSIONS: ["Distillation"],
+        "MODEL.KD.QUERIES": "Auxiliary",
         "MODEL.KD.NUM_SLOTS": 20,
         "MODEL.KD.SLOT_FILTERS": ["unmatched"],
         "MODEL.KD.RELATIONAL.SCOPES": ["image", "batch"],
@@ -196,14 +201,14 @@ def test_the_method_has_the_published_settings() -> None:
 )
 def test_a_head_of_vild_differs_from_the_detector_in_classes_and_teaching_only(folder: str, alone: Path) -> None:
     head = {"CLASSIFIER.NAME", "CLASSIFIER.TEMPERATURE", "LOSS.CLASS"}
-    teaching = ("MODEL.KD.", "MODEL.TEACHER.CROP_SCALES", "OUTPUT_DIR")
+    teaching = (EXTENSIONS, "MODEL.KD.", "MODEL.TEACHER.CROP_SCALES", "OUTPUT_DIR")
     suffix = "" if folder else "_R50"
     forms = {name: FOLDER / folder / f"vild{name}{suffix}.yaml" for name in ("_text", "_image", "", "_ensemble")}
     for path in forms.values():
         changed = {key for key in differences(path, alone) if not key.startswith(teaching)}
         assert changed == {f"MODEL.DETR.{key}" for key in head}
         assert load(path).MODEL.DETR.CLASSIFIER.TEMPERATURE == 0.01
-    assert load(forms["_text"]).MODEL.KD.TERMS == []
+    assert load(forms["_text"]).MODEL.TRAINING_EXTENSIONS == []
     assert all(key.startswith(teaching) for key in differences(forms["_text"], forms[""]))
     assert differences(forms[""], forms["_ensemble"]) == {"MODEL.DETR.CLASSIFIER.NAME", "OUTPUT_DIR"}
     assert differences(forms[""], forms["_image"]) == {
@@ -215,7 +220,7 @@ def test_a_head_of_vild_differs_from_the_detector_in_classes_and_teaching_only(f
 def test_vild_teaches_all_proposals_as_published(name: str) -> None:
     cfg = load(FOLDER / name)
     kd = cfg.MODEL.KD
-    assert (kd.TERMS, kd.GROUP, kd.SLOT_FILTERS) == (["embedding_l1"], "detection", [])
+    assert (kd.TERMS, kd.QUERIES, kd.SLOT_FILTERS) == (["embedding_l1"], "Detection", [])
     assert kd.NUM_SLOTS == cfg.MODEL.DETR.NUM_QUERIES and kd.EMBEDDING_L1.WEIGHT == 0.5
     assert cfg.MODEL.TEACHER.CROP_SCALES == [1.0, 1.5] and cfg.MODEL.DETR.CLASSIFIER.HOME_WEIGHT == 2 / 3
     assert cfg.MODEL.DETR.LOSS.NO_OBJECT_WEIGHT == 0.1
@@ -239,7 +244,7 @@ def test_a_deformable_detr_has_the_published_settings(path: Path) -> None:
         "MODEL.DETR.FFN_CHANNELS": 1024,
         "MODEL.DETR.DROPOUT": 0.1,
         "MODEL.DETR.CLASSIFIER.NAME": "Linear",
-        "MODEL.KD.TERMS": [],
+        EXTENSIONS: [],
         "INPUT.MIN_SIZE_TRAIN": tuple(range(480, 801, 32)),
         "INPUT.MAX_SIZE_TRAIN": 1333,
         "INPUT.MIN_SIZE_TEST": 800,
@@ -282,7 +287,7 @@ COCO = {  # what all of them share
     "MODEL.DETR.MATCHER.L1": 5.0,
     "MODEL.DETR.MATCHER.GIOU": 2.0,
     "MODEL.VOCABULARY.TEST": "coco",
-    "MODEL.KD.TERMS": [],
+    EXTENSIONS: [],
     "DATASETS.TRAIN": ("coco_2017_train",),
     "DATASETS.TEST": ("coco_2017_val",),
     "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
@@ -394,7 +399,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "MODEL.DETR.SINE.TEMPERATURE": 20.0,
         "MODEL.DETR.LOSS.WEIGHTS.CLASS": 1.0,
         "MODEL.DETR.MATCHER.CLASS": 2.0,
-        "MODEL.TRAINING_EXTENSIONS": ["ContrastiveDenoising"],
+        EXTENSIONS: ["ContrastiveDenoising"],
         "MODEL.DETR.CONTRASTIVE_DENOISING.QUERIES": 100,
         "MODEL.DETR.CONTRASTIVE_DENOISING.LABEL_NOISE": 0.25,
         "MODEL.DETR.CONTRASTIVE_DENOISING.BOX_NOISE": 1.0,
@@ -428,19 +433,27 @@ def test_a_detector_of_the_series_is_trained_as_long_as_published(name: str) -> 
     assert steps == pytest.approx(EPOCHS[name], abs=1e-3)
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=IDS)
+def test_losses_of_a_first_stage_weigh_as_those_of_the_layers(path: Path) -> None:
+    """As published; they have keys of their own."""
+    detr = load(path).MODEL.DETR
+    if detr.QUERIES in ("Proposals", "Mixed"):
+        assert dict(detr.LOSS.FIRST_STAGE_WEIGHTS) == dict(detr.LOSS.WEIGHTS)
+
+
 @pytest.mark.parametrize("folder", ["", "mini"])
-def test_dn_differs_from_dab_in_its_companion_and_in_what_queries_know_before(folder: str) -> None:
+def test_dn_differs_from_dab_in_its_denoising_and_in_what_queries_know_before(folder: str) -> None:
     """For detection queries the label is "unknown", where DAB-DETR has none."""
     suffix = "" if folder else "_R50"
     of = {name: FOLDER / folder / f"{name}{suffix}.yaml" for name in ("dab_detr", "dn_detr")}
-    companions = {"MODEL.TRAINING_EXTENSIONS", "OUTPUT_DIR"}
-    assert differences(*of.values()) == {"MODEL.DETR.CONTENT", *companions}
+    denoising = {EXTENSIONS, "OUTPUT_DIR"}
+    assert differences(*of.values()) == {"MODEL.DETR.CONTENT", *denoising}
     assert load(of["dn_detr"]).MODEL.DETR.CONTENT == "Common"
     deformable = [FOLDER / folder / f"{name}_deformable_detr{suffix}.yaml" for name in ("dab", "dn")]
-    assert differences(*deformable) == companions
-    noise = load(of["dn_detr"]).MODEL.DETR
-    assert noise.COMPANIONS == ["Denoising"]
-    assert dict(noise.DENOISING) == {"GROUPS": 5, "LABEL_NOISE": 0.2, "BOX_NOISE": 0.4}
+    assert differences(*deformable) == denoising
+    model = load(of["dn_detr"]).MODEL
+    assert model.TRAINING_EXTENSIONS == ["Denoising"]
+    assert dict(model.DETR.DENOISING) == {"GROUPS": 5, "LABEL_NOISE": 0.2, "BOX_NOISE": 0.4}
 
 
 @pytest.mark.parametrize("folder", ["", "mini"])
@@ -449,10 +462,12 @@ def test_dk_dino_is_dk_detr_with_the_decoder_and_the_denoising_of_dino(folder: s
     taught, plain = (FOLDER / folder / f"{name}{suffix}.yaml" for name in ("dk_dino", "dk_detr"))
     dino = load(FOLDER / folder / f"dino{other}.yaml")
     changed = differences(taught, plain) - {"OUTPUT_DIR"}
-    assert {"POSITION", "REFINEMENT", "COMPANIONS"} <= {key.removeprefix("MODEL.DETR.") for key in changed}
+    assert {"MODEL.DETR.POSITION", "MODEL.DETR.REFINEMENT", EXTENSIONS} <= changed
+    changed -= {EXTENSIONS}
     assert all(key.startswith("MODEL.DETR.") for key in changed)
     wanted, found = flat(dino), flat(load(taught))
     assert {key: found[key] for key in changed} == {key: wanted[key] for key in changed}
+    assert found[EXTENSIONS] == [*wanted[EXTENSIONS], *load(plain).MODEL.TRAINING_EXTENSIONS]
 
 
 @pytest.mark.parametrize("name", [*EPOCHS, *(path.stem for path in DEFORMABLE[1:]), "dk_dino_R50"])
@@ -532,6 +547,9 @@ def test_the_tables_of_settings_have_the_numbers_of_the_configs() -> None:
 # ---- the keys themselves ----
 
 
+TABLES_OF_TERMS = ("MODEL.DETR.LOSS.WEIGHTS", "MODEL.DETR.LOSS.FIRST_STAGE_WEIGHTS", "MODEL.DETR.MATCHER")
+
+
 def own_keys() -> dict[str, Any]:
     """The keys that this project adds."""
     theirs = set(flat(get_cfg()))
@@ -545,7 +563,10 @@ def test_no_key_is_a_flag() -> None:
 
 
 def test_every_key_is_read_somewhere() -> None:
+    """Those that are named after terms are read together, as their table."""
     files = [path for path in (REPOSITORY / "dk_detr").rglob("*.py") if path.name != "config.py"]
     source = "\n".join(path.read_text() for path in files)
-    dead = [key for key in own_keys() if not re.search(rf"\.{key.split('.')[-1]}\b", source)]
-    assert not dead
+    terms = {f"{table}.{name.upper()}" for table in TABLES_OF_TERMS for name in ("class", *BOX_TERMS)}
+    assert terms < own_keys().keys()
+    read = {*(own_keys().keys() - terms), *TABLES_OF_TERMS}
+    assert not [key for key in read if not re.search(rf"\.{key.split('.')[-1]}\b", source)]

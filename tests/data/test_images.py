@@ -271,7 +271,7 @@ def size_of(name: str) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def mappers() -> list[Any]:
-    """What attends_to images for training, evaluation and banks."""
+    """What reads images for training, evaluation and banks."""
     cfg = setup_cfg(MINI, ["MODEL.CLIP.WEIGHTS", "''"])
     return [TrainMapper(cfg, [0]), evaluation_mapper(cfg), ReadImages(cfg, for_detector=True)]
 

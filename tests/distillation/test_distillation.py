@@ -1,9 +1,10 @@
-"""The branch: its companions, how its terms are summed over images and layers, and what it refuses.
+"""Distillation: which queries are taught, how its terms are summed over images and layers, and what it refuses.
 
 B images, Q queries, C channels, N regions, E width.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from dk_detr.distillation import (
+    AUXILIARY,
     Distillation,
     DistillationPlan,
     SlotSelection,
@@ -23,8 +25,19 @@ from dk_detr.distillation import (
     relational_kd_loss,
     semantic_kd_loss,
 )
-from dk_detr.modeling import CosineText, InitialQueries
-from dk_detr.structures import Assignment, Predictions, QueryGroup, QuerySet, RegionKnowledge, Regions, Trace
+from dk_detr.extensions import TrainingInputs, TrainingOutputs
+from dk_detr.modeling import CosineText, Heads, InitialQueries
+from dk_detr.structures import (
+    DETECTION,
+    Assignment,
+    Predictions,
+    QueryGroup,
+    QuerySet,
+    RegionKnowledge,
+    Regions,
+    Targets,
+    Trace,
+)
 from tests.model_fixtures import (
     CHANNELS,
     QUERIES,
@@ -35,6 +48,7 @@ from tests.model_fixtures import (
     stir,
     targets_of,
     tiny_distillation,
+    training_inputs,
 )
 
 IMAGES, LAYERS = 2, 2
@@ -43,10 +57,10 @@ IMAGE_LIST = ImageList(random(IMAGES, 3, 32, 40), [(32, 40), (30, 33)])
 NOTHING = targets_of(([], []), ([], []))
 
 
-def first_stage() -> InitialQueries:
+def initial_queries() -> InitialQueries:
     content, position = random(2, IMAGES, QUERIES, CHANNELS)
     boxes = torch.rand(IMAGES, QUERIES, 4, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.2
-    group = QueryGroup("detection", content, position, boxes, ("detection",), "detection")
+    group = QueryGroup(DETECTION, content, position, boxes, (DETECTION,), DETECTION)
     objectness = torch.arange(QUERIES, 0, -1.0).expand(IMAGES, -1)
     return InitialQueries(group, objectness, Predictions(objectness[None, ..., None], boxes[None]))
 
@@ -56,33 +70,43 @@ def classifier() -> CosineText:
         return CosineText(CHANNELS, WIDTH, LAYERS)
 
 
-def prepare(branch: Distillation, stage: InitialQueries, inputs: Sequence[dict[str, Any]] = ({}, {})) -> DistillationPlan:
-    return branch.prepare(IMAGE_LIST, list(inputs), stage, NOTHING, position_of)
+def inputs_of(
+    initial: InitialQueries, samples: Sequence[dict[str, Any]] = ({}, {}), targets: Targets = NOTHING
+) -> TrainingInputs:
+    return training_inputs(initial, targets, IMAGE_LIST, list(samples), position_of)
 
 
-def decoded(lesson: DistillationPlan, stage: InitialQueries | None = None) -> QuerySet:
-    return QuerySet(((stage or first_stage()).group, *lesson.added))
+def prepare(
+    distillation: Distillation, initial: InitialQueries, samples: Sequence[dict[str, Any]] = ({}, {})
+) -> DistillationPlan:
+    return distillation.prepare(inputs_of(initial, samples))
+
+
+def decoded(plan: DistillationPlan, initial: InitialQueries | None = None) -> QuerySet:
+    return QuerySet(((initial or initial_queries()).group, *plan.groups))
 
 
 def position_of(boxes: Tensor, dtype: torch.dtype) -> Tensor:
     return boxes.repeat(1, 1, CHANNELS // 4).to(dtype)
 
 
-def step(branch: Distillation, assignment: Assignment = NOBODY) -> tuple[dict[str, Tensor], Tensor]:
-    """The branch's losses, and the hidden features of all queries that they rest on."""
-    stage = first_stage()
-    lesson = prepare(branch, stage)
-    queries = decoded(lesson, stage)
-    hidden = random(LAYERS, IMAGES, queries.content.shape[1], CHANNELS, seed=7).requires_grad_()
-    trace = Trace(hidden, torch.zeros(*hidden.shape[:3], 4), queries)
-    return branch(lesson, trace, classifier(), assignment), hidden
+def step(distillation: Distillation, assignment: Assignment = NOBODY) -> tuple[dict[str, Tensor], Tensor]:
+    """The losses of distillation, and the hidden states of all queries that they rest on."""
+    inputs = inputs_of(initial_queries())
+    plan = distillation.prepare(inputs)
+    queries = decoded(plan, inputs.initial)
+    hidden_states = random(LAYERS, IMAGES, queries.content.shape[1], CHANNELS, seed=7).requires_grad_()
+    trace = Trace(hidden_states, torch.zeros(*hidden_states.shape[:3], 4), queries)
+    heads, text = Heads(classifier()), random(3, WIDTH)
+    outputs = TrainingOutputs(trace, heads(trace, text), text, assignment, heads)
+    return distillation.supervise(plan, inputs, outputs), hidden_states
 
 
-def taught(branch: Distillation, assignment: Assignment = NOBODY) -> list[list[int]]:
-    """[layer, image, query] of the features that the branch teaches."""
-    losses, hidden = step(branch, assignment)
+def taught(distillation: Distillation, assignment: Assignment = NOBODY) -> list[list[int]]:
+    """[layer, image, query] of the hidden states that are taught."""
+    losses, hidden_states = step(distillation, assignment)
     sum(losses.values()).backward()
-    return hidden.grad.any(-1).nonzero().tolist()
+    return hidden_states.grad.any(-1).nonzero().tolist()
 
 
 def knowledge(*images: int) -> RegionKnowledge:
@@ -92,39 +116,47 @@ def knowledge(*images: int) -> RegionKnowledge:
     return RegionKnowledge(regions, random(len(images), WIDTH, seed=1))
 
 
-def test_companions_share_positions_and_boxes_and_have_their_own_content() -> None:
-    branch, stage = tiny_distillation(), first_stage()
-    queries = decoded(prepare(branch, stage), stage)
-    detect, distil = queries.groups
-    assert detect is stage.group and distil.name == "auxiliary"
-    assert torch.equal(distil.position, detect.position) and torch.equal(distil.reference, detect.reference)
-    assert not distil.content.any()  # all slots start alike, near what detection queries know
-    stir(branch)
-    assert torch.equal(
-        decoded(prepare(branch, stage))["auxiliary"].content, extensions.Distillation.queries.content.weight.expand(IMAGES, -1, -1)
-    )
-    assert distil.attends_to == ("auxiliary",) and distil.reference_from == "detection"
+def test_auxiliary_queries_share_positions_and_boxes_and_have_their_own_content() -> None:
+    distillation, initial = tiny_distillation(), initial_queries()
+    queries = decoded(prepare(distillation, initial), initial)
+    detection, auxiliary = queries.groups
+    assert detection is initial.group and auxiliary.name == AUXILIARY
+    assert torch.equal(auxiliary.position, detection.position)
+    assert torch.equal(auxiliary.reference, detection.reference)
+    assert not auxiliary.content.any()  # all slots start alike, near what detection queries know
+    stir(distillation)
+    content = distillation.queries.content.weight
+    assert torch.equal(decoded(prepare(distillation, initial))[AUXILIARY].content, content.expand(IMAGES, -1, -1))
+    assert auxiliary.attends_to == (AUXILIARY,) and auxiliary.reference_from == DETECTION
 
 
-@pytest.mark.parametrize(("reference", "reference_from"), [("follow", "detection"), ("stay", None)])
-def test_companions_follow_the_detection_boxes_or_stay(reference: str, reference_from: str | None) -> None:
-    queries = decoded(prepare(tiny_distillation(reference=reference), first_stage()))
-    assert queries["auxiliary"].reference_from == reference_from
+def test_auxiliary_queries_beside_detection_queries_that_fill_up_only_fill_up_too() -> None:
+    initial = initial_queries()
+    valid = torch.arange(QUERIES).expand(IMAGES, -1) < torch.tensor([[QUERIES], [3]])
+    initial = replace(initial, group=replace(initial.group, valid=valid))
+    assert torch.equal(decoded(prepare(tiny_distillation(), initial), initial)[AUXILIARY].valid, valid)
 
 
-def test_companions_read_whom_they_are_told_to() -> None:
-    queries = decoded(prepare(tiny_distillation(attends_to=("auxiliary", "detection")), first_stage()))
-    assert queries["auxiliary"].attends_to == ("auxiliary", "detection") and queries["detection"].attends_to == ("detection",)
+@pytest.mark.parametrize(("reference", "reference_from"), [("follow", DETECTION), ("stay", None)])
+def test_auxiliary_queries_follow_the_detection_boxes_or_stay(reference: str, reference_from: str | None) -> None:
+    queries = decoded(prepare(tiny_distillation(reference=reference), initial_queries()))
+    assert queries[AUXILIARY].reference_from == reference_from
+
+
+def test_auxiliary_queries_attend_to_whom_they_are_told_to() -> None:
+    queries = decoded(prepare(tiny_distillation(attends_to=(AUXILIARY, DETECTION)), initial_queries()))
+    assert queries[AUXILIARY].attends_to == (AUXILIARY, DETECTION)
+    assert queries[DETECTION].attends_to == (DETECTION,)
 
 
 def test_distilling_into_the_detection_queries_adds_no_queries_and_no_weights() -> None:
-    branch = tiny_distillation(queries="Detection")
-    assert prepare(branch, first_stage()).added == ()
-    assert list(branch.parameters()) == []
-    assert taught(branch) == [[1, image, query] for image in range(2) for query in range(5)]
+    distillation = tiny_distillation(queries="Detection")
+    assert prepare(distillation, initial_queries()).groups == ()
+    assert list(distillation.parameters()) == []
+    assert taught(distillation) == [[1, image, query] for image in range(2) for query in range(5)]
 
 
-def test_the_best_slots_of_the_last_layer_of_the_companions_are_taught() -> None:
+def test_the_best_slots_of_the_last_layer_of_the_auxiliary_queries_are_taught() -> None:
     assert taught(tiny_distillation()) == [[1, image, QUERIES + query] for image in range(2) for query in range(5)]
 
 
@@ -135,16 +167,16 @@ def test_slots_matched_by_the_last_layer_are_not_taught_and_those_of_other_layer
 
 
 def test_all_layers_are_taught_with_their_own_projection_and_summed() -> None:
-    together, hidden = step(tiny_distillation(layers="all"))
+    together, hidden_states = step(tiny_distillation(layers="all"))
     assert taught(tiny_distillation(layers="all")) == [
         [layer, image, QUERIES + query] for layer in range(2) for image in range(2) for query in range(5)
     ]
-    branch, stage = tiny_distillation(["embedding_l1"]), first_stage()
-    regions = extensions.Distillation.queries.slots(stage.group.reference, stage.objectness, NOBODY, NOTHING, [(32, 40), (30, 33)])
-    teacher = extensions.Distillation.queries.teacher(IMAGE_LIST.tensor, IMAGE_LIST.image_sizes, regions)
+    queries, initial = tiny_distillation(["embedding_l1"]).queries, initial_queries()
+    regions = queries.slots(initial.group.reference, initial.objectness, NOBODY, NOTHING, IMAGE_LIST.image_sizes)
+    teacher = queries.teacher(IMAGE_LIST.tensor, IMAGE_LIST.image_sizes, regions)
     wanted = 0.0
     for layer in range(LAYERS):
-        rows = classifier().projections[layer](hidden[layer, regions.image, QUERIES + regions.query])
+        rows = classifier().projections[layer](hidden_states[layer, regions.image, QUERIES + regions.query])
         wanted += embedding_l1_loss(rows, teacher).item()  # five regions in both images
     assert together["loss_kd_embedding_l1"].item() == pytest.approx(wanted, rel=1e-5)
 
@@ -158,11 +190,10 @@ def test_each_term_has_its_name_in_the_losses() -> None:
 
 
 def test_without_regions_losses_are_zero_and_all_weights_get_a_gradient() -> None:
-    branch = tiny_distillation(slots=SlotSelection(min_side=1e6))
-    losses, hidden = step(branch)
+    losses, hidden_states = step(tiny_distillation(slots=SlotSelection(min_side=1e6)))
     assert all(loss.item() == 0 for loss in losses.values())
     sum(losses.values()).backward()
-    assert hidden.grad is not None and not hidden.grad.any()
+    assert hidden_states.grad is not None and not hidden_states.grad.any()
 
 
 def test_over_images_a_term_is_the_mean_of_those_that_have_regions() -> None:
@@ -204,7 +235,7 @@ def test_settings_reach_the_losses() -> None:
         torch.testing.assert_close(term(student, teacher), wanted[term.name])
 
 
-# ---- companions of the chosen slots alone ----
+# ---- auxiliary queries of the selected slots alone ----
 
 
 def regions_of(boxes_xyxy_abs: list[list[float]], size: tuple[int, int] = (32, 40), seed: int = 0) -> Instances:
@@ -218,72 +249,75 @@ def regions_of(boxes_xyxy_abs: list[list[float]], size: tuple[int, int] = (32, 4
     )
 
 
-def stored_branch(**settings: Any) -> Distillation:
+def from_a_bank(**settings: Any) -> Distillation:
     return tiny_distillation(queries="SelectedAuxiliary", teacher=StoredEmbeddings(WIDTH), **settings)
 
 
-def test_chosen_companions_are_as_many_as_slots_and_stay_where_the_teacher_looks() -> None:
-    stage = first_stage()
-    queries = decoded(prepare(tiny_distillation(queries="SelectedAuxiliary"), stage))
-    own = queries["auxiliary"]
-    assert len(own) == 5 and own.reference_from is None and own.blocked is None
-    assert torch.equal(own.reference, stage.group.reference[:, :5])  # the best by objectness
+def test_selected_auxiliary_queries_are_as_many_as_slots_and_stay_where_the_teacher_looks() -> None:
+    initial = initial_queries()
+    own = decoded(prepare(tiny_distillation(queries="SelectedAuxiliary"), initial))[AUXILIARY]
+    assert len(own) == 5 and own.reference_from is None and own.inner_mask() is None
+    assert torch.equal(own.reference, initial.group.reference[:, :5])  # the best by objectness
     assert torch.equal(own.position, position_of(own.reference, torch.float32)) and not own.content.any()
 
 
-def test_chosen_slots_are_taught_in_their_own_seats() -> None:
-    branch = tiny_distillation(queries="SelectedAuxiliary")
-    assert taught(branch) == [[1, image, QUERIES + seat] for image in range(2) for seat in range(5)]
+def test_selected_slots_are_taught_in_their_own_seats() -> None:
+    distillation = tiny_distillation(queries="SelectedAuxiliary")
+    assert taught(distillation) == [[1, image, QUERIES + seat] for image in range(2) for seat in range(5)]
 
 
-def test_what_chosen_companions_learn_is_what_all_would_learn_of_the_same_slots() -> None:
+def test_what_selected_auxiliary_queries_learn_is_what_all_would_learn_of_the_same_slots() -> None:
     slots = SlotSelection(num_slots=5, filters=(), min_side=0.0)
-    lessons = [prepare(tiny_distillation(companions=kind, slots=slots), first_stage()) for kind in ("All", "SelectedAuxiliary")]
-    every, chosen = (lesson.knowledge(NOBODY) for lesson in lessons)
-    torch.testing.assert_close(every.embeddings, chosen.embeddings)
-    assert torch.equal(every.regions.image, chosen.regions.image)
-    assert torch.equal(every.regions.boxes, chosen.regions.boxes)
+    every, selected = (
+        prepare(tiny_distillation(queries=kind, slots=slots), initial_queries()).knowledge(NOBODY)
+        for kind in ("Auxiliary", "SelectedAuxiliary")
+    )
+    torch.testing.assert_close(every.embeddings, selected.embeddings)
+    assert torch.equal(every.regions.image, selected.regions.image)
+    assert torch.equal(every.regions.boxes, selected.regions.boxes)
 
 
 def test_stored_regions_are_the_references_and_their_rows_the_answers() -> None:
     one, two = regions_of([[4, 4, 20, 20], [0, 0, 40, 32]]), regions_of([[3, 3, 12, 30]], (30, 33), seed=5)
-    lesson = prepare(stored_branch(), first_stage(), [{"regions": one}, {"regions": two}])
-    knowledge = lesson.knowledge(NOBODY)
+    plan = prepare(from_a_bank(), initial_queries(), [{"regions": one}, {"regions": two}])
+    knowledge = plan.knowledge(NOBODY)
     assert knowledge.regions.image.tolist() == [0, 0, 1] and knowledge.regions.query.tolist() == [0, 1, 0]
     rows = torch.cat([one.embeddings, two.embeddings]).float()
     torch.testing.assert_close(knowledge.embeddings, rows / rows.norm(dim=1, keepdim=True))
-    reference = decoded(lesson)["auxiliary"].reference
+    reference = decoded(plan)[AUXILIARY].reference
     torch.testing.assert_close(reference[0, 0], torch.tensor([12 / 40, 12 / 32, 16 / 40, 16 / 32]))
     torch.testing.assert_close(reference[1, 0], torch.tensor([7.5 / 33, 16.5 / 30, 9 / 33, 27 / 30]))
 
 
 def test_free_seats_are_seen_by_nobody_and_taught_nothing() -> None:
-    inputs = [{"regions": regions_of([[4, 4, 20, 20]])}, {"regions": regions_of([], (30, 33))}]
-    lesson = prepare(stored_branch(), first_stage(), inputs)
-    blocked = decoded(lesson)["auxiliary"].blocked
-    assert len(lesson.knowledge(NOBODY).regions) == 1
+    samples = [{"regions": regions_of([[4, 4, 20, 20]])}, {"regions": regions_of([], (30, 33))}]
+    plan = prepare(from_a_bank(), initial_queries(), samples)
+    own = decoded(plan)[AUXILIARY]
+    assert len(plan.knowledge(NOBODY).regions) == 1
+    assert own.valid.tolist() == [[True, False, False, False, False], [False] * 5]
+    blocked = own.inner_mask()
     assert not blocked[:, range(5), range(5)].any()  # each sees itself
     assert blocked[0, :, 1:].sum() == 4 * 4 and not blocked[0, :, 0].any() and blocked[1].sum() == 5 * 4
 
 
-def test_chosen_slots_leave_out_what_base_objects_cover() -> None:
-    branch = stored_branch(slots=SlotSelection(5, ("base_overlap",), min_side=0.0))
-    inputs = [{"regions": regions_of([[4, 4, 20, 20], [24, 2, 38, 30]])}, {"regions": regions_of([], (30, 33))}]
+def test_selected_slots_leave_out_what_base_objects_cover() -> None:
+    distillation = from_a_bank(slots=SlotSelection(5, ("base_overlap",), min_side=0.0))
+    samples = [{"regions": regions_of([[4, 4, 20, 20], [24, 2, 38, 30]])}, {"regions": regions_of([], (30, 33))}]
     objects = targets_of(([0], [[12 / 40, 12 / 32, 16 / 40, 16 / 32]]), ([], []))
-    lesson = branch.prepare(IMAGE_LIST, inputs, first_stage(), objects, position_of)
-    assert lesson.knowledge(NOBODY).regions.boxes[:, 0].tolist() == pytest.approx([31 / 40])
+    plan = distillation.prepare(inputs_of(initial_queries(), samples, objects))
+    assert plan.knowledge(NOBODY).regions.boxes[:, 0].tolist() == pytest.approx([31 / 40])
 
 
 def test_samples_without_stored_regions_are_refused() -> None:
     with pytest.raises(ValueError, match="EmbeddingBank.*needs samples with"):
-        prepare(stored_branch(), first_stage())
+        prepare(from_a_bank(), initial_queries())
 
 
 def test_stored_rows_of_another_width_are_refused() -> None:
     regions = regions_of([[4, 4, 20, 20]])
     regions.embeddings = regions.embeddings[:, :7]
     with pytest.raises(ValueError, match="width 7, but the vocabulary has width 16"):
-        prepare(stored_branch(), first_stage(), [{"regions": regions}, {"regions": regions}])
+        prepare(from_a_bank(), initial_queries(), [{"regions": regions}, {"regions": regions}])
 
 
 @pytest.mark.parametrize(

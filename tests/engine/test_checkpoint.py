@@ -22,16 +22,22 @@ from dk_detr.convert import likely_source
 from dk_detr.convert.reading import read_content, weights_in
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import StrictCheckpointer
+from dk_detr.engine.setup import for_inference
 from tests import model_fixtures
-from tests.model_fixtures import closed_vocabulary, configured_detector
-from tests.run_fixtures import MINI, REPOSITORY, World
+from tests.model_fixtures import closed_vocabulary, configured_detector, stir
+from tests.run_fixtures import MINI, REPOSITORY, World, assert_same_training
 
-UNTAUGHT = str(REPOSITORY / "configs" / "mini" / "no_distillation.yaml")
+
+def mini(name: str) -> str:
+    return str(REPOSITORY / "configs" / "mini" / f"{name}.yaml")
+
+
+UNTAUGHT = mini("no_distillation")
 
 
 @pytest.fixture(scope="module")
 def saved(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint of a detector with two decoder layers and a distillation branch."""
+    """The checkpoint of a detector with two decoder layers and distillation."""
     folder = tmp_path_factory.mktemp("saved")
     StrictCheckpointer(detector(world, seed=1), str(folder)).save("model")
     return folder / "model.pth"
@@ -134,7 +140,7 @@ def test_weights_trained_without_a_teacher_fit_a_detector_that_has_one(world: Wo
 def test_the_teacher_and_the_words_are_not_in_a_checkpoint(world: World, saved: Path) -> None:
     names = torch.load(saved)["model"]
     assert not [name for name in names if "teacher" in name or "clip" in name or "text" in name]
-    assert [name for name in names if name.startswith("branch.")] == ["extensions.Distillation.queries.content.weight"]
+    assert [name for name in names if name.startswith("extensions.")] == [TAUGHT]
 
 
 WRAPPINGS = {
@@ -222,6 +228,82 @@ def test_weights_of_caffe2_may_be_loaded(world: World, saved: Path, tmp_path: Pa
     content = found._load_file(str(tmp_path / "R-50.pkl"))
     assert (content["__author__"], content["matching_heuristics"]) == ("Caffe2", True)
     assert content["model"].keys() == {"conv1_w", "res2_0_branch2a_w"}
+
+
+# ---- names of before ----
+
+TAUGHT = "extensions.Distillation.queries.content.weight"
+OLD_NAMES: dict[str, dict[str, str]] = {  # by config: today's names, and those of before
+    "dk_detr": {TAUGHT: "branch.content.weight"},
+    "dn_detr": {"extensions.Denoising.content.weight": "companions.0.content.weight"},
+    "dk_dino": {
+        TAUGHT: "branch.companions.content.weight",
+        "extensions.ContrastiveDenoising.content.weight": "companions.0.content.weight",
+    },
+}
+RUN: dict[str, Any] = {
+    "MODEL__DETR__DECODER_LAYERS": 2,
+    "SOLVER__MAX_ITER": 4,
+    "SOLVER__CHECKPOINT_PERIOD": 2,
+    "SOLVER__BASE_LR": 0.001,
+    "SOLVER__WARMUP_ITERS": 0,
+    "SOLVER__EMA_DECAY": 0.9,
+    "DATASETS__TEST": (),
+}
+
+
+@pytest.fixture(scope="module", params=OLD_NAMES)
+def of_before(request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A config, the folder of a run, and its checkpoint after two of four iterations as it was before the renaming."""
+    config, names = mini(request.param), OLD_NAMES[request.param]
+    run = world.train(tmp_path_factory.mktemp(request.param), config=config, **RUN)
+    path = tmp_path_factory.mktemp("before") / "model_0000001.pth"
+    state = torch.load(run / path.name)
+    groups = state["trainer"]["_trainer"]["optimizer"]["param_groups"]
+    assert names.keys() <= {name for group in groups for name in group["names"]}
+    for group in groups:
+        group["names"] = [names.get(name, name) for name in group["names"]]
+    for holder, key in (state, "model"), (state["moving_average"], "weights"):
+        assert names.keys() <= holder[key].keys()
+        holder[key] = {names.get(name, name): tensor for name, tensor in holder[key].items()}
+    torch.save(state, path)
+    return config, run, path
+
+
+def test_training_goes_on_from_names_of_before_to_the_weights_of_todays(
+    of_before: tuple[str, Path, Path], world: World, tmp_path: Path
+) -> None:
+    config, run, path = of_before
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "last_checkpoint").write_text(path.name)
+    world.train(tmp_path, config=config, resume=True, **RUN)
+    assert_same_training(tmp_path / "model_final.pth", run / "model_final.pth")
+
+
+def test_a_new_run_starts_from_the_average_under_names_of_before(
+    of_before: tuple[str, Path, Path], world: World
+) -> None:
+    config, run, path = of_before
+    average = torch.load(run / path.name)["moving_average"]["weights"]
+    model = detector(world, config)
+    load(model, path)
+    parameters = dict(model.named_parameters())
+    assert OLD_NAMES[Path(config).stem].keys() <= average.keys()
+    assert all(torch.equal(weight, parameters[name]) for name, weight in average.items())
+
+
+def test_a_detector_for_inference_takes_no_extension_by_either_name(
+    of_before: tuple[str, Path, Path], world: World
+) -> None:
+    config, run, path = of_before
+    average = torch.load(run / path.name)["moving_average"]["weights"]
+    cfg = setup_cfg(config, world.options(MODEL__DETR__DECODER_LAYERS=2))
+    for file in (path, run / path.name):
+        model = build_model(for_inference(cfg)).eval()
+        load(model, file)
+        parameters = dict(model.named_parameters())
+        assert not [name for name in parameters if name.startswith("extensions.")]
+        assert all(torch.equal(average[name], weight) for name, weight in parameters.items() if weight.requires_grad)
 
 
 # ---- what does not ----
@@ -340,8 +422,8 @@ def saved_closed(name: str, folder: Path, **options: Any) -> Path:
 CLOSED = {  # other words; and the parts that know their number
     "deformable_detr_R50": ["classifier"],
     "detr_R50": ["classifier"],
-    "dn_deformable_detr_R50": ["classifier", "companions"],
-    "dino_R50_4scale": ["classifier", "companions", "queries"],
+    "dn_deformable_detr_R50": ["classifier", "extensions"],
+    "dino_R50_4scale": ["classifier", "extensions", "queries"],
 }
 
 
@@ -393,12 +475,24 @@ def test_heads_that_are_not_in_the_file_start_new_where_they_may(
 def test_parts_that_the_model_does_not_have_are_left_in_the_file_where_they_may(
     other_words: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = saved_closed("dn_deformable_detr_R50", tmp_path)
-    model = configured_detector("dn_deformable_detr_R50", COMPANIONS=[]).train()
-    assert "MODEL.NEW_PARTS \"['companions']\"" in refusal(model, path)
+    path = saved_closed("deformable_detr_R50", tmp_path)
+    torch.save({"model": {**torch.load(path)["model"], "masks.weight": torch.ones(2)}}, path)
+    model = configured_detector("deformable_detr_R50").train()
+    assert "MODEL.NEW_PARTS \"['masks']\"" in refusal(model, path)
     caplog.set_level("INFO")
-    StrictCheckpointer(model, new_parts=["companions"]).load(str(path))
-    assert "companions.0.content.weight: in the file, has no place here" in caplog.text
+    StrictCheckpointer(model, new_parts=["masks"]).load(str(path))
+    assert "masks.weight: in the file, has no place here" in caplog.text
+
+
+def test_extensions_that_the_model_does_not_have_are_left_in_the_file_without_being_named(tmp_path: Path) -> None:
+    """They are of training: the detector is the same without them."""
+    path = saved_closed("dn_deformable_detr_R50", tmp_path)
+    model = configured_detector("dn_deformable_detr_R50", TRAINING_EXTENSIONS=[])
+    for training in (True, False):
+        stir(model.train(training))
+        assert not same(model, path)
+        load(model, path)
+        assert same(model, path)
 
 
 def test_a_part_that_is_not_named_is_refused_with_those_that_are(other_words: Any, tmp_path: Path) -> None:

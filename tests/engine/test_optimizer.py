@@ -55,7 +55,8 @@ def test_norms_do_not_decay(model: nn.Module, settings: dict[str, tuple[float, f
 
 
 def test_what_is_no_norm_decays(settings: dict[str, tuple[float, float]]) -> None:
-    for name in ("encoder.layers.0.ffn.linear1.weight", "encoder.level_embed", "extensions.Distillation.queries.content.weight"):
+    taught = "extensions.Distillation.queries.content.weight"
+    for name in ("encoder.layers.0.ffn.linear1.weight", "encoder.level_embed", taught):
         assert settings[name][1] == 0.05
 
 
@@ -71,7 +72,7 @@ def test_sampling_offsets_learn_at_their_own_rate(settings: dict[str, tuple[floa
 
 def test_learned_points_learn_like_sampling_offsets(world: World) -> None:
     """Deformable DETR's release: both say where to look."""
-    cfg = setup_cfg(MINI, world.options(**RATES, MODEL__DETR__QUERIES="Learned", MODEL__KD__TERMS=[]))
+    cfg = setup_cfg(MINI, world.options(**RATES, MODEL__DETR__QUERIES="Learned", MODEL__TRAINING_EXTENSIONS=[]))
     model = build_model(cfg)
     groups = parameter_groups(cfg, model)
     of = {id(p): group["lr"] for group in groups for p in group["params"]}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from detectron2.modeling import build_model
 from PIL import Image
 
 from dk_detr.data import test_mapper as mapper_of_evaluation
@@ -56,7 +57,10 @@ def test_new_words_replace_the_old_ones(config, tiny_images):
 
 
 def test_a_detector_that_was_taught_predicts_without_its_teacher(config, tiny_images):
-    taught = config(**{"MODEL.KD.TERMS": "('semantic',)", "MODEL.CLIP.ARCHITECTURE": "gone.json"})
+    distillation = {"MODEL.TRAINING_EXTENSIONS": "('Distillation',)", "MODEL.KD.TERMS": "('semantic',)"}
+    taught = config(**distillation, **{"MODEL.CLIP.ARCHITECTURE": "gone.json"})
+    with pytest.raises(FileNotFoundError, match="gone.json"):
+        build_model(taught)
     assert_same(Predictor(taught)(tiny_images / "000001.jpg"), Predictor(config())(tiny_images / "000001.jpg"))
 
 

@@ -18,7 +18,7 @@ def proposals(detector: Any, *inputs: dict[str, Any]) -> list[Instances]:
 def test_proposals_are_the_references_in_pixels_of_the_output_the_best_first() -> None:
     detector, given = tiny_detector(), tiny_input((40, 48)) | {"height": 400, "width": 240}
     seen = []
-    detector.queries.register_forward_hook(lambda _, __, first_stage: seen.append(first_stage))
+    detector.queries.register_forward_hook(lambda _, __, initial: seen.append(initial))
     (found,) = proposals(detector, given)
     assert found.image_size == (400, 240) and len(found) == QUERIES
     x, y, w, h = seen[0].group.reference[0].unbind(1)

@@ -67,7 +67,7 @@ def error_of(world: World, capsys: pytest.CaptureFixture[str]) -> Callable[..., 
     return run
 
 
-def next_reference(world: World, folder: Path, **more: Any) -> str:
+def go_on(world: World, folder: Path, **more: Any) -> str:
     """Resume with other options; returns the log."""
     world.train(folder, resume=True, **{**RUN, "DATASETS__TEST": ("mini_lvis_val",), "SOLVER__EMA_DECAY": 0.9, **more})
     return (folder / "log.txt").read_text()
@@ -170,7 +170,7 @@ def test_an_evaluation_is_not_taken_for_a_run(world: World, finished: Path, tmp_
 
 def test_a_finished_run_that_is_resumed_is_left_as_it_is(world: World, finished: Path) -> None:
     before = contents(finished)
-    next_reference(world, finished, SOLVER__BASE_LR=0.1)
+    go_on(world, finished, SOLVER__BASE_LR=0.1)
     assert contents(finished) == before
 
 
@@ -184,7 +184,7 @@ def group_values(folder: Path, key: str) -> set[float]:
 
 
 def test_changed_rates_decays_and_schedules_take_effect_and_are_told(world: World, interrupted: Path) -> None:
-    log = next_reference(
+    log = go_on(
         world, interrupted, SOLVER__BASE_LR=0.0002, SOLVER__WEIGHT_DECAY=0.5, SOLVER__GAMMA=0.1, SOLVER__EMA_DECAY=0.5,
         SOLVER__CLIP_GRADIENTS__CLIP_VALUE=0.3,
     )  # fmt: skip
@@ -204,18 +204,18 @@ def test_the_first_iteration_has_the_changed_rate_already(
     monkeypatch.setattr(
         Trainer, "run_step", lambda self: rates.append(self.optimizer.param_groups[0]["lr"]) or run_step(self)
     )
-    next_reference(world, interrupted, SOLVER__BASE_LR=0.0002)
+    go_on(world, interrupted, SOLVER__BASE_LR=0.0002)
     assert rates == [pytest.approx(0.0002), pytest.approx(0.0001)]  # at iteration 3 the schedule has its step
 
 
 def test_a_run_that_changes_nothing_tells_of_nothing(world: World, interrupted: Path, tmp_path: Path) -> None:
     moved = interrupted.rename(tmp_path / "moved")
-    assert " -> " not in next_reference(world, moved)
+    assert " -> " not in go_on(world, moved)
 
 
 def test_groups_of_other_rates_keep_what_is_known_of_each_parameter(world: World, interrupted: Path) -> None:
     """A rate of the backbone of its own makes groups of its own."""
-    next_reference(world, interrupted, SOLVER__BACKBONE_MULTIPLIER=0.1, SOLVER__GAMMA=1.0)
+    go_on(world, interrupted, SOLVER__BACKBONE_MULTIPLIER=0.1, SOLVER__GAMMA=1.0)
     assert group_values(interrupted, "lr") == {0.001, 0.0001}
     shapes = {name: value.shape for name, value in state_of(interrupted / "model_final.pth")["model"].items()}
     optimizer = state_of(interrupted / "model_final.pth")["trainer"]["_trainer"]["optimizer"]
@@ -227,7 +227,7 @@ def test_groups_of_other_rates_keep_what_is_known_of_each_parameter(world: World
 
 def test_a_checkpoint_from_before_parameters_had_names_is_taken_up(world: World, interrupted: Path) -> None:
     forget_names(interrupted)
-    next_reference(world, interrupted, SOLVER__BASE_LR=0.0002)
+    go_on(world, interrupted, SOLVER__BASE_LR=0.0002)
     assert group_values(interrupted, "lr") == {0.0001}
 
 
@@ -244,10 +244,11 @@ def forget_names(run: Path) -> None:
     torch.save(state, run / "model_0000001.pth")
 
 
+TAUGHT = "extensions.Distillation.queries.content.weight"
 REFUSED = {
     "SOLVER.OPTIMIZER AdamW -> SGD": 'SOLVER.OPTIMIZER is "SGD", but the run was trained with "AdamW"',
-    "MODEL.KD.QUERIES distil -> detect": "extensions.Distillation.queries.content.weight is trained by the run only (1 such)",
-    "MODEL.KD.TERMS ['semantic', 'relational'] -> []": "extensions.Distillation.queries.content.weight is trained by the run only",
+    "MODEL.KD.QUERIES Auxiliary -> Detection": f"{TAUGHT} is trained by the run only (1 such)",
+    "MODEL.TRAINING_EXTENSIONS ['Distillation'] -> []": f"{TAUGHT} is trained by the run only",
     "MODEL.BACKBONE.FREEZE_AT 0 -> 2": "is trained by the run only",
     "MODEL.DETR.NUM_QUERIES 10 -> 12": "is of another detector",
 }

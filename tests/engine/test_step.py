@@ -53,8 +53,10 @@ class Toy(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
         self.seen: list[int] = []
+        self.told: list[float | Tensor | None] = []  # of the objects of the batch
 
-    def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def forward(self, inputs: list[dict[str, Any]], num_objects: float | Tensor | None = None) -> dict[str, Tensor]:
+        self.told.append(num_objects)
         self.seen += [sample["value"] for sample in inputs]
         value = sum(sample["value"] for sample in inputs) / len(inputs)
         return {"loss_a": self.weight * value, "loss_b": self.weight**2}
@@ -121,6 +123,20 @@ def test_a_batch_in_parts_teaches_what_the_batch_does(counts: tuple[int, ...], n
             assert in_parts[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
 
+@pytest.mark.parametrize(
+    ("counts", "num_parts", "told"),
+    [((0, 3, 1, 2), 1, [None]), ((0, 3, 1, 2), 2, [3.0] * 2), ((0, 3, 1, 2), 4, [1.5] * 4), ((0, 0), 2, [0.5] * 2)],
+)
+def test_each_part_is_told_its_share_of_the_objects_and_a_whole_batch_counts_by_itself(
+    counts: tuple[int, ...], num_parts: int, told: list[float | None]
+) -> None:
+    model = Toy()
+    samples = [{"value": 1.0, "file_name": "", "instances": [0] * count} for count in counts]
+    with EventStorage():
+        Step(model, [samples], torch.optim.SGD(model.parameters(), lr=0.5), num_parts).run_step()
+    assert model.told == told
+
+
 def test_distillation_within_images_does_too() -> None:
     """As long as every image has regions to teach."""
     slots = SlotSelection(num_slots=5, filters=(), min_side=0.0)
@@ -128,7 +144,8 @@ def test_distillation_within_images_does_too() -> None:
 
     def detector() -> nn.Module:
         built = tiny_detector(tiny_distillation(terms, slots=slots))
-        built.extensions["Distillation"].terms = [term for term in built.extensions["Distillation"].terms if term.scope == "image"]
+        distillation = built.extensions["Distillation"]
+        distillation.terms = [term for term in distillation.terms if term.scope == "image"]
         return built
 
     (whole, metrics), (parts, in_parts) = learnt(detector(), batch()), learnt(detector(), batch(), num_parts=2)
@@ -242,7 +259,7 @@ def test_what_is_no_number_names_iteration_loss_and_images_and_changes_nothing(b
 
 
 class Idle(Toy):
-    """Has a weight that nobody attends_to."""
+    """Has a weight that nobody reads."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -67,7 +67,7 @@ def test_two_spellings_with_one_embedding_are_refused_wherever_they_come_from() 
 @pytest.mark.parametrize("prompt", ["name", "single", "vild"])
 def test_a_name_that_is_cut_is_refused_by_name(prompt: str, clip: Clip) -> None:
     long = " ".join(["word"] * 40)
-    with pytest.raises(ValueError, match=f'"{long} one" is too long: the text encoder attends_to 32 tokens'):
+    with pytest.raises(ValueError, match=f'"{long} one" is too long: the text encoder reads 32 tokens'):
         build_vocabulary(["cat", f"{long} one", f"{long} two"], clip, prompt)
 
 

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from dk_detr import add_dk_detr_config
 from dk_detr.criterion import CLASS_LOSSES, CrossEntropy, Focal
 from dk_detr.distillation import SelectedAuxiliaryQueries, StoredEmbeddings
+from dk_detr.distillation.teachers import clip_crops
 from dk_detr.language import save_vocabulary
-from dk_detr.meta_arch import DETR, build, build_branch
+from dk_detr.meta_arch import DETR, build
 from dk_detr.modeling import CLASSIFIERS, CosineTextEnsemble, Linear
 from dk_detr.modeling.acceleration import Compiled
 from dk_detr.structures import Vocabulary
@@ -31,9 +32,10 @@ def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CfgNode:
     add_dk_detr_config(cfg)
     cfg.MODEL.DETR.update(SMALL)
     cfg.MODEL.VOCABULARY.TEST = str(tmp_path / "words.npz")
+    cfg.MODEL.TRAINING_EXTENSIONS = ["Distillation"]
     cfg.MODEL.KD.TERMS = ["semantic", "relational", "embedding_l1"]
     save_vocabulary(tiny_vocabulary(), cfg.MODEL.VOCABULARY.TEST)
-    monkeypatch.setattr(build_branch, "clip_from_config", lambda cfg: tiny_clip())
+    monkeypatch.setattr(clip_crops, "clip_from_config", lambda cfg: tiny_clip())
     return cfg
 
 
@@ -49,25 +51,31 @@ def test_the_numbers_of_the_config_reach_the_parts(cfg: CfgNode) -> None:
     cfg.MODEL.DETR.MATCHER.L1, cfg.MODEL.DETR.LOSS.WEIGHTS.GIOU = 6.0, 3.0
     built = detector(cfg)
     assert built.neck.num_levels == 4 and built.decoder.layers[0].cross_attention.num_levels == 4
-    assert built.queries.num_queries == len(built.extensions["Distillation"].queries.content.weight) == 12
-    assert built.extensions["Distillation"].queries.slots.num_slots == 7 and built.extensions["Distillation"].queries.slots.filters == (
-        "unmatched",
-        "duplicates",
-    )
-    companions = built.extensions["Distillation"].queries
-    assert (companions.attends_to, companions.reference_from, built.extensions["Distillation"].layers) == (("auxiliary", "detection"), None, "all")
-    assert built.extensions["Distillation"].queries.teacher.crop_scales == (1.0, 1.5)
+    distillation = built.extensions["Distillation"]
+    queries, slots = distillation.queries, distillation.queries.slots
+    assert built.queries.num_queries == len(queries.content.weight) == 12
+    assert slots.num_slots == 7 and slots.filters == ("unmatched", "duplicates")
+    assert (queries.attends_to, queries.reference_from) == (("auxiliary", "detection"), None)
+    assert distillation.layers == "all" and queries.teacher.crop_scales == (1.0, 1.5)
     assert built.criterion.matcher.costs["l1"] == 6.0 and built.criterion.weights["giou"] == 3.0
-    names = [term.name for term in built.extensions["Distillation"].terms]
+    names = [term.name for term in distillation.terms]
     assert names == ["semantic", "relational_image", "relational_batch", "embedding_l1"]
-    assert built.extensions["Distillation"].terms[-1].weight == 0.5
+    assert distillation.terms[-1].weight == 0.5
 
 
-def test_without_terms_there_is_neither_branch_nor_teacher(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_branch, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
-    cfg.MODEL.KD.TERMS = []
+def test_terms_alone_make_neither_distillation_nor_a_teacher(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_crops, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
+    cfg.MODEL.TRAINING_EXTENSIONS = []
     built = detector(cfg)
-    assert built.extensions["Distillation"] is None and not [key for key in built.state_dict() if key.startswith("branch")]
+    assert not len(built.extensions)
+    assert not [key for key in built.state_dict() if key.startswith("extensions")]
+
+
+def test_distillation_without_terms_is_refused_by_both_keys(cfg: CfgNode) -> None:
+    cfg.MODEL.KD.TERMS = []
+    message = r'MODEL\.TRAINING_EXTENSIONS names "Distillation", but MODEL\.KD\.TERMS is \[\]: .* "Distillation" out'
+    with pytest.raises(ValueError, match=message):
+        detector(cfg)
 
 
 def test_training_takes_the_base_words_of_the_vocabulary(cfg: CfgNode) -> None:
@@ -83,7 +91,7 @@ def test_the_teacher_reads_the_channels_in_the_order_of_the_input(cfg: CfgNode) 
 
 
 def test_a_teacher_of_another_width_than_the_words_is_refused(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_branch, "clip_from_config", lambda cfg: tiny_clip(width=8))
+    monkeypatch.setattr(clip_crops, "clip_from_config", lambda cfg: tiny_clip(width=8))
     with pytest.raises(ValueError, match=r"\(MODEL\.CLIP\) gives .* width 8, but MODEL\.VOCABULARY\.TEST has width 16"):
         detector(cfg)
 
@@ -107,13 +115,12 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
         ("DETR", "IN_FEATURES", ["fine", "res5"], r"MODEL.DETR.IN_FEATURES names \['res5'\]"),
         ("LOSS", "CLASS", "Hinge", 'MODEL.DETR.LOSS.CLASS is "Hinge"; choose one of Focal, CrossEntropy, BoxesOnly'),
         ("KD", "TERMS", ["semantic", "magic"], 'MODEL.KD.TERMS is "magic"'),
-        ("KD", "GROUP", "noise", 'MODEL.KD.QUERIES is "noise"'),
-        ("KD", "READS", ["everybody"], 'MODEL.KD.ATTENDS_TO is "everybody"'),
+        ("KD", "ATTENDS_TO", ["everybody"], 'MODEL.KD.ATTENDS_TO is "everybody"'),
         ("KD", "REFERENCE", "wander", 'MODEL.KD.REFERENCE is "wander"'),
         ("KD", "LAYERS", "first", 'MODEL.KD.LAYERS is "first"'),
         ("KD", "SLOT_FILTERS", ["novel"], r"MODEL.KD.SLOT_FILTERS knows .* not \['novel'\]"),
         ("KD", "NUM_SLOTS", 0, "MODEL.KD.NUM_SLOTS must be at least 1, got 0"),
-        ("KD", "COMPANIONS", "Some", 'MODEL.KD.QUERIES is "Some"; choose one of All, Chosen'),
+        ("KD", "QUERIES", "Some", 'MODEL.KD.QUERIES is "Some"; choose one of Auxiliary, SelectedAuxiliary, Detection'),
         ("TEACHER", "NAME", "Nobody", 'MODEL.TEACHER.NAME is "Nobody"; choose one of CLIPCrops, EmbeddingBank'),
         ("TEACHER", "DTYPE", "int8", 'MODEL.TEACHER.DTYPE is "int8"; choose one of auto, float32, bfloat16'),
         ("TEACHER", "CROP_SCALES", [0.0], "MODEL.TEACHER.CROP_SCALES needs positive numbers"),
@@ -126,15 +133,15 @@ def test_bad_values_are_refused_when_built(cfg: CfgNode, node: str, key: str, va
         detector(cfg)
 
 
-def test_chosen_companions_and_a_bank_are_built_from_the_config_and_need_no_clip(
+def test_selected_auxiliary_queries_and_a_bank_are_built_from_the_config_and_need_no_clip(
     cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kd, cfg.MODEL.TEACHER.NAME = cfg.MODEL.KD, "EmbeddingBank"
-    kd.COMPANIONS, kd.REFERENCE, kd.SLOT_FILTERS, kd.NUM_SLOTS = "SelectedAuxiliary", "stay", ["base_overlap"], 7
-    monkeypatch.setattr(build_branch, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
-    companions = detector(cfg).extensions["Distillation"].queries
-    assert isinstance(companions, SelectedAuxiliaryQueries) and isinstance(companions.teacher, StoredEmbeddings)
-    assert len(companions.content.weight) == 7 and companions.teacher.width == WIDTH
+    kd.QUERIES, kd.REFERENCE, kd.SLOT_FILTERS, kd.NUM_SLOTS = "SelectedAuxiliary", "stay", ["base_overlap"], 7
+    monkeypatch.setattr(clip_crops, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
+    queries = detector(cfg).extensions["Distillation"].queries
+    assert isinstance(queries, SelectedAuxiliaryQueries) and isinstance(queries.teacher, StoredEmbeddings)
+    assert len(queries.content.weight) == 7 and queries.teacher.width == WIDTH
 
 
 def test_the_teacher_is_compiled_and_computes_in_half_floats_where_the_config_says_so(cfg: CfgNode) -> None:
@@ -149,10 +156,10 @@ def test_the_teacher_is_compiled_and_computes_in_half_floats_where_the_config_sa
 @pytest.mark.parametrize(
     ("kd", "teacher", "keys"),
     [
-        ({"COMPANIONS": "SelectedAuxiliary", "REFERENCE": "stay"}, "CLIPCrops", ("MODEL.KD.QUERIES", "MODEL.KD.SLOT_FILTERS")),
-        ({"COMPANIONS": "SelectedAuxiliary", "SLOT_FILTERS": []}, "CLIPCrops", ("MODEL.KD.QUERIES", "MODEL.KD.REFERENCE")),
-        ({}, "EmbeddingBank", ("MODEL.TEACHER.NAME", "MODEL.KD.QUERIES")),
-        ({"GROUP": "detection"}, "EmbeddingBank", ("MODEL.TEACHER.NAME", "MODEL.KD.QUERIES")),
+        ({"QUERIES": "SelectedAuxiliary", "REFERENCE": "stay"}, "CLIPCrops", ("KD.QUERIES", "KD.SLOT_FILTERS")),
+        ({"QUERIES": "SelectedAuxiliary", "SLOT_FILTERS": []}, "CLIPCrops", ("KD.QUERIES", "KD.REFERENCE")),
+        ({}, "EmbeddingBank", ("TEACHER.NAME", "KD.QUERIES")),
+        ({"QUERIES": "Detection"}, "EmbeddingBank", ("TEACHER.NAME", "KD.QUERIES")),
     ],
     ids=lambda value: str(value),
 )
@@ -161,7 +168,7 @@ def test_what_does_not_go_together_is_refused_by_both_keys(
 ) -> None:
     cfg.MODEL.KD.update(kd)
     cfg.MODEL.TEACHER.NAME = teacher
-    with pytest.raises(ValueError, match=f"{keys[0]}.*{keys[1]}"):
+    with pytest.raises(ValueError, match=rf"MODEL\.{keys[0]}.*MODEL\.{keys[1]}"):
         detector(cfg)
 
 
@@ -176,7 +183,7 @@ PARTS = {
 def test_a_detector_is_put_together_by_the_names_of_its_parts(
     cfg: CfgNode, names: tuple[str, ...], sides: list[float]
 ) -> None:
-    detr, cfg.MODEL.KD.TERMS = cfg.MODEL.DETR, []
+    detr, cfg.MODEL.TRAINING_EXTENSIONS = cfg.MODEL.DETR, []
     detr.QUERIES, detr.REFINEMENT, detr.HEADS = names
     detr.CLASSIFIER.NAME = "Linear"
     built = detector(cfg)
@@ -218,7 +225,7 @@ FITTING = {
 @pytest.mark.parametrize("loss", CLASS_LOSSES)
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_loss_that_is_not_for_the_classifier_is_refused_by_both_keys(cfg: CfgNode, name: str, loss: str) -> None:
-    cfg.MODEL.DETR.CLASSIFIER.NAME, cfg.MODEL.DETR.LOSS.CLASS, cfg.MODEL.KD.TERMS = name, loss, []
+    cfg.MODEL.DETR.CLASSIFIER.NAME, cfg.MODEL.DETR.LOSS.CLASS, cfg.MODEL.TRAINING_EXTENSIONS = name, loss, []
     if (name, loss) in FITTING:
         detector(cfg)
         return
@@ -229,7 +236,7 @@ def test_a_loss_that_is_not_for_the_classifier_is_refused_by_both_keys(cfg: CfgN
 
 
 def test_objectness_of_a_detector_of_one_stage_is_refused_by_both_keys(cfg: CfgNode) -> None:
-    detr, cfg.MODEL.KD.TERMS = cfg.MODEL.DETR, []
+    detr, cfg.MODEL.TRAINING_EXTENSIONS = cfg.MODEL.DETR, []
     detr.CLASSIFIER.NAME, detr.LOSS.CLASS, detr.QUERIES = "CosineTextObjectness", "BoxesOnly", "Learned"
     with pytest.raises(ValueError, match='"CosineTextObjectness" asks the first stage.*MODEL.DETR.QUERIES "Learned"'):
         detector(cfg)
@@ -244,13 +251,13 @@ def test_an_unknown_classifier_is_refused_by_name(cfg: CfgNode) -> None:
 def test_distillation_into_a_detector_without_proposals_is_refused_by_both_names(
     cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build_branch, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
+    monkeypatch.setattr(clip_crops, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
     cfg.MODEL.DETR.QUERIES = "Learned"
-    with pytest.raises(ValueError, match=r"MODEL.KD.TERMS is \['semantic'.*MODEL.DETR.QUERIES \"Learned\" proposes no"):
+    with pytest.raises(ValueError, match='TRAINING_EXTENSIONS names "Distill.*DETR.QUERIES "Learned" proposes no'):
         detector(cfg)
 
 
 def test_distillation_into_a_closed_detector_is_refused_by_both_names(cfg: CfgNode) -> None:
     cfg.MODEL.DETR.CLASSIFIER.NAME = "Linear"
-    with pytest.raises(ValueError, match=r"MODEL.KD.TERMS is .*MODEL.DETR.CLASSIFIER.NAME \"Linear\" has no space in"):
+    with pytest.raises(ValueError, match='TRAINING_EXTENSIONS names "Distill.*CLASSIFIER.NAME "Linear" has no space'):
         detector(cfg)

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from dk_detr.meta_arch.combinations import refuse_bad_combinations
-from dk_detr.modeling import COMPANIONS, POSITIONS, QUERIES, REFINEMENTS
+from dk_detr.modeling import POSITIONS, QUERIES, REFINEMENTS
 from tests.model_fixtures import configured_detector, tiny_config, tiny_input, training_losses
 
 DETR, CONDITIONAL, DAB, DEFORMABLE = "detr_R50", "conditional_detr_R50", "dab_detr_R50", "deformable_detr_R50"
 TWO_STAGE, DINO, DK_DETR = "deformable_detr_two_stage_R50", "dino_R50_4scale", "dk_detr_R50"
 TWO_MAPS = {"IN_FEATURES": ["fine", "coarse"]}
 ATTENTIONS = ("Deformable", "Dense", "Conditional")
+DENOISING = ("Denoising", "ContrastiveDenoising")
 
 # config, what is changed, the two keys as the message has them, and the way out
 REFUSED: list[tuple[str, dict[str, Any], str, str, str]] = [
@@ -62,17 +63,31 @@ REFUSED: list[tuple[str, dict[str, Any], str, str, str]] = [
         for config in (CONDITIONAL, DAB, "dab_deformable_detr_R50")
     ),
     (DAB, {"ENCODER_LAYERS": 0}, 'ENCODER_POSITION is "ScaledSine"', 'ENCODER_LAYERS "0" leaves', "take 1 or more"),
-    # queries and companions
+    # queries and training extensions
     *(
-        (config, {"COMPANIONS": [name]}, f'COMPANIONS "{name}"', 'QUERIES "Learned"', '"Anchors", "Proposals" or "Mix')
+        (
+            config, {"TRAINING_EXTENSIONS": [name]},
+            f'MODEL.TRAINING_EXTENSIONS "{name}"', 'QUERIES "Learned"', '"Anchors", "Proposals" or "Mix',
+        )
         for config in (DETR, CONDITIONAL, DEFORMABLE)
-        for name in COMPANIONS
+        for name in DENOISING
     ),
-    (DINO, {"COMPANIONS": list(COMPANIONS)}, 'COMPANIONS names "Denoising"', '"ContrastiveDenoising"', "one of them"),
+    (
+        DINO, {"TRAINING_EXTENSIONS": list(DENOISING)},
+        'MODEL.TRAINING_EXTENSIONS names "Denoising"', '"ContrastiveDenoising"', "(loss_dn_…): take one of them out",
+    ),
     # the first stage
-    (DAB, {"FIRST_STAGE": "ClassAware"}, 'FIRST_STAGE is "ClassAware"', 'QUERIES "Anchors" has no first stage', '"Mixed"'),
-    (DETR, {"FIRST_STAGE": "ClassAware"}, 'FIRST_STAGE is "ClassAware"', 'QUERIES "Learned" has no first stage', '"Mixed"'),
-    (DK_DETR, {"FIRST_STAGE": "ClassAware"}, 'FIRST_STAGE "ClassAware"', 'CLASSIFIER.NAME "CosineText"', 'choose "ClassAgnostic"'),
+    *(
+        (
+            config, {"FIRST_STAGE": "ClassAware"},
+            'FIRST_STAGE is "ClassAware"', f'QUERIES "{queries}" has no first stage', '"Mixed"',
+        )
+        for config, queries in ((DAB, "Anchors"), (DETR, "Learned"))
+    ),
+    (
+        DK_DETR, {"FIRST_STAGE": "ClassAware"},
+        'FIRST_STAGE "ClassAware"', 'CLASSIFIER.NAME "CosineText"', 'choose "ClassAgnostic"',
+    ),
     # classes
     (DETR, {"LOSS__CLASS": "Focal"}, 'LOSS.CLASS "Focal"', 'CLASSIFIER.NAME "LinearBackground"', '"CrossEntropy"'),
     (DINO, {"LOSS__CLASS": "CrossEntropy"}, 'LOSS.CLASS "CrossEntropy"', 'CLASSIFIER.NAME "Linear"', '"Focal"'),
@@ -92,7 +107,7 @@ def test_what_does_not_go_together_is_refused_by_both_keys(
         refuse_bad_combinations(tiny_config(config, **changes))
     message = str(error.value)
     assert one in message and other in message.split(one, 1)[1] and remedy in message
-    assert message.startswith("MODEL.DETR.")
+    assert message.startswith(("MODEL.DETR.", "MODEL.TRAINING_EXTENSIONS"))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +133,7 @@ def test_images_that_come_larger_than_the_square_are_refused_by_both_keys(
 
 
 def test_what_learns_nothing_of_places_cannot_be_distilled() -> None:
-    with pytest.raises(ValueError, match=r'MODEL.KD.TERMS is .* but MODEL.DETR.QUERIES "Anchors" proposes no places'):
+    with pytest.raises(ValueError, match='names "Distillation", but MODEL.DETR.QUERIES "Anchors" proposes no places'):
         configured_detector(DK_DETR, QUERIES="Anchors", POSITION="SineAnchors")
 
 
@@ -130,9 +145,11 @@ def test_what_learns_nothing_of_places_cannot_be_distilled() -> None:
         ("ENCODER_ATTENTION", "Deformable, Dense"),
         ("DECODER_ATTENTION", "Deformable, Dense, Conditional"),
         ("REFINEMENT", "Direct, FromReference, Iterative, LookForwardTwice"),
-        ("FIRST_STAGE", "Objects, Words"),
+        ("FIRST_STAGE", "ClassAgnostic, ClassAware"),
         ("CONTENT", "Learned, Common, Zero"),
         ("HEADS", "PerLayer, Shared"),
+        ("DECODER", "DETR"),
+        ("BOXES", "Logits"),
         ("ACTIVATION", "relu, prelu"),
         ("DECODER_NORM", "none, LN"),
         ("NECK_NORM", "GN, none"),
@@ -144,22 +161,23 @@ def test_a_name_that_does_not_exist_is_refused_with_those_that_do(key: str, know
         configured_detector("dab_deformable_detr_R50", **{key: "Nothing"})
 
 
-def test_a_companion_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(ValueError, match='COMPANIONS is "Noise"; choose one of Denoising, ContrastiveDenoising'):
-        configured_detector(DINO, COMPANIONS=["Noise"])
+def test_an_extension_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    known = "Denoising, ContrastiveDenoising, Distillation"
+    with pytest.raises(ValueError, match=f'MODEL.TRAINING_EXTENSIONS is "Noise"; choose one of {known}'):
+        configured_detector(DINO, TRAINING_EXTENSIONS=["Noise"])
 
 
 # ---- what is not refused ----
 
 
 def allowed() -> list[dict[str, Any]]:
-    """All that goes together, with the refinements and companions that are most apart."""
+    """All that goes together, with the refinements and extensions that are most apart."""
     found = []
-    for (refinement, companions), *names in itertools.product(
+    for (refinement, extensions), *names in itertools.product(
         (("Direct", []), ("LookForwardTwice", ["ContrastiveDenoising"])), QUERIES, POSITIONS, ATTENTIONS
     ):
         parts = dict(zip(("QUERIES", "POSITION", "DECODER_ATTENTION"), names))
-        parts |= {"REFINEMENT": refinement, "COMPANIONS": companions}
+        parts |= {"REFINEMENT": refinement, "TRAINING_EXTENSIONS": extensions}
         try:
             refuse_bad_combinations(tiny_config(body(parts["DECODER_ATTENTION"]), **parts))
         except ValueError:

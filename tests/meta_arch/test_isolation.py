@@ -1,4 +1,4 @@
-"""The one idea of the house: companions learn beside the detection queries, which never notice.
+"""The one idea of the house: auxiliary queries learn beside the detection queries, which never notice.
 
 Isolation is of activations. Weights are shared, so distillation still trains the detector; that is its point.
 """
@@ -14,11 +14,9 @@ from dk_detr.structures import QuerySet
 from tests.model_fixtures import QUERIES, random, tiny_detector, tiny_distillation, tiny_input, training_losses
 
 INPUTS = [tiny_input(seed=1), tiny_input((32, 40), seed=2)]
-LEARNING_ALONE = [
-    {**companions, "layers": layers}
-    for companions in ({"reference": "follow"}, {"reference": "stay"}, {"companions": "SelectedAuxiliary"})
-    for layers in ("last", "all")
-]
+AUXILIARY: list[dict[str, Any]] = [{"reference": "follow"}, {"reference": "stay"}, {"queries": "SelectedAuxiliary"}]
+LEARNING_ALONE = [{**auxiliary, "layers": layers} for auxiliary in AUXILIARY for layers in ("last", "all")]
+each_kind = pytest.mark.parametrize("auxiliary", AUXILIARY, ids=str)
 
 
 def step(detector: DETR) -> tuple[Tensor, Tensor, QuerySet]:
@@ -75,36 +73,36 @@ def test_distillation_moves_no_box_head_and_no_objectness() -> None:
         assert not any(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
 
 
-def test_companions_that_read_the_detection_queries_do_teach_them() -> None:
-    """What they read, they may blame: this is why the default is that they read themselves only."""
+def test_auxiliary_queries_that_attend_to_the_detection_queries_do_teach_them() -> None:
+    """What they see, they may blame: this is why the default is that they see themselves only."""
     detector = tiny_detector(tiny_distillation(attends_to=("auxiliary", "detection")))
     _, taught, queries = step(detector)
     assert torch.autograd.grad(taught, queries["detection"].content)[0].any()
 
 
-@pytest.mark.parametrize("companions", ["All", "SelectedAuxiliary"])
+@pytest.mark.parametrize("kind", ["Auxiliary", "SelectedAuxiliary"])
 @pytest.mark.parametrize("attends_to", [("auxiliary",), ("detection",), ("auxiliary", "detection")])
-def test_detection_gives_no_gradient_to_the_companions(attends_to: tuple[str, ...], companions: str) -> None:
-    detector = tiny_detector(tiny_distillation(companions=companions, attends_to=attends_to))
+def test_detection_gives_no_gradient_to_the_auxiliary_queries(attends_to: tuple[str, ...], kind: str) -> None:
+    detector = tiny_detector(tiny_distillation(queries=kind, attends_to=attends_to))
     detected, _, queries = step(detector)
-    for companion in (queries["auxiliary"].content, detector.extensions["Distillation"].queries.content.weight):
-        assert not torch.autograd.grad(detected, companion, retain_graph=True)[0].any()
+    for content in (queries["auxiliary"].content, detector.extensions["Distillation"].queries.content.weight):
+        assert not torch.autograd.grad(detected, content, retain_graph=True)[0].any()
     assert torch.autograd.grad(detected, queries["detection"].content)[0].any()
 
 
 @pytest.mark.parametrize("attends_to", [("auxiliary",), ("auxiliary", "detection")])
-@pytest.mark.parametrize("companions", [{"reference": "follow"}, {"reference": "stay"}, {"companions": "SelectedAuxiliary"}])
-def test_a_detector_with_company_has_the_losses_of_one_without(
-    attends_to: tuple[str, ...], companions: dict[str, Any]
+@each_kind
+def test_a_detector_with_distillation_has_the_detection_losses_of_one_without(
+    attends_to: tuple[str, ...], auxiliary: dict[str, Any]
 ) -> None:
     alone = detection_losses(tiny_detector())
-    company = detection_losses(tiny_detector(tiny_distillation(attends_to=attends_to, **companions)))
+    company = detection_losses(tiny_detector(tiny_distillation(attends_to=attends_to, **auxiliary)))
     assert alone.keys() == company.keys()
     for name, loss in alone.items():
         torch.testing.assert_close(company[name], loss, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_what_the_companions_are_changes_no_detection_loss_but_their_own() -> None:
+def test_what_the_auxiliary_queries_know_changes_no_loss_but_their_own() -> None:
     detector = tiny_detector(tiny_distillation())
     before, taught = detection_losses(detector), step(detector)[1]
     with torch.no_grad():
@@ -114,18 +112,18 @@ def test_what_the_companions_are_changes_no_detection_loss_but_their_own() -> No
     assert (step(detector)[1] - taught).abs() > 1e-3
 
 
-def test_distilling_into_the_detection_queries_has_no_companions_and_does_teach_them() -> None:
+def test_distilling_into_the_detection_queries_adds_none_and_does_teach_them() -> None:
     detector = tiny_detector(tiny_distillation(queries="Detection"))
     _, taught, queries = step(detector)
     assert [group.name for group in queries.groups] == ["detection"]
     assert torch.autograd.grad(taught, queries["detection"].content)[0].any()
 
 
-@pytest.mark.parametrize("settings", [{}, {"companions": "None"}], ids=["auxiliary", "detection"])
-def test_inference_is_the_same_with_the_branch_and_without(settings: dict[str, Any]) -> None:
-    """To the last bit, at the same cost: companions and teacher are absent, not switched off."""
-    with_branch, without = tiny_detector(tiny_distillation(**settings)), tiny_detector()
-    for ours, theirs in zip(with_branch(INPUTS), without(INPUTS)):
+@pytest.mark.parametrize("queries", ["Auxiliary", "SelectedAuxiliary", "Detection"])
+def test_inference_is_the_same_with_distillation_and_without(queries: str) -> None:
+    """To the last bit, at the same cost: auxiliary queries and teacher are absent, not switched off."""
+    taught, without = tiny_detector(tiny_distillation(queries=queries)), tiny_detector()
+    for ours, theirs in zip(taught(INPUTS), without(INPUTS)):
         for field in ("scores", "pred_classes"):
             assert torch.equal(ours["instances"].get(field), theirs["instances"].get(field))
         assert torch.equal(ours["instances"].pred_boxes.tensor, theirs["instances"].pred_boxes.tensor)

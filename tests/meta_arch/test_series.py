@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from detectron2.structures import Instances
-from torch import Tensor, nn
+from torch import Tensor
 
+from dk_detr.extensions import ContrastiveDenoising, Denoising, DenoisingPlan
 from dk_detr.meta_arch import DETR
-from dk_detr.modeling import DenoisingPlan
 from dk_detr.structures import QuerySet, Targets, Trace
 from tests.model_fixtures import (
     QUERIES,
@@ -53,10 +53,10 @@ def step(detector: DETR, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
 def stages(name: str) -> set[str]:
     """Prefixes of the losses of a detector."""
     two_stages = name in ("deformable_detr_two_stage_R50", "dino_R50_4scale", DK_DINO)
-    return {"", *(["proposal_"] if two_stages else []), *(["noisy_"] if name in DENOISING else [])}
+    return {"", *(["proposal_"] if two_stages else []), *(["dn_"] if name in DENOISING else [])}
 
 
-PARTS = {  # queries, position, self- and cross-attention, refinement, companion, classifier
+PARTS = {  # queries, position, self- and cross-attention, refinement, extension, classifier
     "detr_R50": "Learned Given DenseSelf DenseCross Direct - LinearBackground",
     "conditional_detr_R50": "Learned ConditionalSine ConditionalSelf ConditionalCross FromReference - Linear",
     "deformable_detr_R50": "Learned Given DenseSelf DeformableCross FromReference - Linear",
@@ -77,7 +77,7 @@ def test_a_detector_is_these_parts(name: str) -> None:
     decoder = detector.decoder
     first, *others = decoder.layers
     parts = [detector.queries, decoder.positions, others[0].self_attention, others[0].cross_attention]
-    parts += [decoder.refinement, next(iter(detector.queries), None), detector.classifier]
+    parts += [decoder.refinement, next(iter(detector.extensions.values()), None), detector.classifier]
     assert " ".join("-" if part is None else type(part).__name__ for part in parts) == PARTS[name]
     plain, conditional = type(others[0].cross_attention).__name__, "ConditionalCross"
     assert type(first.cross_attention).__name__ == ("First" if plain == conditional else "") + plain
@@ -134,8 +134,8 @@ def test_a_batch_without_objects_adds_no_query_and_costs_nothing(name: str) -> N
     losses = step(detector, batch("none"))
     step(detector, batch("one without"))
     assert "denoising" not in sizes[0] and "denoising" in sizes[1]
-    noisy = [loss for name, loss in losses.items() if "denoising" in name]
-    assert len(noisy) == 3 and all(loss == 0 and loss.requires_grad for loss in noisy)
+    denoising = [loss for name, loss in losses.items() if "_dn_" in name]
+    assert len(denoising) == 3 and all(loss == 0 and loss.requires_grad for loss in denoising)
 
 
 @each_detector
@@ -202,12 +202,12 @@ def test_different_images_do_give_different_detections(name: str) -> None:
 
 @each_detector
 def test_at_inference_there_is_the_group_of_detection_queries_and_no_other(name: str) -> None:
-    """Companions are absent, not switched off: without them detections are the same to the last bit."""
+    """Extensions are absent, not switched off: without them detections are the same to the last bit."""
     detector, seen = configured_detector(name), []
     detector.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     (found,) = detector([unlabelled((40, 48), 1)])
     assert [(group.name, len(group)) for group in seen[0].groups] == [("detection", QUERIES)]
-    detector.queries, detector.extensions["Distillation"] = nn.ModuleList(), None
+    detector.extensions.clear()
     (again,) = detector([unlabelled((40, 48), 1)])
     assert torch.equal(found["instances"].scores, again["instances"].scores)
     assert torch.equal(found["instances"].pred_boxes.tensor, again["instances"].pred_boxes.tensor)
@@ -247,23 +247,28 @@ def test_a_closed_detector_takes_a_selection_of_its_words_and_refuses_others(nam
         detector.set_vocabulary(tiny_vocabulary())
 
 
-# ---- company ----
+# ---- denoising beside detection ----
 
 
 def detection(losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: loss for name, loss in losses.items() if "denoising" not in name and "_kd_" not in name}
+    return {name: loss for name, loss in losses.items() if "_dn_" not in name and "_kd_" not in name}
 
 
-def noisy_losses(losses: dict[str, Tensor]) -> Tensor:
-    return sum(loss for name, loss in losses.items() if "denoising" in name)  # type: ignore[return-value]
+def denoising_loss(losses: dict[str, Tensor]) -> Tensor:
+    return sum(loss for name, loss in losses.items() if "_dn_" in name)  # type: ignore[return-value]
+
+
+def denoising_of(detector: DETR) -> Denoising:
+    (denoising,) = (part for part in detector.extensions.values() if isinstance(part, Denoising))
+    return denoising
 
 
 @pytest.mark.parametrize("kind", BATCHES)
 @each_denoising
-def test_a_detector_with_company_has_the_losses_of_one_without(name: str, kind: str) -> None:
+def test_a_detector_with_extensions_has_the_detection_losses_of_one_without(name: str, kind: str) -> None:
     company = detection(step(configured_detector(name), batch(kind)))
     detector = configured_detector(name)
-    detector.queries, detector.extensions["Distillation"] = nn.ModuleList(), None
+    detector.extensions.clear()
     alone = step(detector, batch(kind))
     assert company.keys() == alone.keys()
     for loss, value in alone.items():
@@ -275,26 +280,26 @@ def test_what_noisy_queries_know_changes_no_loss_but_their_own(name: str) -> Non
     detector = configured_detector(name)
     before = step(detector, batch("unequal"))
     with torch.no_grad():
-        detector.queries[0].content.weight.mul_(-3)
+        denoising_of(detector).content.weight.mul_(-3)
     after = step(detector, batch("unequal"))
-    assert all(torch.equal(before[loss], after[loss]) for loss in before if "denoising" not in loss)
-    assert (noisy_losses(before) - noisy_losses(after)).abs() > 1e-3
+    assert all(torch.equal(before[loss], after[loss]) for loss in before if "_dn_" not in loss)
+    assert (denoising_loss(before) - denoising_loss(after)).abs() > 1e-3
 
 
 @each_denoising
 def test_detection_gives_no_gradient_to_noisy_queries_and_they_may_blame_what_they_see(name: str) -> None:
-    """DenoisingPlan queries see those that detect, so that these learn from them, too, as in the releases."""
+    """Noisy queries see those that detect, so that these learn from them, too, as in the releases."""
     detector, started = configured_detector(name), []
     detector.decoder.register_forward_pre_hook(lambda _, given: started.append(given[0]))
     losses = step(detector, batch("unequal"))
     queries: QuerySet = started[0]
-    learned = detector.queries[0].content.weight
+    learned = denoising_of(detector).content.weight
     total: Any = sum(detection(losses).values())
     for content in (queries["denoising"].content, learned):
         assert not torch.autograd.grad(total, content, retain_graph=True)[0].any()
-    assert torch.autograd.grad(noisy_losses(losses), learned, retain_graph=True)[0].any()
+    assert torch.autograd.grad(denoising_loss(losses), learned, retain_graph=True)[0].any()
     if queries["detection"].content.requires_grad:
-        assert torch.autograd.grad(noisy_losses(losses), queries["detection"].content)[0].any()
+        assert torch.autograd.grad(denoising_loss(losses), queries["detection"].content)[0].any()
 
 
 def test_dk_dinos_distillation_denoising_and_detection_leave_one_another_alone() -> None:
@@ -312,16 +317,16 @@ def test_dk_dinos_distillation_denoising_and_detection_leave_one_another_alone()
         return {name for name, grad in zip(contents, grads) if grad.any()}
 
     assert learners(taught) == {"auxiliary"} and learners(found) == {"detection"}
-    assert learners(noisy_losses(losses)) == {"detection", "denoising"}
+    assert learners(denoising_loss(losses)) == {"detection", "denoising"}
     heads = [*detector.decoder.box_heads.parameters(), *detector.queries.box_head.parameters()]
     assert not any(g is not None and g.any() for g in torch.autograd.grad(taught, heads, allow_unused=True))
 
 
-def test_dk_dinos_noisy_losses_do_not_depend_on_distillation() -> None:
+def test_dk_dinos_denoising_losses_do_not_depend_on_distillation() -> None:
     with_teacher, without = configured_detector(DK_DINO), configured_detector(DK_DINO)
-    without.extensions["Distillation"] = None
+    del without.extensions["Distillation"]
     torch.testing.assert_close(
-        noisy_losses(step(with_teacher, batch("unequal"))), noisy_losses(step(without, batch("unequal")))
+        denoising_loss(step(with_teacher, batch("unequal"))), denoising_loss(step(without, batch("unequal")))
     )
 
 
@@ -346,7 +351,7 @@ def giou(one: Sequence[float], other: Sequence[float]) -> float:
     return inter / union - (hull - union) / hull
 
 
-def noisy_losses_by_hand(
+def denoising_losses_by_hand(
     logits: Tensor, boxes: Tensor, targets: Targets, num_groups: int, copies: int
 ) -> dict[str, float]:
     """Sums over layers, images, groups, positives and negatives, over (objects · groups); without weights."""
@@ -371,17 +376,19 @@ def noisy_losses_by_hand(
 @each_denoising
 def test_the_losses_of_noisy_queries_are_those_of_their_own_objects(name: str, kind: str) -> None:
     detector, seen = configured_detector(name), {}
-    detector.queries[0].register_forward_hook(lambda _, given, noisy: seen.update(noisy=noisy))
+    denoising = denoising_of(detector)
+    prepare = denoising.prepare
+    denoising.prepare = lambda inputs: seen.setdefault("plan", prepare(inputs))
     detector.decoder.register_forward_hook(lambda _, given, trace: seen.update(trace=trace))
     inputs = batch(kind)
     with torch.no_grad():
         losses = step(detector, inputs)
-    noisy: DenoisingPlan = seen["denoising"]
+    plan: DenoisingPlan = seen["plan"]
     trace: Trace = seen["trace"]
-    hidden, boxes = trace.of("denoising")
-    logits = detector.classifier(hidden, detector.train_text)
-    copies = 2 if "Contrastive" in type(detector.queries[0]).__name__ else 1
-    wanted = noisy_losses_by_hand(logits, boxes, detector.targets(inputs), noisy.num_groups, copies)
+    hidden_states, boxes = trace.of("denoising")
+    logits = detector.classifier(hidden_states, detector.train_text)
+    copies = 2 if isinstance(denoising, ContrastiveDenoising) else 1
+    wanted = denoising_losses_by_hand(logits, boxes, detector.targets(inputs), plan.num_groups, copies)
     for term, weight in {"class": 2.0 if name == DK_DINO else 1.0, "l1": 5.0, "giou": 2.0}.items():
         assert losses[f"loss_dn_{term}"].item() == pytest.approx(weight * wanted[term], rel=1e-3)
 

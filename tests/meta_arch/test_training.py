@@ -13,6 +13,8 @@ from dk_detr.meta_arch import DETR
 from dk_detr.modeling import CLASSIFIERS, QUERIES, REFINEMENTS
 from tests.model_fixtures import TERMS, teaching, tiny_detector, tiny_distillation, tiny_input, training_losses
 
+TAUGHT = ("Auxiliary", "SelectedAuxiliary", "Detection")
+each_kind_of_queries = pytest.mark.parametrize("taught", TAUGHT)
 COMBINATIONS = [terms for count in (1, 2, 3) for terms in combinations(TERMS, count)]
 QUERIES_AND_CLASSIFIERS = [  # a teacher looks at proposals; build.py refuses queries that are none
     (queries, name)
@@ -39,10 +41,10 @@ def test_the_losses_are_those_of_both_stages_and_nothing_else() -> None:
     assert set(assert_trains(tiny_detector(), [tiny_input(seed=1), tiny_input(seed=2)])) == DETECTION
 
 
-@pytest.mark.parametrize("companions", ["All", "SelectedAuxiliary", "None"])
+@each_kind_of_queries
 @pytest.mark.parametrize("terms", COMBINATIONS, ids="+".join)
-def test_every_combination_of_terms_trains_every_parameter(terms: tuple[str, ...], companions: str) -> None:
-    detector = tiny_detector(tiny_distillation(terms, companions))
+def test_every_combination_of_terms_trains_every_parameter(terms: tuple[str, ...], taught: str) -> None:
+    detector = tiny_detector(tiny_distillation(terms, taught))
     losses = assert_trains(detector, [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
     scopes = {"relational": ("relational_image", "relational_batch")}
     wanted = {f"loss_kd_{name}" for term in terms for name in scopes.get(term, (term,))}
@@ -51,19 +53,21 @@ def test_every_combination_of_terms_trains_every_parameter(terms: tuple[str, ...
 
 
 @pytest.mark.parametrize("layers", ["last", "all"])
-@pytest.mark.parametrize("companions", [{"reference": "follow"}, {"reference": "stay"}, {"companions": "SelectedAuxiliary"}])
+@pytest.mark.parametrize(
+    "auxiliary", [{"reference": "follow"}, {"reference": "stay"}, {"queries": "SelectedAuxiliary"}], ids=str
+)
 @pytest.mark.parametrize("attends_to", [("auxiliary",), ("detection",), ("auxiliary", "detection")], ids="+".join)
-def test_every_kind_of_companion_trains_every_parameter(
-    attends_to: tuple[str, ...], companions: dict[str, str], layers: str
+def test_every_kind_of_auxiliary_query_trains_every_parameter(
+    attends_to: tuple[str, ...], auxiliary: dict[str, Any], layers: str
 ) -> None:
-    branch = tiny_distillation(attends_to=attends_to, layers=layers, **companions)
-    assert_trains(tiny_detector(branch), [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
+    distillation = tiny_distillation(attends_to=attends_to, layers=layers, **auxiliary)
+    assert_trains(tiny_detector(distillation), [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
 
 
-@pytest.mark.parametrize("companions", ["All", "SelectedAuxiliary", "None"])
+@each_kind_of_queries
 @pytest.mark.parametrize("queries", ["Proposals", "Mixed"])
-def test_every_kind_of_proposal_trains_every_parameter_beside_distillation(queries: str, companions: str) -> None:
-    detector = tiny_detector(tiny_distillation(companions=companions), queries=queries)
+def test_every_kind_of_proposal_trains_every_parameter_beside_distillation(queries: str, taught: str) -> None:
+    detector = tiny_detector(tiny_distillation(queries=taught), queries=queries)
     assert_trains(detector, [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
 
 
@@ -73,24 +77,24 @@ def test_every_kind_of_proposal_trains_every_parameter_beside_distillation(queri
 def test_every_detector_made_of_parts_trains_every_parameter(
     queries: str, refinement: str, classifier: str, num_heads: int
 ) -> None:
-    branch = teaching(classifier)
     parts = {"queries": queries, "refinement": refinement, "classifier": classifier, "num_heads": num_heads}
-    losses = assert_trains(tiny_detector(branch, **parts), [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
+    detector = tiny_detector(teaching(classifier), **parts)
+    losses = assert_trains(detector, [tiny_input(seed=1), tiny_input((32, 40), seed=2)])
     silent = {"loss_class"} if classifier == "CosineTextObjectness" else set()  # it learns no labels
     assert {name for name, loss in losses.items() if loss == 0} == silent
 
 
-@pytest.mark.parametrize("companions", ["All", "SelectedAuxiliary", "None"])
+@each_kind_of_queries
 @pytest.mark.parametrize("classifier", [name for name, part in CLASSIFIERS.items() if part.learns_images])
-def test_a_batch_with_nothing_to_see_trains_every_projection(classifier: str, companions: str) -> None:
+def test_a_batch_with_nothing_to_see_trains_every_projection(classifier: str, taught: str) -> None:
     """The last layer alone is taught, and here not even that: DDP waits all the same."""
-    branch = tiny_distillation(["embedding_l1"], companions, slots=SlotSelection(num_slots=5, min_side=1e6))
-    losses = assert_trains(tiny_detector(branch, classifier=classifier), [tiny_input(num_objects=0)])
+    distillation = tiny_distillation(["embedding_l1"], taught, slots=SlotSelection(num_slots=5, min_side=1e6))
+    losses = assert_trains(tiny_detector(distillation, classifier=classifier), [tiny_input(num_objects=0)])
     assert losses["loss_kd_embedding_l1"] == 0
 
 
 def test_the_teacher_moves_the_image_projection_of_an_ensemble_and_labels_the_other() -> None:
-    detector = tiny_detector(tiny_distillation(["embedding_l1"], "None", "all"), classifier="CosineTextEnsemble")
+    detector = tiny_detector(tiny_distillation(["embedding_l1"], "Detection", "all"), classifier="CosineTextEnsemble")
     losses = training_losses(detector, [tiny_input(seed=1), tiny_input(seed=2)])
     classifier = detector.classifier
     for name, learns, does_not in (
@@ -107,14 +111,16 @@ def test_the_teacher_moves_the_image_projection_of_an_ensemble_and_labels_the_ot
 def test_a_classifier_that_learns_from_a_teacher_misses_it_in_training_and_not_in_detection(classifier: str) -> None:
     detector = tiny_detector(classifier=classifier)
     assert len(detector([tiny_input()])[0]["instances"])
-    with pytest.raises(ValueError, match=rf'CLASSIFIER.NAME "{classifier}" learns from a teacher, but MODEL.KD.TERMS'):
+    message = rf'CLASSIFIER.NAME "{classifier}" learns from a teacher: .*MODEL.TRAINING_EXTENSIONS.*MODEL.KD.TERMS'
+    with pytest.raises(ValueError, match=message):
         training_losses(detector, [tiny_input()])
 
 
 def test_all_proposals_are_taught_where_there_is_a_slot_for_each_and_no_filter() -> None:
     slots = SlotSelection(num_slots=12, filters=(), min_side=0.0)
+    detector = tiny_detector(tiny_distillation(["embedding_l1"], "Detection", slots=slots))
     with EventStorage() as storage:
-        training_losses(tiny_detector(tiny_distillation(["embedding_l1"], "None", slots=slots)), [tiny_input(), tiny_input()])
+        training_losses(detector, [tiny_input(), tiny_input()])
     assert storage.latest()["kd_regions"][0] == 2 * 12
 
 
@@ -125,17 +131,19 @@ def test_a_detector_of_one_stage_has_the_losses_of_the_decoder_alone() -> None:
 
 @pytest.mark.parametrize("scopes", [("image",), ("batch",), ("image", "batch")], ids="+".join)
 def test_every_scope_of_relations_has_its_loss(scopes: tuple[str, ...]) -> None:
-    branch = tiny_distillation(["relational"], settings=TermSettings(relational_scopes=scopes))
-    losses = assert_trains(tiny_detector(branch), [tiny_input(seed=1), tiny_input(seed=2)])
+    distillation = tiny_distillation(["relational"], settings=TermSettings(relational_scopes=scopes))
+    losses = assert_trains(tiny_detector(distillation), [tiny_input(seed=1), tiny_input(seed=2)])
     assert set(losses) - DETECTION == {f"loss_kd_relational_{scope}" for scope in scopes}
 
 
 def test_all_layers_teach_more_than_the_last() -> None:
-    last, both = (training_losses(tiny_detector(tiny_distillation(layers=name)), [tiny_input()]) for name in ("last", "all"))
+    last, both = (
+        training_losses(tiny_detector(tiny_distillation(layers=name)), [tiny_input()]) for name in ("last", "all")
+    )
     assert both["loss_kd_semantic"] > 1.2 * last["loss_kd_semantic"]
 
 
-def test_companions_that_follow_and_companions_that_stay_see_different_places() -> None:
+def test_auxiliary_queries_that_follow_and_those_that_stay_see_different_places() -> None:
     follow, stay = (
         training_losses(tiny_detector(tiny_distillation(reference=name)), [tiny_input()]) for name in ("follow", "stay")
     )
@@ -171,17 +179,19 @@ def test_a_batch_without_any_region_to_teach_trains() -> None:
 def test_queries_that_see_nothing_learn_nothing() -> None:
     """A tiny image beside a larger one fills up with queries in the padding: no object, no region, no background."""
     detector, seen = tiny_detector(tiny_distillation(slots=SlotSelection(num_slots=12, min_side=0.0))), {}
-    detector.queries.register_forward_hook(lambda module, given, stage: seen.update(stage=stage))
+    detector.queries.register_forward_hook(lambda module, given, initial: seen.update(initial=initial))
     detector.decoder.register_forward_hook(lambda module, given, trace: seen.update(trace=trace))
     losses = training_losses(detector, [tiny_input((8, 12), seed=1), tiny_input(seed=2)])
     (grad,) = torch.autograd.grad(sum(losses.values()), seen["trace"].hidden_states)
-    nothing = (seen["stage"].objectness < -1e3).repeat(1, 2)  # of both groups
+    nothing = (seen["initial"].objectness < -1e3).repeat(1, 2)  # of both groups
+    assert torch.equal(nothing[:, :12], ~seen["initial"].group.valid)
     assert nothing[0].any() and not nothing[0].all() and not nothing[1].any()
     assert not grad[-1][nothing].any()
 
 
 def test_one_image_with_one_region_trains() -> None:
-    losses = assert_trains(tiny_detector(tiny_distillation(slots=SlotSelection(num_slots=1, min_side=0.0))), [tiny_input()])
+    distillation = tiny_distillation(slots=SlotSelection(num_slots=1, min_side=0.0))
+    losses = assert_trains(tiny_detector(distillation), [tiny_input()])
     assert losses["loss_kd_relational_image"] == 0 and losses["loss_kd_semantic"] > 0
 
 

@@ -8,13 +8,13 @@ from torch import Tensor
 from dk_detr.convert import Conversion
 from dk_detr.engine import setup_cfg
 from dk_detr.meta_arch import DETR
-from dk_detr.structures import QuerySet
+from dk_detr.structures import DETECTION, QuerySet
 from tests.run_fixtures import REPOSITORY
 
 
 def detector_of(conversion: Conversion, **more: object) -> DETR:
     """Built from the config that the conversion names, with the settings that it finds; `more` has "__" for dots."""
-    settings = {**conversion.settings, "MODEL.DEVICE": "cpu", "MODEL.TRAINING_EXTENSIONS": []}
+    settings = {"MODEL.TRAINING_EXTENSIONS": [], **conversion.settings, "MODEL.DEVICE": "cpu"}
     settings |= {key.replace("__", "."): value for key, value in more.items()}
     words = [str(word) for pair in settings.items() for word in pair]
     detector = build_model(setup_cfg(str(REPOSITORY / conversion.config), words)).eval()
@@ -26,6 +26,7 @@ def detector_of(conversion: Conversion, **more: object) -> DETR:
 def answer_of(detector: DETR, image: Tensor) -> tuple[Tensor, Tensor]:
     """(D, Q, K) logits and (D, Q, 4) boxes for one normalised image (3, h, w)."""
     images = ImageList.from_tensors([image])
-    first_stage = detector.queries(memory := detector.encoder(detector.extract_features(images)))
-    trace = detector.decoder(QuerySet((first_stage.group,)), memory)
-    return detector.classifier(trace.hidden_states, detector.text)[:, 0], trace.boxes[:, 0]
+    initial = detector.queries(memory := detector.encoder(detector.extract_features(images)))
+    trace = detector.decoder(QuerySet((initial.group,)), memory)
+    found = detector.heads(trace, detector.text)[DETECTION]
+    return found.logits[:, 0], found.boxes[:, 0]

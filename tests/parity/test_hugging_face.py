@@ -20,7 +20,7 @@ from dk_detr.convert import convert
 from dk_detr.convert.hf_deformable_detr import known_settings
 from dk_detr.engine import setup_cfg
 from dk_detr.meta_arch import DETR
-from dk_detr.structures import QuerySet
+from dk_detr.structures import DETECTION, QuerySet
 from tests.model_fixtures import fixed_seed, random, stir
 from tests.run_fixtures import REPOSITORY
 
@@ -126,11 +126,12 @@ def their_answer(model: Any, images: ImageList) -> Answer:
 
 def our_answer(detector: DETR, images: ImageList) -> Answer:
     """As in training: on the padded batch, where convolutions see padding as theirs do."""
-    first_stage = detector.queries(memory := detector.encoder(detector.extract_features(images)))
-    trace = detector.decoder(QuerySet((first_stage.group,)), memory)
-    answer = Answer(detector.classifier(trace.hidden_states, detector.text), trace.boxes, first_stage.group.reference)
-    if first_stage.predictions is not None:
-        tokens = first_stage.predictions
+    initial = detector.queries(memory := detector.encoder(detector.extract_features(images)))
+    trace = detector.decoder(QuerySet((initial.group,)), memory)
+    found = detector.heads(trace, detector.text)[DETECTION]
+    answer = Answer(found.logits, found.boxes, initial.group.reference)
+    if initial.predictions is not None:
+        tokens = initial.predictions
         answer.objectness, answer.proposals, answer.valid = tokens.logits[0, ..., 0], tokens.boxes[0], tokens.valid
     return answer
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from dk_detr.convert import SOURCES, Conversion, convert, likely_source
 from dk_detr.convert.reading import read_checkpoint
 from dk_detr.meta_arch import DETR
-from dk_detr.structures import QuerySet
+from dk_detr.structures import DETECTION, QuerySet
 from tests.model_fixtures import fixed_seed, random, stir
 from tests.parity.detector import detector_of
 from tests.parity.published import accounted
@@ -89,9 +89,10 @@ def their_answer(model: Any, images: ImageList) -> tuple[Tensor, Tensor]:
 
 def our_answer(detector: DETR, images: ImageList) -> tuple[Tensor, Tensor]:
     """As in training: on the padded batch, where convolutions see padding as theirs do."""
-    first_stage = detector.queries(memory := detector.encoder(detector.extract_features(images)))
-    trace = detector.decoder(QuerySet((first_stage.group,)), memory)
-    return detector.classifier(trace.hidden_states, detector.text), trace.boxes
+    initial = detector.queries(memory := detector.encoder(detector.extract_features(images)))
+    trace = detector.decoder(QuerySet((initial.group,)), memory)
+    found = detector.heads(trace, detector.text)[DETECTION]
+    return found.logits, found.boxes
 
 
 def assert_same(theirs: Any, detector: DETR, sizes: Sequence[tuple[int, int]]) -> None:

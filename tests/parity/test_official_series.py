@@ -29,9 +29,13 @@ IMAGE = random(3, 96, 128, seed=1)
 CONFIGS = {variant: f"configs/{variant}_R50.yaml" for variant in VARIANTS} | {"dino": "configs/dino_R50_4scale.yaml"}
 OF_CATEGORIES = [number for number in range(CLASSES) if number not in UNUSED]
 SIZES = (CHANNELS, ENCODER_LAYERS, DECODER_LAYERS)
-NEED_NOT = {"companions.0.content.weight"}  # what only training has
+LABELS = {  # of denoising, which only training has
+    "dn_detr": "extensions.Denoising.content.weight",
+    "dn_deformable_detr": "extensions.Denoising.content.weight",
+    "dino": "extensions.ContrastiveDenoising.content.weight",
+}
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
-with_labels = pytest.mark.parametrize("variant", ["dn_detr", "dn_deformable_detr", "dino"])
+with_labels = pytest.mark.parametrize("variant", LABELS)
 
 
 @cache
@@ -77,7 +81,7 @@ def assert_same(variant: str, patterns: bool = False) -> None:
     torch.testing.assert_close(mine[0], logits[..., outputs], atol=1e-4, rtol=0)
     torch.testing.assert_close(mine[1], boxes, atol=1e-4, rtol=0)
     found = conversion(variant, patterns)
-    training = {name for name, targets in found.used.items() if set(targets) <= NEED_NOT}
+    training = {name for name, targets in found.used.items() if set(targets) <= {*LABELS.values()}}
     assert set(found.used) - training == weights.asked
 
 
@@ -119,7 +123,7 @@ def setting(cfg: CfgNode, key: str) -> object:
 @with_labels
 def test_labels_of_denoising_go_by_category_and_carry_the_indicator(variant: str) -> None:
     labels = released(variant)["label_enc.weight"][OF_CATEGORIES]
-    mine = conversion(variant).state["companions.0.content.weight"]
+    mine = conversion(variant).state[LABELS[variant]]
     indicator = torch.ones(80, 0 if variant == "dino" else 1)
     assert torch.equal(mine, torch.cat([labels, indicator], dim=1)) and mine.shape == (80, CHANNELS)
 
@@ -144,14 +148,14 @@ def few_classes(variant: str, number: int = 5) -> dict[str, Tensor]:
 
 def test_labels_of_a_detector_for_few_classes_are_its_first_ones() -> None:
     found = convert("dino", few_classes("dino"))
-    assert torch.equal(found.state["companions.0.content.weight"], released("dino")["label_enc.weight"][:5])
+    assert torch.equal(found.state[LABELS["dino"]], released("dino")["label_enc.weight"][:5])
     assert len(found.state["queries.objectness.weight"]) == 5
 
 
 def test_labels_that_are_too_few_are_for_training_only() -> None:
     found = convert("dino", {**few_classes("dino"), "label_enc.weight": random(3, CHANNELS)})
     assert found.settings["MODEL.TRAINING_EXTENSIONS"] == [] and "training only" in found.listed["label_enc.weight"]
-    assert not [name for name in found.state if name.startswith("companions.")]
+    assert not [name for name in found.state if name.startswith("extensions.")]
 
 
 def test_labels_of_dn_detr_that_do_not_fit_its_classes_are_refused() -> None:

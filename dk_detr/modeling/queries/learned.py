@@ -11,6 +11,7 @@ from dk_detr.modeling.attention import ATTENTIONS
 from dk_detr.modeling.queries.content import Content
 from dk_detr.modeling.queries.initial import InitialQueries
 from dk_detr.structures import DETECTION, Memory, QueryGroup
+from dk_detr.utils import choose
 
 
 class Learned(nn.Module):
@@ -39,7 +40,7 @@ class Learned(nn.Module):
             "channels": detr.CHANNELS,
             "num_queries": detr.NUM_QUERIES,
             "content": detr.CONTENT,
-            "point_layers": ATTENTIONS[detr.DECODER_ATTENTION].point_layers,
+            "point_layers": choose(ATTENTIONS, "MODEL.DETR.DECODER_ATTENTION", detr.DECODER_ATTENTION).point_layers,
         }
 
     def forward(self, memory: Memory) -> InitialQueries:

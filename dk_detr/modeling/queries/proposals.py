@@ -17,7 +17,7 @@ from dk_detr.modeling.positions import POSITIONS
 from dk_detr.modeling.queries.content import Content
 from dk_detr.modeling.queries.initial import InitialQueries
 from dk_detr.structures import DETECTION, Memory, Predictions, QueryGroup
-from dk_detr.utils import require
+from dk_detr.utils import choose
 
 
 class Proposals(nn.Module):
@@ -48,7 +48,6 @@ class Proposals(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
         detr = cfg.MODEL.DETR
-        require("MODEL.DETR.FIRST_STAGE", detr.FIRST_STAGE, ("ClassAgnostic", "ClassAware"))
         sizes = {"channels": detr.CHANNELS, "num_queries": detr.NUM_QUERIES, "anchor_size": detr.ANCHOR_SIZE}
         return {**sizes, "num_words": num_words if detr.FIRST_STAGE == "ClassAware" else 0}
 
@@ -129,7 +128,7 @@ class Mixed(Proposals):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
-        given = POSITIONS[cfg.MODEL.DETR.POSITION].given
+        given = choose(POSITIONS, "MODEL.DETR.POSITION", cfg.MODEL.DETR.POSITION).given
         return {**super().from_config(cfg, num_words), "gives_position": given}
 
     def position_of(self, boxes: Tensor, dtype: torch.dtype) -> Tensor | None:

@@ -127,7 +127,7 @@ def test_an_unfinished_bank_is_refused_with_how_to_go_on(tmp_path: Path) -> None
 def test_another_version_of_the_format_is_refused(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "version": 2}))
-    with pytest.raises(ValueError, match=f"{folder} has the format .*, version 2; this code attends_to .*, version 1"):
+    with pytest.raises(ValueError, match=f"{folder} has the format .*, version 2; this code reads .*, version 1"):
         EmbeddingBank(folder)
 
 

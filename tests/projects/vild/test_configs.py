@@ -189,7 +189,7 @@ def test_each_form_has_a_config_for_lvis_and_for_the_mini_world() -> None:
 @pytest.mark.parametrize("kind", ["{}_R50", "mini/{}"])
 def test_the_forms_differ_in_form_and_teacher_only(name: str, kind: str) -> None:
     changed = differences(kind.format("ViLD_text"), kind.format(name))
-    assert changed == {"MODEL.VILD.FORM", "MODEL.KD.TERMS", "OUTPUT_DIR"}
+    assert changed == {"MODEL.VILD.FORM", "MODEL.TRAINING_EXTENSIONS", "MODEL.KD.TERMS", "OUTPUT_DIR"}
 
 
 def test_the_published_settings_are_kept() -> None:

@@ -67,6 +67,13 @@ def found(detector: Any, inputs: list[dict[str, Any]]) -> list[list[tuple[str, f
 # ---- training ----
 
 
+def test_the_objects_of_the_batch_that_a_part_is_told_change_nothing(world: World) -> None:
+    """Its losses are means over regions."""
+    detector = tiny_vild(world, "ViLD_text")
+    whole, part = training_losses(detector, [sample(2)]), training_losses(detector, [sample(2)], num_objects=0.5)
+    assert part.keys() == whole.keys() and not [name for name in whole if not torch.equal(part[name], whole[name])]
+
+
 @forms
 def test_each_form_has_its_losses_and_each_parameter_its_gradient(world: World, name: str) -> None:
     detector = tiny_vild(world, name)
@@ -175,8 +182,8 @@ def test_a_detector_for_inference_has_the_same_weights_and_no_teacher(world: Wor
 
 @taught_forms
 def test_training_without_the_teacher_is_refused_by_key(world: World, name: str) -> None:
-    detector = tiny_vild(world, name, MODEL__KD__TERMS=[])
-    with pytest.raises(ValueError, match=r"MODEL.VILD.FORM learns from a teacher, but MODEL.KD.TERMS is \[\]"):
+    detector = tiny_vild(world, name, MODEL__TRAINING_EXTENSIONS=[])
+    with pytest.raises(ValueError, match='teacher: name "Distillation" in MODEL.TRAINING_EXTENSIONS'):
         training_losses(detector, [sample()])
 
 
@@ -305,11 +312,15 @@ def test_a_class_outside_the_words_of_training_is_refused_with_its_image(world: 
         training_losses(tiny_vild(world, "ViLD_text"), [one])
 
 
+TEACHING, TERM = {"MODEL__TRAINING_EXTENSIONS": ["Distillation"]}, {"MODEL__KD__TERMS": ["embedding_l1"]}
+
+
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [
         ("ViLD", {"MODEL__VILD__FORM": "VILD"}, 'MODEL.VILD.FORM is "VILD"; choose one of ViLD-text, ViLD-image'),
-        ("ViLD_text", {"MODEL__KD__TERMS": ["embedding_l1"]}, r"MODEL.KD.TERMS is \['embedding_l1'\] with .*ViLD-text"),
+        ("ViLD_text", {**TEACHING, **TERM}, r"MODEL.KD.TERMS is \['embedding_l1'\] with .*ViLD-text"),
+        ("ViLD", {"MODEL__TRAINING_EXTENSIONS": ["Denoising"]}, 'MODEL.TRAINING_EXTENSIONS is "Denoising"; choose'),
         ("ViLD", {"MODEL__KD__TERMS": ["semantic"]}, r"MODEL.KD.TERMS is \['semantic'\] with MODEL.VILD.FORM"),
         ("ViLD", {"MODEL__KD__SLOT_FILTERS": ["unmatched"]}, 'take "unmatched" out of MODEL.KD.SLOT_FILTERS'),
         ("ViLD", {"MODEL__ROI_MASK_HEAD__CLS_AGNOSTIC_MASK": False}, "set MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK"),

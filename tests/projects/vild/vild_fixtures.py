@@ -102,8 +102,8 @@ def stored_regions(boxes: list[list[float]], embeddings: Tensor | None = None, s
     return Instances((size, size), proposal_boxes=Boxes(rows), objectness_logits=logits, embeddings=embeddings.half())
 
 
-def training_losses(detector: Any, inputs: list[dict[str, Any]], seed: int = 0) -> dict[str, Tensor]:
-    """The losses of one step, the sampling of proposals always the same."""
+def training_losses(detector: Any, inputs: list[dict[str, Any]], seed: int = 0, **told: Any) -> dict[str, Tensor]:
+    """The losses of one step, the sampling of proposals always the same. told: of the batch, to a part of it."""
     with EventStorage(), fixed_seed(seed):
-        losses: dict[str, Tensor] = detector.train()(inputs)
+        losses: dict[str, Tensor] = detector.train()(inputs, **told)
         return losses
