@@ -248,7 +248,7 @@ TAUGHT = "extensions.Distillation.queries.content.weight"
 REFUSED = {
     "SOLVER.OPTIMIZER AdamW -> SGD": 'SOLVER.OPTIMIZER is "SGD", but the run was trained with "AdamW"',
     "MODEL.KD.QUERIES Auxiliary -> Detection": f"{TAUGHT} is trained by the run only (1 such)",
-    "MODEL.TRAINING_EXTENSIONS ['Distillation'] -> []": f"{TAUGHT} is trained by the run only",
+    "MODEL.TRAINING_EXTENSIONS ['Distillation'] -> ['Distillation', 'Denoising']": "extensions.Denoising.",
     "MODEL.BACKBONE.FREEZE_AT 0 -> 2": "is trained by the run only",
     "MODEL.DETR.NUM_QUERIES 10 -> 12": "is of another detector",
 }
