@@ -5,7 +5,14 @@ requirements-detectron2.txt, or build it from source. What Detectron2 itself imp
 installed without its dependencies (its own limits are those of 2021).
 """
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+# Of each project the Python package, under the name that a config's PROJECTS calls it by, such as projects.ViLD.vild.
+PROJECTS = [".".join(file.relative_to(ROOT).parent.parts) for file in ROOT.glob("projects/**/__init__.py")]
 
 DETECTRON2_NEEDS = [
     "black",
@@ -30,12 +37,11 @@ setup(
     version="0.1.0",
     description="Distilling DETR with visual-linguistic knowledge for open-vocabulary object detection, on Detectron2",
     license="Apache-2.0",
-    packages=find_packages(include=["dk_detr", "dk_detr.*"]),
+    packages=[*find_packages(include=["dk_detr", "dk_detr.*"]), *sorted(PROJECTS)],
     package_data={"dk_detr.layers.ops": ["*.cpp"]},  # compiled at first use
     python_requires=">=3.11",
     install_requires=[
         "lvis",
-        "ninja",
         "numpy",
         "open_clip_torch",
         "opencv-python-headless",  # lvis imports cv2; the variant without a window system runs everywhere

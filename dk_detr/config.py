@@ -178,13 +178,18 @@ def _add_data(cfg: CN) -> None:
     # in TRAIN_JSON.
     own.NOVEL = None
 
+    # What a training step learns from: "Detection", the images and boxes of DATASETS.TRAIN; or what a package of
+    # PROJECTS adds to TRAIN_STREAMS, such as images with captions (see engine/train_streams.py).
+    cfg.DATALOADER.TRAIN_STREAM = "Detection"
+
 
 def _add_training(cfg: CN) -> None:
     # Or "ShortestEdge", Detectron2's resize and flip; "CropOrNot", the same after a crop of every other image (DETR).
     cfg.INPUT.AUGMENTATION = "LargeScaleJitter"
     cfg.INPUT.JITTER_SIZE = 1024  # pixels, side of the square that images are cropped to
     cfg.INPUT.JITTER_SCALE = [0.1, 2.0]  # images are first resized to fit JITTER_SIZE times a number drawn from here
-    # Samples that show no object of the words of training: "Keep"; or "Redraw", from another image (DK-DETR).
+    # Training samples that show no object of the training words, say after a crop: "Keep"; or "Redraw" another image
+    # in their place (DK-DETR).
     cfg.INPUT.EMPTY_SAMPLES = "Keep"
     # Detectron2's own: DATALOADER.FILTER_EMPTY_ANNOTATIONS leaves out images without boxes. DATALOADER.SAMPLER_TRAIN is
     # "TrainingSampler"; "RepeatFactorTrainingSampler"; or "ClassBalancedTrainingSampler", the same with repeats of an
@@ -193,17 +198,20 @@ def _add_training(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "AdamW"  # or "SGD", with SOLVER.MOMENTUM
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # of the learning rate
     cfg.SOLVER.SAMPLING_MULTIPLIER = 0.1  # of the learning rate of deformable attention's offsets and learned points
-    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 3  # the newest, one more until the last is sound; model_final.pth is kept besides
+    # The newest are kept, and one more until an iteration with finite losses follows; model_final.pth does not count.
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 3
 
-    # In half floats where they do, with SOLVER.AMP.ENABLED; evaluation stays in full precision, as in Detectron2.
-    cfg.SOLVER.AMP.DTYPE = "float16"  # with a scale for its gradients, on a GPU; or "bfloat16", without, also on a CPU
-    # A batch goes through in this many equal parts, one after the other, for the memory of one; the optimizer steps
-    # once. Detection losses are those of the whole batch. What cannot be: BatchNorm's statistics and the padding are
-    # those of a part, dropout draws other numbers, and the terms of MODEL.KD are means over parts as they are over
-    # workers: "relational" in "batch" compares the regions of one part of all workers.
+    # Mixed precision, with SOLVER.AMP.ENABLED: "float16", on a GPU, with a gradient scaler; or "bfloat16", without one,
+    # on a GPU or CPU. Evaluation stays in full precision, as in Detectron2.
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    # Gradient accumulation: a batch goes through the model in this many equal parts, one after the other, in the memory
+    # of one; then the optimizer steps once. Detection losses are normalised as for the whole batch. What differs from
+    # 1: BatchNorm's statistics and the padding are those of a part, dropout draws other numbers, and the terms of
+    # MODEL.KD are means over parts as they are over workers: "relational" in "batch" compares the regions of one part
+    # of all workers.
     cfg.SOLVER.ACCUMULATE = 1
-    # A moving average of the weights, say 0.9997: what one step leaves of it; None for no average. Then the average
-    # is evaluated, and loaded from checkpoints by all that does not go on with the run; they hold both.
+    # Decay of an exponential moving average of the weights, say 0.9997; None for no average. Where there is one, it is
+    # evaluated in place of the last weights. Checkpoints hold both, and only --resume loads the last weights.
     cfg.SOLVER.EMA_DECAY = None
 
     # Class-agnostic recall (AR@100, AR@300) is reported of the detections, and of "proposals" if they are named here.

@@ -3,7 +3,6 @@
 On each image lie a red box and a green one, on every other image a blue one too. Blue is novel: in LVIS's words rare.
 """
 
-import argparse
 import json
 import logging
 import os
@@ -77,17 +76,12 @@ class World:
         keys = {**SHRUNK, **files, **{key.replace("__", "."): value for key, value in more.items()}}
         return [str(word) for pair in keys.items() for word in pair]
 
-    def arguments(
+    def train(
         self, output: Path, config: str = MINI, resume: bool = False, eval_only: bool = False, **more: Any
-    ) -> argparse.Namespace:
-        """What tools/train_net.py would hand to `main`."""
-        options = self.options(OUTPUT_DIR=output, **more)
-        return argparse.Namespace(config_file=config, num_gpus=1, resume=resume, eval_only=eval_only, opts=options)
-
-    def train(self, output: Path, **more: Any) -> Path:
+    ) -> Path:
         """Train or evaluate in this process, as tools/train_net.py would; returns the folder of the run."""
         with self.in_use(), own_log_handlers():
-            train_or_evaluate(self.arguments(output, **more))
+            train_or_evaluate(config, self.options(OUTPUT_DIR=output, **more), resume, eval_only)
         return output
 
     @contextmanager

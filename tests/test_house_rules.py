@@ -1,6 +1,7 @@
 """The rules of the house, read off the files: who may import whom, what every file has, what no file has."""
 
 import ast
+import functools
 import re
 import shutil
 import subprocess
@@ -91,6 +92,44 @@ def forbidden_imports(path: Path, tree: ast.Module) -> list[str]:
     return [f"{path}: {room} may not import {other}" for other in sorted(others - MAY_IMPORT[room])]
 
 
+def home_of(name: str) -> str:
+    """The room of a dotted name: "dk_detr.data.bank.follow" -> "data"; outside of dk_detr its first part."""
+    first, *rest = name.split(".")
+    return rest[0] if first == "dk_detr" and rest else first
+
+
+def private_imports(path: Path, tree: ast.Module) -> list[str]:
+    """Names of other rooms that a module imports though they begin with an underscore, as readable lines."""
+    ours, house = home_of(".".join(path.with_suffix("").parts)), ("dk_detr", "projects", "tools", "tests")
+    return [
+        f"{path}: {name} is private to {home_of(name)}"
+        for name in imported_names(tree, package_of(path))
+        if name.split(".")[0] in house and home_of(name) != ours
+        if any(part.startswith("_") and not part.endswith("__") for part in name.split("."))
+    ]
+
+
+@functools.cache
+def offered(package: Path) -> set[str] | None:
+    """The `__all__` of a package, and its modules; None where it has no `__all__`."""
+    for node in ast.parse((ROOT / package / "__init__.py").read_text()).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]:
+            modules_in = {path.stem for path in (ROOT / package).iterdir() if path.is_dir() or path.suffix == ".py"}
+            return {*ast.literal_eval(node.value), *modules_in}
+    return None
+
+
+def unoffered_imports(path: Path, tree: ast.Module) -> list[str]:
+    """Names that a module takes from the package of another room, where that package does not offer them."""
+    found = []
+    for name in imported_names(tree, package_of(path)):
+        package = Path(*name.split(".")[:-1])
+        known = offered(package) if (ROOT / package / "__init__.py").is_file() else None
+        if known is not None and package not in path.parents and name.split(".")[-1] not in known:
+            found.append(f"{path}: {name} is not in the __all__ of its package")
+    return found
+
+
 def function_lengths(tree: ast.Module) -> Iterator[tuple[str, int]]:
     """Name and length of each function in lines, its docstring not counted."""
     for node in ast.walk(tree):
@@ -120,6 +159,39 @@ def test_a_forbidden_import_is_seen_however_it_is_written() -> None:
 
 def test_every_room_has_its_line_in_the_table() -> None:
     assert {room_of(path) for path, _ in modules("dk_detr")} <= set(MAY_IMPORT)
+
+
+def test_no_room_imports_what_is_private_to_another() -> None:
+    everywhere = modules("dk_detr", "projects", "tools")
+    offences = [line for path, tree in everywhere for line in private_imports(path, tree)]
+    assert not offences, "\n".join(offences)
+
+
+def test_a_private_import_is_seen_however_it_is_written() -> None:
+    path = Path("dk_detr/commands/demo.py")
+    for source in (
+        "from dk_detr.data.loader import _Positions",
+        "from dk_detr.data._loader import Positions",
+        "import dk_detr.data._loader",
+        "from ..data.loader import _Positions as Positions",
+        "def f():\n    from dk_detr.data import _loader",
+    ):
+        assert len(private_imports(path, ast.parse(source))) == 1, source
+    fine = "from torch.nn.modules.batchnorm import _BatchNorm\nfrom dk_detr.commands.train import _train"
+    assert not private_imports(path, ast.parse(f"{fine}\nfrom dk_detr.data import __file__"))
+
+
+def test_what_is_imported_from_a_package_stands_in_its_all() -> None:
+    everywhere = modules("dk_detr", "projects", "tools", "tests")
+    offences = [line for path, tree in everywhere for line in unoffered_imports(path, tree)]
+    assert not offences, "\n".join(offences)
+
+
+def test_an_import_that_a_package_does_not_offer_is_seen() -> None:
+    path, inside = Path("dk_detr/commands/demo.py"), Path("dk_detr/data/check/names.py")
+    assert unoffered_imports(path, ast.parse("from dk_detr.data import islice"))
+    assert not unoffered_imports(path, ast.parse("from dk_detr.data import TrainStream, loader\nimport dk_detr.data"))
+    assert not unoffered_imports(inside, ast.parse("from dk_detr.data import islice"))
 
 
 def test_layers_know_nothing_but_torch_and_its_compiler() -> None:

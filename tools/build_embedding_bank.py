@@ -17,7 +17,7 @@ import argparse
 
 import dk_detr  # noqa: F401  first, so that Detectron2 can be imported
 from dk_detr.commands.build_embedding_bank.main import main
-from dk_detr.engine import custom_data
+from dk_detr.commands.custom_data_options import parse_with_custom_data
 
 
 def parse() -> argparse.Namespace:
@@ -35,7 +35,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images-per-shard", type=int, default=100, metavar="N", help="default: 100")
     parser.add_argument("--shards", metavar="FIRST:LAST", help="only these, counted from 0, without the last")
     parser.add_argument("--estimate", action="store_true", help="say what it would take, and write nothing")
-    return custom_data.parse(parser)
+    return parse_with_custom_data(parser)
 
 
 if __name__ == "__main__":

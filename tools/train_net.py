@@ -11,8 +11,8 @@
 import argparse
 
 import dk_detr  # noqa: F401  registers the detectors; first, so that Detectron2 can be imported
+from dk_detr.commands.custom_data_options import parse_with_custom_data
 from dk_detr.commands.train import main
-from dk_detr.engine import custom_data
 
 
 def parse() -> argparse.Namespace:
@@ -22,7 +22,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-gpus", type=int, default=1, help="processes; on a machine without GPU, CPU processes")
     parser.add_argument("--eval-only", action="store_true", help="evaluate on DATASETS.TEST, beside a run")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
-    return custom_data.parse(parser)
+    return parse_with_custom_data(parser)
 
 
 if __name__ == "__main__":

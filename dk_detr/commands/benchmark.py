@@ -17,7 +17,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 
 def main(args: argparse.Namespace) -> None:
-    """Measure, print, write."""
+    """See tools/benchmark.py for the arguments."""
     setup_logger(name="dk_detr").setLevel(logging.WARNING)
     with one_clear_error():
         device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -9,7 +9,7 @@ from dk_detr.utils.names import novel_names, split_names
 
 
 def main(args: argparse.Namespace) -> None:
-    """Build and write; a finished file of the same request is kept."""
+    """See tools/build_vocabulary.py for the arguments. A file that the same request has written is kept."""
     with one_clear_error():
         names, novel = _words(args)
         encoder = (args.prompt, args.library, args.architecture, args.weights)
@@ -18,7 +18,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _words(args: argparse.Namespace) -> tuple[list[str], tuple[str, ...]]:
-    """Names and the novel among them."""
+    """All names, and those of them that are novel."""
     if args.names is not None:
         names, marked = split_names(args.names), None
     else:

@@ -24,7 +24,7 @@ INTERRUPTED = 130  # the exit status that shells give to Ctrl-C
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of the sub-command."""
+    """The options of the sub-command."""
     parser.add_argument("dataset", nargs="?", metavar="DATASET", help="a registered name, as in DATASETS.TRAIN")
     parser.add_argument("--json", metavar="FILE", help="instead of a name: annotations in COCO or LVIS format")
     parser.add_argument("--images", metavar="DIR", help="with --json: the folder that the file names are below")
@@ -66,19 +66,19 @@ class Findings:
         self.first: list[Defect] = []
 
     def add(self, defect: Defect) -> None:
-        """One more."""
+        """Count a defect, and keep it if it is among the first of its kind."""
         if self.counts[defect.kind] < self.shown:
             self.first.append(defect)
         self.counts[defect.kind] += 1
 
     @property
     def num_defects(self) -> int:
-        """Notes not counted."""
+        """How many defects there are; notes are none."""
         return sum(number for kind, number in self.counts.items() if not kind.is_note)
 
     @property
     def num_notes(self) -> int:
-        """What is worth knowing, but not wrong."""
+        """How many notes there are: worth knowing, but not wrong."""
         return sum(number for kind, number in self.counts.items() if kind.is_note)
 
 
@@ -119,7 +119,7 @@ def _refuse_to_overwrite(json_file: str, args: argparse.Namespace) -> None:
 
 @contextmanager
 def _report(path: str | None) -> Iterator[Callable[[Defect], Any]]:
-    """Gives what writes a defect into the report; the report is there when all is checked, or not at all."""
+    """Gives a function that writes a defect into the report. The file appears when all is checked, or not at all."""
     if path is None:
         yield lambda _: None
         return

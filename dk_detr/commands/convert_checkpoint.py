@@ -2,7 +2,7 @@
 
 import argparse
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +16,53 @@ from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.utils import atomic_file
 
 AUTHOR = "dk_detr convert_checkpoint"
-VERSION = 1  # of what this module makes of the same input
+VERSION = 1  # raise it when the same input is converted to something else
 REPOSITORY = Path(__file__).resolve().parents[2]
 OTHER_FORMATS = (".pkl", ".pyth", ".npz", ".safetensors")  # suffixes under which Detectron2 or open_clip expect others
 
 
 def main(args: argparse.Namespace) -> None:
-    """Convert and write; what is there already of the same request is kept."""
+    """See tools/convert_checkpoint.py for the arguments."""
     with one_clear_error():
-        request = _request(args)
-        if _is_done(args.output, request):
-            print(f"{args.output} is there already, of the same input.")
-            return
-        checkpoint = read_checkpoint(args.input)
-        conversion = _converted(args, checkpoint)
-        _write(args.output, conversion, checkpoint, request)
-        print(summary(args, conversion, checkpoint))
+        print(convert_file(args.source, args.input, args.output, args.leave))
 
 
-def _converted(args: argparse.Namespace, checkpoint: Checkpoint) -> Conversion:
-    used = {name: tensor for name, tensor in checkpoint.state.items() if not name.startswith(tuple(args.leave))}
+def convert_file(source: str, path: str, output: str, leave: Sequence[str] = ()) -> str:
+    """Convert a checkpoint and write it; what is there already of the same request is kept.
+
+    Args:
+        source: whose names the input uses, of `SOURCES`. path: a file, or a folder of Hugging Face's. output: a .pth
+            file. leave: how the names begin of what is not to be used.
+
+    Returns: what became of the input, and how to use the output, for the terminal.
+    Raises: FileNotFoundError; ValueError for what is no such checkpoint, and for an output of something else.
+    """
+    request = _request(source, path, leave)
+    if _is_done(output, request):
+        return f"{output} is there already, of the same input."
+    checkpoint = read_checkpoint(path)
+    conversion = _converted(source, path, checkpoint, leave)
+    _write(output, conversion, checkpoint, request)
+    files = ", ".join(file.name for file in files_of(path))
+    return summary(f"{len(checkpoint.state)} of {source} ({files})", output, conversion, checkpoint.beside)
+
+
+def _converted(source: str, path: str, checkpoint: Checkpoint, leave: Sequence[str]) -> Conversion:
+    used = {name: tensor for name, tensor in checkpoint.state.items() if not name.startswith(tuple(leave))}
     # CLIP's masks are infinite where nothing is to be seen.
-    refuse_what_is_not_finite({k: v for k, v in used.items() if not k.endswith("attn_mask")}, args.input)
-    told = getattr(SOURCES[args.source], "known_settings", None)
+    refuse_what_is_not_finite({k: v for k, v in used.items() if not k.endswith("attn_mask")}, path)
+    told = getattr(SOURCES[source], "known_settings", None)
     try:
         known = told(checkpoint.config) if told and checkpoint.config else {}
-        return convert(args.source, checkpoint.state, known, args.leave)
+        return convert(source, checkpoint.state, known, leave)
     except ValueError as error:
-        raise ValueError(f"{args.input}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error
 
 
-def _request(args: argparse.Namespace) -> dict[str, Any]:
-    if not Path(args.input).exists():
-        raise FileNotFoundError(f"There is no checkpoint {args.input}.")
-    contents = fingerprint(args.input)
-    return {"source": args.source, "leave": list(args.leave), "contents": contents, "version": VERSION}
+def _request(source: str, path: str, leave: Sequence[str]) -> dict[str, Any]:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"There is no checkpoint {path}.")
+    return {"source": source, "leave": list(leave), "contents": fingerprint(path), "version": VERSION}
 
 
 def _is_done(path: str, request: Mapping[str, Any]) -> bool:
@@ -80,17 +92,20 @@ def _write(path: str, conversion: Conversion, checkpoint: Checkpoint, request: M
         torch.save(content, part)
 
 
-def summary(args: argparse.Namespace, conversion: Conversion, checkpoint: Checkpoint) -> str:
-    """What became of the input, and what to do with the output."""
-    files = ", ".join(file.name for file in files_of(args.input))
-    lines = [f"{args.output}: {_contents(conversion)}, from {len(checkpoint.state)} of {args.source} ({files})"]
+def summary(origin: str, output: str, conversion: Conversion, not_loaded: Sequence[str]) -> str:
+    """What became of the input, and what to do with the output.
+
+    Args:
+        origin: how many tensors, and of what. not_loaded: what the input holds beside its weights.
+    """
+    lines = [f"{output}: {_contents(conversion)}, from {origin}"]
     lines.append(f"  used    {len(conversion.used):5}")
     for reason, names in conversion.by_reason().items():
         lines.append(f"  listed  {len(names):5}  {reason}: {some(names, 2)}")
-    if checkpoint.beside:
-        lines.append(f"  not loaded: {', '.join(checkpoint.beside)}")
+    if not_loaded:
+        lines.append(f"  not loaded: {', '.join(not_loaded)}")
     lines += [f"  note: {note}" for note in conversion.notes]
-    return "\n".join([*lines, *_usage(args.output, conversion)])
+    return "\n".join([*lines, *_usage(output, conversion)])
 
 
 def _contents(conversion: Conversion) -> str:

@@ -81,8 +81,8 @@ def detect_in_images(
 
 @contextmanager
 def growing_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Gives what adds a record, as a line, to a JSON list, which is whole in its place when the block ends, by an error
-    or Ctrl-C as well. Killed, the records are in `<path>.part`.
+    """Gives a function that adds a record to a JSON list, one record a line. The file is complete when the block ends,
+    also by an error or Ctrl-C. If the process is killed, the records so far are in `<path>.part`.
     """
     stopped: BaseException | None = None
     with atomic_file(path) as part, open(part, "w", encoding="utf-8") as file:
@@ -113,7 +113,7 @@ def _detect_in(predictor: Predictor, image: Path, target: Path, threshold: float
 
 
 def _first_frame(path: Path) -> np.ndarray:
-    """In BGR; the log says where there are more."""
+    """The first frame of an image file, in BGR; a warning says if there are more."""
     with open_image(path) as image:
         bgr = read_pixels(image, "BGR")
         if getattr(image, "is_animated", False) and image.format != "MPO":  # there the others are previews and the like

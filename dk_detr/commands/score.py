@@ -13,7 +13,7 @@ from dk_detr.utils.names import novel_names
 
 
 def main(args: argparse.Namespace) -> None:
-    """Score, print, write."""
+    """See tools/score.py for the arguments."""
     with one_clear_error():
         with _printed("dk_detr.evaluation"):
             results = evaluate_file(
@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _printed(name: str) -> Iterator[None]:
-    """What a logger says is printed as it is: the tables are the answer, not a log."""
+    """Print what a logger says, without time and level: the tables are the answer, not a log."""
     logger, handler = logging.getLogger(name), logging.StreamHandler(sys.stdout)
     level = logger.level
     logger.addHandler(handler)

@@ -20,7 +20,7 @@ from dk_detr.data import categories_of
 from dk_detr.data.images import read_image
 from dk_detr.engine.evaluate import words_of
 from dk_detr.engine.predictor import Predictor
-from dk_detr.engine.run_folder import place_of_results, read_results
+from dk_detr.engine.run_folder import read_results, results_folder
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.evaluation import results_file
 from dk_detr.language import vocabularies_from_config
@@ -39,16 +39,21 @@ def main(args: argparse.Namespace) -> None:
         run = Path(args.output_dir)
         cfg = _config_of(run)
         print(summary(run, cfg.DATASETS.TEST))
-        print("\npictures:", *draw_pictures(cfg, run, args), sep="\n  ")
+        files = draw_pictures(cfg, run, args.images, args.seed, args.confidence_threshold)
+        print("\npictures:", *files, sep="\n  ")
 
 
-def draw_pictures(cfg: CfgNode, run: Path, args: argparse.Namespace) -> list[Path]:
-    """Draw detections beside ground truth, and training curves where training left its metrics; returns the files."""
+def draw_pictures(cfg: CfgNode, run: Path, num_images: int, seed: int, threshold: float) -> list[Path]:
+    """Draw detections beside ground truth, and training curves where training left its metrics; returns the files.
+
+    Args:
+        num_images: that are shown. seed: chooses among the images. threshold: least score of what is drawn.
+    """
     dataset = cfg.DATASETS.TEST[0]
     words = words_of(cfg, dataset, vocabularies_from_config(cfg)[1])
     novel = set(words.novel.nonzero().flatten().tolist())
-    images = choose_images(DatasetCatalog.get(dataset), novel, args.images, args.seed)
-    comparisons = list(_compare(cfg, run, images, words, args.confidence_threshold))
+    images = choose_images(DatasetCatalog.get(dataset), novel, num_images, seed)
+    comparisons = list(_compare(cfg, run, images, words, threshold))
     files = [run / "pictures" / "detections.png"]
     save_picture(comparison_grid(comparisons), files[0])
     history = _history_of(run)
@@ -122,7 +127,7 @@ def _weights_of(run: Path) -> str:
 
 def _metrics_of(run: Path, dataset: str) -> dict[str, float]:
     """The box metrics of one data set among the saved results; {} where there are none."""
-    results = (read_results(place_of_results(str(run))) or {}).get("results") or {}
+    results = (read_results(results_folder(str(run))) or {}).get("results") or {}
     return results.get("bbox") or results.get(dataset, {}).get("bbox") or {}
 
 
@@ -131,7 +136,7 @@ def _compare(
 ) -> Iterator[Comparison]:
     """Ground truth and detections: those that the evaluation saved, or, where there are none, predicted now."""
     dataset = cfg.DATASETS.TEST[0]
-    inference = Path(place_of_results(str(run))) / "inference"
+    inference = Path(results_folder(str(run))) / "inference"
     saved = inference / dataset / results_file(MetadataCatalog.get(dataset).evaluator_type)
     find = _saved_detections(saved, dataset) if saved.is_file() else _new_detections(cfg, words)
     for record in images:

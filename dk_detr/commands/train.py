@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -9,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.custom_vocabulary import prepare_custom_data, prepare_custom_evaluation
 from dk_detr.engine.evaluate import require_test_images
 from dk_detr.engine.launch import launch
@@ -17,44 +18,58 @@ from dk_detr.engine.run_folder import (
     Changes,
     changes_in_errors,
     changes_since,
+    evaluation_folder,
     has_checkpoint,
-    old_run_aside,
-    place_of_evaluation,
+    log_changes,
+    old_run_moved_aside,
     results_of_run,
-    tell_changes,
     write_config,
     write_results,
 )
-from dk_detr.engine.setup import changed, for_inference, one_clear_error, prepare_output, setup_cfg
+from dk_detr.engine.setup import for_inference, one_clear_error, prepare_output, setup_cfg, with_values
 from dk_detr.engine.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 
-def train_or_evaluate(args: argparse.Namespace) -> None:
-    """The work of one process; see tools/train_net.py for the arguments."""
+def main(args: argparse.Namespace) -> None:
+    """Start as many processes as asked for; see tools/train_net.py for the arguments."""
     with one_clear_error():
-        cfg = setup_cfg(args.config_file, args.opts)
-        if args.eval_only:
-            _evaluate_only(cfg, args.resume)
+        device = setup_cfg(args.config_file, args.opts).MODEL.DEVICE
+        launch(train_or_evaluate, args.num_gpus, (args.config_file, args.opts, args.resume, args.eval_only), device)
+
+
+def train_or_evaluate(
+    config_file: str, opts: Sequence[str] = (), resume: bool = False, eval_only: bool = False
+) -> None:
+    """The work of one process.
+
+    Args:
+        opts: KEY VALUE pairs that override the config file. resume: go on from the last checkpoint in OUTPUT_DIR, if
+            there is one. eval_only: evaluate on DATASETS.TEST, and leave the run in OUTPUT_DIR as it is.
+    """
+    with one_clear_error():
+        cfg = setup_cfg(config_file, opts)
+        if eval_only:
+            _evaluate_only(cfg, resume)
         else:
-            _train(cfg, args.resume)
+            _train(cfg, resume)
 
 
 def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
-    """What OUTPUT_DIR holds of a run stays as it is."""
-    run, folder = cfg.OUTPUT_DIR, place_of_evaluation(cfg.OUTPUT_DIR)
+    """Evaluate, without changing what OUTPUT_DIR holds of a run."""
+    run, folder = cfg.OUTPUT_DIR, evaluation_folder(cfg.OUTPUT_DIR)
     prepare_output(cfg, folder)
     if not cfg.DATASETS.TEST:
         raise ValueError("--eval-only needs a data set: DATASETS.TEST is empty.")
     cfg = prepare_custom_evaluation(cfg, folder)
     model = build_model(for_inference(cfg)).eval()
-    checkpointer = SafeCheckpointer(model, run)
+    checkpointer = StrictCheckpointer(model, run)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         raise ValueError("--eval-only needs weights: add MODEL.WEIGHTS some.pth, or --resume for those of OUTPUT_DIR.")
     loaded = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     require_test_images(cfg)
-    results: Any = Trainer.test(changed(cfg, {"OUTPUT_DIR": folder}), model)
+    results: Any = Trainer.test(with_values(cfg, {"OUTPUT_DIR": folder}), model)
     if comm.is_main_process():
         write_config(cfg, folder)
         weights = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else cfg.MODEL.WEIGHTS
@@ -66,7 +81,7 @@ def _train(cfg: CfgNode, resume: bool) -> None:
     done = results_of_run(folder) if resume else None
     finished = done is not None and done["iteration"] >= cfg.SOLVER.MAX_ITER
     goes_on = finished or (resume and has_checkpoint(folder))
-    with nullcontext("") if goes_on else old_run_aside(folder, cfg.MODEL.WEIGHTS) as told:
+    with nullcontext("") if goes_on else old_run_moved_aside(folder, cfg.MODEL.WEIGHTS) as told:
         prepare_output(cfg, folder)
         if done is not None and finished:
             logger.info(f"{folder} holds a finished run of {done['iteration']} iterations; nothing is left to do.")
@@ -76,23 +91,16 @@ def _train(cfg: CfgNode, resume: bool) -> None:
         trainer = Trainer(cfg)
         with changes_in_errors(changes):
             trainer.resume_or_load(resume=resume)
-        _take_up(trainer, changes)
+        _note_config(trainer, changes)
     if told:
         logger.warning(told)
     trainer.train()
 
 
-def _take_up(trainer: Trainer, changes: Changes) -> None:
-    """Tell what a run goes on with, and note it in its folder."""
+def _note_config(trainer: Trainer, changes: Changes) -> None:
+    """Log the settings that have changed since the run was interrupted, and write the config into its folder."""
     cfg, iteration = trainer.cfg, trainer.start_iter
     if iteration:
-        tell_changes(changes, iteration)
+        log_changes(changes, iteration)
     if comm.is_main_process():
         write_config(cfg, cfg.OUTPUT_DIR)
-
-
-def main(args: argparse.Namespace) -> None:
-    """Start as many processes as asked for."""
-    with one_clear_error():
-        cfg = setup_cfg(args.config_file, args.opts)
-        launch(train_or_evaluate, args.num_gpus, (args,), cfg.MODEL.DEVICE)

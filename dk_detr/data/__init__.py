@@ -10,14 +10,14 @@ from dk_detr.data.datasets import (
     register,
     register_all,
 )
-from dk_detr.data.loader import TrainStream, build_train_stream, stream_of, train_records
+from dk_detr.data.loader import TrainStream, batch_size_per_worker, build_train_stream, train_records
 from dk_detr.data.mapper import TrainMapper, labels_among, test_mapper, train_augmentations
 from dk_detr.data.present import require_images
 
 register_all()
 
 __all__ = [
-    "DATASETS", "DataSet", "TrainMapper", "TrainStream", "build_train_stream", "categories_of", "datasets_root",
-    "labels_among", "load_coco_format", "read_annotations", "register", "register_all", "require_images",
-    "stream_of", "test_mapper", "train_augmentations", "train_records",
+    "DATASETS", "DataSet", "TrainMapper", "TrainStream", "batch_size_per_worker", "build_train_stream", "categories_of",
+    "datasets_root", "labels_among", "load_coco_format", "read_annotations", "register", "register_all",
+    "require_images", "test_mapper", "train_augmentations", "train_records",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The training stream: the same samples with the same augmentation for a seed, however it is cut.
+"""The training stream: a seed gives the same samples with the same augmentation, wherever the stream begins.
 
 Each sample is drawn with random numbers of its own position in the stream. So a run that was interrupted goes on with
 what would have come next, and the number of worker processes changes nothing.
@@ -23,7 +23,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from dk_detr.utils import choose, require
 
 Sample = dict[str, Any]
-MOST_DRAWS = 100  # of a sample with an object in view
+MOST_DRAWS = 100  # images that are tried for one sample, until an object is in view
 logger = logging.getLogger(__name__)
 
 
@@ -60,13 +60,14 @@ class TrainStream:
             batch_sampler=batches,
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
-            # Else it draws from the global one, once a start: a resumed run would go on with other dropout.
+            # Without a generator of its own, a DataLoader draws from torch's global one each time it starts. A resumed
+            # run would then draw other dropout.
             generator=Generator(),
         )
 
 
 class _Positions(Sampler[tuple[int, int]]):
-    """(position in the stream, index of the record), from a position on."""
+    """(position in the stream, index of the record), without the first positions."""
 
     def __init__(self, sampler: Sampler[int], skipped: int) -> None:
         self.sampler, self.skipped = sampler, skipped
@@ -90,7 +91,7 @@ class _SeededSamples(Dataset[Sample]):
             return self._draw(index)
 
     def _draw(self, index: int) -> Sample:
-        """Of this image, or, while no object is in view, of any other; after many draws an empty one is taken."""
+        """A sample of this image or, while it shows no object, of random others; the last draw is taken in any case."""
         sample = self.mapper(self.records[index])
         for _ in range(self.draws - 1):
             if len(sample["instances"]):
@@ -111,9 +112,9 @@ def _numpy_seed(*seed: int) -> Iterator[None]:
 
 
 def train_records(names: list[str], filter_empty: bool = True) -> list[Sample]:
-    """The records of data sets, at will those alone that have a box. Raises ValueError where none has."""
+    """The records of data sets; `filter_empty` drops those without a box. Raises ValueError where none has a box."""
     records = [record for name in names for record in DatasetCatalog.get(name)]
-    _tell_crowds(records, names)
+    _warn_of_crowds(records, names)
     if filter_empty:
         records = filter_images_with_only_crowd_annotations(records)
     if all(annotation.get("iscrowd", 0) for record in records for annotation in record["annotations"]):
@@ -122,8 +123,8 @@ def train_records(names: list[str], filter_empty: bool = True) -> list[Sample]:
     return records
 
 
-def _tell_crowds(records: list[Sample], names: list[str]) -> None:
-    """Tools that write all masks as crowds leave nothing to train on, which nothing else would say."""
+def _warn_of_crowds(records: list[Sample], names: list[str]) -> None:
+    """Warn of crowds, which are not trained on: some tools write all masks as crowds, and then nothing is left."""
     flags = [annotation.get("iscrowd", 0) for record in records for annotation in record["annotations"]]
     if any(flags):
         logger.warning(
@@ -132,25 +133,20 @@ def _tell_crowds(records: list[Sample], names: list[str]) -> None:
         )  # fmt: skip
 
 
-def build_train_stream(cfg: CfgNode, mapper: Callable[[Sample], Sample], seed: int) -> TrainStream:
-    """The stream of DATASETS.TRAIN with SOLVER.IMS_PER_BATCH images in all workers together."""
-    records = train_records(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-    return stream_of(cfg, records, mapper, seed)
+def build_train_stream(
+    cfg: CfgNode, records: list[Sample], mapper: Callable[[Sample], Sample], seed: int
+) -> TrainStream:
+    """A stream of annotated images with SOLVER.IMS_PER_BATCH of them in all workers together.
 
-
-def stream_of(cfg: CfgNode, records: list[Sample], mapper: Callable[[Sample], Sample], seed: int) -> TrainStream:
-    """The same of records that are loaded already."""
+    Args:
+        records: see `train_records`. What training does not read of them is taken out.
+    """
     if cfg.MODEL.MASK_ON:
-        _require_outlines(records)
-    else:  # outlines would be most of what loader processes keep
+        _require_masks(records)
+    else:  # polygons would take most of the memory of loader processes
         for annotation in chain.from_iterable(record["annotations"] for record in records):
             annotation.pop("segmentation", None)
-    world = comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH % world:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be divided among {world} workers evenly."
-        )
-    batch_size = cfg.SOLVER.IMS_PER_BATCH // world
+    batch_size = batch_size_per_worker(cfg)
     repeats = repeats_of(cfg, records)
     logger.info(describe_epoch(cfg, len(records), float(repeats.sum())))
     repeated = cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler"
@@ -161,8 +157,18 @@ def stream_of(cfg: CfgNode, records: list[Sample], mapper: Callable[[Sample], Sa
     return TrainStream(records, mapper, sampler, batch_size, seed, workers, empty)
 
 
-def _require_outlines(records: list[Sample]) -> None:
-    """Polygons of fewer than three points are left out, as in Detectron2; what has no other cannot teach a mask."""
+def batch_size_per_worker(cfg: CfgNode) -> int:
+    """The share of SOLVER.IMS_PER_BATCH. Raises ValueError where the workers would not have equal shares."""
+    world = comm.get_world_size()
+    if cfg.SOLVER.IMS_PER_BATCH % world:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be divided among {world} workers evenly."
+        )
+    return cfg.SOLVER.IMS_PER_BATCH // world
+
+
+def _require_masks(records: list[Sample]) -> None:
+    """Drop polygons of fewer than three points, as Detectron2 does. Raises ValueError for an object without another."""
     dropped = 0
     for record in records:
         for annotation in record["annotations"]:

@@ -1,4 +1,4 @@
-"""From an annotation record to what the detector eats: image, boxes, and labels among the base words."""
+"""From an annotation record to the input of a detector: image, boxes, and labels among the base words."""
 
 import copy
 from collections.abc import Sequence
@@ -34,29 +34,29 @@ def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
 
 
 def _crop_or_not() -> T.Augmentation:
-    """Half of the images, the shorter side brought to 400, 500 or 600 pixels, are cut to 384 to 600 each way (DETR)."""
+    """Of half of the images, a random crop of 384 to 600 pixels a side, after a resize to 400, 500 or 600 (DETR)."""
     resize = NeverEmpty(T.ResizeShortestEdge([400, 500, 600], LONGEST_TO_CUT, sample_style="choice"))
     return T.RandomApply(T.AugmentationList([resize, _RandomCrop("absolute_range", (384, 600))]), 0.5)
 
 
 class _RandomCrop(T.RandomCrop):
-    """Detectron2's, with outlines of objects that are moved and not cut."""
+    """Detectron2's, but polygons are only moved, not clipped."""
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         crop = super().get_transform(image)
-        return _MoveOutlines(crop.x0, crop.y0, crop.w, crop.h, crop.orig_w, crop.orig_h)
+        return _MovePolygons(crop.x0, crop.y0, crop.w, crop.h, crop.orig_w, crop.orig_h)
 
 
 class _Crop(T.FixedSizeCrop):
-    """Detectron2's, with outlines of objects that are moved and not cut."""
+    """Detectron2's, but polygons are only moved, not clipped."""
 
     def _get_crop(self, image: np.ndarray) -> T.Transform:
         crop = super()._get_crop(image)
-        return _MoveOutlines(crop.x0, crop.y0, crop.w, crop.h, crop.orig_w, crop.orig_h)
+        return _MovePolygons(crop.x0, crop.y0, crop.w, crop.h, crop.orig_w, crop.orig_h)
 
 
-class _MoveOutlines(T.CropTransform):
-    """Cutting would need a package more (shapely), for nothing: masks are drawn within boxes, and these are clipped."""
+class _MovePolygons(T.CropTransform):
+    """Clipping polygons would need another package (shapely), for nothing: masks are drawn inside the clipped boxes."""
 
     def apply_polygons(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
         return [self.apply_coords(polygon) for polygon in polygons]
@@ -85,13 +85,13 @@ def test_mapper(cfg: CfgNode) -> DatasetMapper:
 
 
 class _WithRegions(_Mapper):
-    """Stored regions go where the augmentation takes the image. See `follow` for the numbers."""
+    """Adds the stored regions of the image, moved as the augmentation moves it. Args: see `follow`."""
 
     def __init__(self, bank: EmbeddingBank, count: int, min_side: float, **settings: Any) -> None:
         super().__init__(is_train=True, **settings)
         self.bank, self.count, self.min_side = bank, count, min_side
 
-    # The one place where Detectron2's mapper shows its transforms.
+    # The only method of Detectron2's mapper that is given the transforms.
     def _transform_annotations(self, dataset_dict: dict[str, Any], transforms: Any, image_shape: Any) -> None:
         super()._transform_annotations(dataset_dict, transforms, image_shape)
         stored = self.bank[dataset_dict["image_id"]]
@@ -99,7 +99,7 @@ class _WithRegions(_Mapper):
 
 
 class TrainMapper:
-    """Detectron2's augmentation, then labels among the words of training; objects of other words lose their box.
+    """Detectron2's augmentation, then labels among the words of training; objects of other words are dropped.
 
     Args:
         labels: for each class of the data set its index among the words of training, or -1 where it is novel.

@@ -11,25 +11,25 @@ from fvcore.common.checkpoint import _IncompatibleKeys
 from torch import Tensor, nn
 
 from dk_detr.convert.reading import Checkpoint, read_content, refuse_what_is_not_finite, weights_in
-from dk_detr.engine.ema import KEY, averaged
+from dk_detr.engine.ema import EMA_KEY, averaged
 from dk_detr.engine.fit import no_weights, refuse_other_architectures, start_new, under_our_names
 from dk_detr.engine.old_names import under_current_names
 from dk_detr.language import WORDS
 from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector, check_trained_words
 from dk_detr.utils import atomic_file, atomic_write
 
-# Of the top of a checkpoint: what is read, or known and not needed.
-READ = {"model", "trainer", "iteration", KEY, WORDS, "conversion", "__author__", "matching_heuristics"}
+# Entries at the top of a checkpoint that are read, or known and not needed; others are named in the log.
+KNOWN_ENTRIES = {"model", "trainer", "iteration", EMA_KEY, WORDS, "conversion", "__author__", "matching_heuristics"}
 
 
-class SafeCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer; files appear whole or not at all, the last one is always readable, and nothing that a
-    file holds is run.
+class StrictCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer, with three differences. It refuses weights that do not fit the model, where Detectron2
+    warns. A file appears whole or not at all, so the last one can always be read. No code in a file is run.
 
     Args:
         model, save_dir, others: see Detectron2.
-        new_parts: MODEL.NEW_PARTS. What a file has of these parts in another shape, or not at all, starts new where
-            training starts from the file; not where a run goes on, nor where a model is evaluated.
+        new_parts: MODEL.NEW_PARTS. Weights of these parts that the file does not have, or has in another shape, start
+            new when a training starts from the file. They are refused when a run goes on, and in evaluation.
     """
 
     def __init__(self, model: nn.Module, save_dir: str = "", new_parts: Sequence[str] = (), **others: Any) -> None:
@@ -37,7 +37,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._new_parts = [str(part) for part in new_parts]
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write `<name>.pth` beside its place, move it there, then point `last_checkpoint` to it."""
+        """Write `<name>.pth` under another name, rename it when it is complete, then point `last_checkpoint` to it."""
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **{k: v.state_dict() for k, v in self.checkpointables.items()}}
@@ -66,7 +66,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         file = Path(filename)
         content = read_content(file)
         found = weights_in(content, file)
-        unread = [name for name in found.beside if name not in READ]
+        unread = [name for name in found.beside if name not in KNOWN_ENTRIES]
         if unread:
             place = f'below "{found.inside}"' if found.inside else "at the top"
             self.logger.info(f"{self._path}: the weights {place} are read; not read are {', '.join(unread)}.")
@@ -93,8 +93,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         here = self.model.state_dict()  # what training adds is absent where it is not asked for, not missed
         weights = {name: w for name, w in weights.items() if name in here or not name.startswith("extensions.")}
         refuse_what_is_not_finite(weights, self._path)
-        if self._goes_on and KEY in checkpoint:
-            refuse_what_is_not_finite(checkpoint[KEY]["weights"], self._path)
+        if self._goes_on and EMA_KEY in checkpoint:
+            refuse_what_is_not_finite(checkpoint[EMA_KEY]["weights"], self._path)
         return weights
 
 

@@ -1,4 +1,4 @@
-"""The words of annotation files of your own: what the files say is compared, and what a run needs is built from it."""
+"""The words of annotation files of your own: read and compared, and the vocabulary of a run is built of them."""
 
 import logging
 import os
@@ -12,9 +12,9 @@ from detectron2.utils import comm
 
 from dk_detr.annotations import choose_novel, marked_novel
 from dk_detr.data import load_coco_format, read_annotations, register, require_images
-from dk_detr.engine.custom_data import TRAIN, VAL, VOCABULARY, spelt
+from dk_detr.engine.custom_data import TRAIN, VAL, VOCABULARY, option_and_key
 from dk_detr.engine.run_folder import holds_run
-from dk_detr.engine.setup import changed
+from dk_detr.engine.setup import with_values
 from dk_detr.language import (
     NO_ENCODER,
     VocabularyRequest,
@@ -56,7 +56,9 @@ def prepare_custom_data(cfg: CfgNode, training: bool) -> None:
         _refuse_leftovers(own)
         return
     if training and not own.TRAIN_JSON:
-        raise ValueError(f"There is nothing to train with: name a file ({spelt('TRAIN_JSON')}), or add --eval-only.")
+        raise ValueError(
+            f"There is nothing to train with: name a file ({option_and_key('TRAIN_JSON')}), or add --eval-only."
+        )
     train = _read(own, "TRAIN", TRAIN) if own.TRAIN_JSON else None
     val = _read(own, "VAL", VAL) if own.VAL_JSON else None
     names, novel = custom_vocabulary(train, val, novel_of(own.NOVEL, train, val))
@@ -84,10 +86,10 @@ def prepare_custom_evaluation(cfg: CfgNode, folder: str) -> CfgNode:
         return cfg
     known = _vocabulary_of_the_run(cfg)
     if not known:
-        cfg = changed(cfg, {"MODEL.VOCABULARY.TEST": os.path.join(folder, VOCABULARY)})
+        cfg = with_values(cfg, {"MODEL.VOCABULARY.TEST": os.path.join(folder, VOCABULARY)})
         prepare_custom_data(cfg, training=False)
         return cfg
-    cfg = changed(cfg, {"MODEL.VOCABULARY.TEST": known})
+    cfg = with_values(cfg, {"MODEL.VOCABULARY.TEST": known})
     val = _read(cfg.DATASETS.CUSTOM, "VAL", VAL)
     register(VAL, val.path, val.folder, val.kind)
     return _with_words_of(cfg, val.names, load_vocabulary(known), os.path.join(folder, VOCABULARY))
@@ -104,27 +106,28 @@ def _vocabulary_of_the_run(cfg: CfgNode) -> str | None:
 
 
 def _with_words_of(cfg: CfgNode, names: Sequence[str], words: Vocabulary, path: str) -> CfgNode:
-    """A config that evaluates on names of which the run may not have heard: then all are written to `path`."""
+    """A config that evaluates on these names. If the run does not know all of them, they are written to `path`."""
     own = cfg.DATASETS.CUSTOM
     told = set(words.novel_names if own.NOVEL in (None, "") else novel_names(own.NOVEL) or ())
     if told != set(words.novel_names):
         trained = ", ".join(words.novel_names) or "none"
         raise ValueError(
-            f'"{own.NOVEL}" ({spelt("NOVEL")}), but the run that trained the weights has other novel names: {trained} '
-            f'({cfg.MODEL.VOCABULARY.TEST}). Leave it out: what was trained stays trained.'
+            f'"{own.NOVEL}" ({option_and_key("NOVEL")}), but the run that trained the weights has other novel names: '
+            f"{trained} ({cfg.MODEL.VOCABULARY.TEST}). Leave it out: what was trained stays trained."
         )
     base = set(words.names) - told
     if set(names) <= set(words.names):
         return cfg
     if comm.is_main_process():
         novel = [name for name in names if name not in base]
-        logging.getLogger(__name__).info(_write_vocabulary(changed(cfg, {"MODEL.VOCABULARY.TEST": path}), names, novel))
+        written = _write_vocabulary(with_values(cfg, {"MODEL.VOCABULARY.TEST": path}), names, novel)
+        logging.getLogger(__name__).info(written)
     comm.synchronize()
-    return changed(cfg, {"MODEL.VOCABULARY.OF_DATASETS": [*cfg.MODEL.VOCABULARY.OF_DATASETS, f"{VAL}={path}"]})
+    return with_values(cfg, {"MODEL.VOCABULARY.OF_DATASETS": [*cfg.MODEL.VOCABULARY.OF_DATASETS, f"{VAL}={path}"]})
 
 
 def _refuse_other_words(cfg: CfgNode, names: Sequence[str], novel: Sequence[str]) -> None:
-    """A run goes on with the words that it was begun with."""
+    """Raises ValueError where a run would go on with other words than it was begun with."""
     path = cfg.MODEL.VOCABULARY.TEST
     if not (holds_run(cfg.OUTPUT_DIR) and os.path.isfile(path)):
         return
@@ -132,27 +135,29 @@ def _refuse_other_words(cfg: CfgNode, names: Sequence[str], novel: Sequence[str]
     if (tuple(names), set(novel)) != (words.names, set(words.novel_names)):
         raise ValueError(
             f"The run in {cfg.OUTPUT_DIR} was begun with other words ({words.describe()}) than the annotations and "
-            f'{spelt("NOVEL")} name now ({len(names)} names, {len(novel)} novel). Put them back, or start a new run.'
+            f"{option_and_key('NOVEL')} name now ({len(names)} names, {len(novel)} novel). Put them back, or start "
+            "a new run."
         )
 
 
 def _refuse_leftovers(own: CfgNode) -> None:
     for key in ("NOVEL", "TRAIN_IMAGES", "VAL_IMAGES"):
         if own[key] not in ("", None):
-            raise ValueError(f'"{own[key]}" ({spelt(key)}) belongs to annotations: name them ({spelt("TRAIN_JSON")}).')
+            file = option_and_key("TRAIN_JSON")
+            raise ValueError(f'"{own[key]}" ({option_and_key(key)}) belongs to annotations: name them ({file}).')
 
 
 def _read(own: CfgNode, part: str, dataset: str) -> CustomFile:
     path, folder = own[f"{part}_JSON"], own[f"{part}_IMAGES"]
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no annotation file {path} ({spelt(f'{part}_JSON')}).")
+        raise FileNotFoundError(f"There is no annotation file {path} ({option_and_key(f'{part}_JSON')}).")
     if not folder:
-        raise ValueError(f"Where are the images of {path}? Name their folder ({spelt(f'{part}_IMAGES')}).")
+        raise ValueError(f"Where are the images of {path}? Name their folder ({option_and_key(f'{part}_IMAGES')}).")
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"There is no folder {folder} ({spelt(f'{part}_IMAGES')}).")
+        raise FileNotFoundError(f"There is no folder {folder} ({option_and_key(f'{part}_IMAGES')}).")
     content = read_annotations(path, dataset)
     names = _names(content["categories"], path)
-    remedy = f"Is {folder} the folder that its file names are below ({spelt(f'{part}_IMAGES')})?"
+    remedy = f"Is {folder} the folder that its file names are below ({option_and_key(f'{part}_IMAGES')})?"
     require_images(load_coco_format(path, folder, dataset), path, remedy)
     kind = "lvis" if _is_federated(content) else "coco"
     marked = marked_novel(content["categories"])
@@ -167,10 +172,10 @@ def _names(categories: list[dict[str, Any]], path: str) -> dict[int, str]:
 
 
 def novel_of(given: Any, train: CustomFile | None, val: CustomFile | None) -> list[str] | None:
-    """What DATASETS.CUSTOM.NOVEL says (see `novel_names`). "" was the default once, where others are novel than none:
-    it will do where that makes no difference.
+    """What DATASETS.CUSTOM.NOVEL says (see `novel_names`). In older configs "" was the default, which meant the names
+    without a box to train on; today it means none.
 
-    Raises: ValueError where it does.
+    Raises: ValueError for "" where the two differ.
     """
     others = _novel_unless_named(train, val) if given == "" else []
     if others:
@@ -216,7 +221,7 @@ def custom_vocabulary(
     names = [*known.names, *(name for name in file.names if name not in known.names)]
     unknown = [name for name in novel or () if name not in names]
     if unknown:
-        raise ValueError(f'"{unknown[0]}" ({spelt("NOVEL")}) is no category; there are: {", ".join(names)}.')
+        raise ValueError(f'"{unknown[0]}" ({option_and_key("NOVEL")}) is no category; there are: {", ".join(names)}.')
     novel = choose_novel(novel, marked=_novel_unless_named(train, val))
     if train and val:
         _refuse_other_categories(train, val, novel)
@@ -235,7 +240,7 @@ def _refuse_other_categories(train: CustomFile, val: CustomFile, novel: Sequence
         if name not in train.names and name not in novel:
             raise ValueError(
                 f'{val.path} has a category "{name}", but {train.path} has not. Use the same categories in both, or '
-                f"say that training does not know it ({spelt('NOVEL')})."
+                f"say that training does not know it ({option_and_key('NOVEL')})."
             )
     for name in train.names:
         if name not in val.names:

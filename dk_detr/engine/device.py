@@ -1,4 +1,4 @@
-"""The device of a run: one that was asked for must be there; one that a file remembers may be replaced by the CPU."""
+"""The device of a run. One named on the command line must be there; one named in a file may be replaced by the CPU."""
 
 import functools
 import logging
@@ -9,7 +9,7 @@ import torch
 from detectron2.config import CfgNode
 
 
-def settle_device(cfg: CfgNode, config_file: str, asked: bool) -> None:
+def resolve_device(cfg: CfgNode, config_file: str, asked: bool) -> None:
     """Let MODEL.DEVICE be one that this machine has.
 
     Args:

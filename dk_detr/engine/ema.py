@@ -8,13 +8,14 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-KEY = "moving_average"  # in checkpoints
+EMA_KEY = "moving_average"  # in checkpoints
 
 
 class MovingAverage:
-    """Exponential moving average of the trainable parameters; of what is frozen and of buffers the model's own hold.
+    """Exponential moving average (EMA) of the trainable parameters. Frozen parameters and buffers are not averaged: for
+    evaluation the model keeps its own.
 
-    It costs the memory of the parameters once: for evaluation they change places, nothing is copied.
+    It costs the memory of the parameters once more. For evaluation the two are exchanged, nothing is copied.
 
     Args:
         model: without DDP around it. decay: share of the average that a step leaves; lower in the first steps, after n
@@ -67,6 +68,6 @@ def average_from_config(cfg: CfgNode, model: nn.Module) -> MovingAverage | None:
 
 def averaged(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
     """The weights of a checkpoint, with the moving average in place of those that were averaged; None without one."""
-    average = checkpoint.get(KEY)
+    average = checkpoint.get(EMA_KEY)
     weights = average.get("weights") if isinstance(average, dict) else None
     return {**checkpoint["model"], **weights} if weights else None

@@ -28,7 +28,7 @@ def launch(main: Callable[..., None], num_processes: int, args: tuple[Any, ...] 
     elif num_processes > 1:
         if on_gpu and num_processes > torch.cuda.device_count():
             raise ValueError(f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}.")
-        # The store is of this process: it is there as long as one of the others may ask who has failed first.
+        # This process keeps the store, so that it outlives the workers, which ask it who has failed first.
         store = dist.TCPStore(LOCAL, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
         try:
             torch.multiprocessing.spawn(_worker, (main, args, num_processes, store.port, on_gpu), nprocs=num_processes)
@@ -41,7 +41,7 @@ def launch(main: Callable[..., None], num_processes: int, args: tuple[Any, ...] 
 
 
 def is_first_to_fail() -> bool:
-    """Whether no other process of this run has told of an error yet: the first one speaks for all."""
+    """Whether no other process of this run has reported an error yet: only the first one does."""
     try:
         store = _common_store()
         return store is None or store.add(f"failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
@@ -50,7 +50,7 @@ def is_first_to_fail() -> bool:
 
 
 def _common_store() -> dist.Store | None:
-    """Where processes can leave notes for one another: those of a group, or of torchrun; None for one alone."""
+    """The key-value store of the process group or of torchrun; None for a single process."""
     if dist.is_initialized():
         return dist.distributed_c10d._get_default_store()
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
@@ -60,7 +60,7 @@ def _common_store() -> dist.Store | None:
 
 
 def _end_of(error: torch.multiprocessing.ProcessExitedException) -> str:
-    """How a process ended that did not say why."""
+    """How a process ended that has not reported an error."""
     if error.signal_name is None:
         return f"Process {error.error_index} ended with status {error.exit_code}."
     hint = "; the system does so when memory runs out" if error.signal_name == "SIGKILL" else ""
@@ -76,7 +76,7 @@ def _worker(
 
 
 def _join(local_rank: int, local_size: int, store: dist.Store | None, on_gpu: bool) -> None:
-    """Meet in the store; without one, as the environment says."""
+    """Join the process group: through the store, or without one as torchrun's environment says."""
     if on_gpu:
         torch.cuda.set_device(local_rank)
     else:
@@ -95,7 +95,7 @@ def _leave_after(main: Callable[..., None], args: tuple[Any, ...]) -> None:
     try:
         main(*args)
         comm.synchronize()
-    except Exception:  # noqa: BLE001  a fault of the code; where it takes others along, theirs is not the reason
+    except Exception:  # noqa: BLE001  a bug. Other processes then fail as well, and their errors are not the reason
         if is_first_to_fail():
             traceback.print_exc()
         sys.exit(1)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from dk_detr.engine.ema import KEY
+from dk_detr.engine.ema import EMA_KEY
 from dk_detr.extensions import Denoising
 
 OLD_PREFIXES = {
@@ -26,9 +26,10 @@ def under_current_names(checkpoint: dict[str, Any], model: nn.Module) -> dict[st
         return name
 
     content = {**checkpoint, "model": {renamed(name): tensor for name, tensor in checkpoint["model"].items()}}
-    average = content.get(KEY)
+    average = content.get(EMA_KEY)
     if isinstance(average, dict) and isinstance(average.get("weights"), dict):
-        content[KEY] = {**average, "weights": {renamed(name): weight for name, weight in average["weights"].items()}}
+        weights = {renamed(name): weight for name, weight in average["weights"].items()}
+        content[EMA_KEY] = {**average, "weights": weights}
     for group in _parameter_groups(content):  # in place: the file was read for this
         if "names" in group:
             group["names"] = [renamed(name) for name in group["names"]]

@@ -15,10 +15,10 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 class _Clipped(torch.optim.Optimizer):
-    """First scales the gradient of all parameters together to a norm of at most `max_norm` (0: as it is).
+    """Before each step, scales the gradient of all parameters together to a norm of at most `max_norm` (0: no limit).
 
-    A gradient that is not finite changes nothing where the step is fused, as it is on CPUs and GPUs; the host is not
-    asked for that. It finds the reason in `norm` when it next waits for the device anyway.
+    A fused step, which CPUs and GPUs have, changes no weight where the gradient is not finite. The host need not wait
+    for the device to know that: it reads `norm` when it next waits anyway.
 
     Attributes:
         norm: of the last gradient, on the device. None before the first, and where a scaler looks after overflows.

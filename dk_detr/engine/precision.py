@@ -1,4 +1,4 @@
-"""Precision of a training step: full, or half floats where torch's autocast takes them (SOLVER.AMP).
+"""Precision of a training step: full, or mixed by torch's autocast (SOLVER.AMP).
 
 Evaluation is in full precision, as in Detectron2. Classifier scores, boxes, matching and losses are so always.
 """
@@ -15,13 +15,13 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def no_scaler() -> GradScaler:
-    """One that hands everything on as it is."""
+    """A gradient scaler that changes nothing."""
     return GradScaler("cpu", enabled=False)
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How a step computes.
+    """The precision that a step computes in.
 
     Attributes:
         device: type of the device that is computed on.
@@ -42,16 +42,16 @@ class Precision:
         self.scaler.scale(loss).backward()
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The optimizer's step with the gradients as they are without the scale."""
+        """Unscale the gradients, and let the optimizer step."""
         self.scaler.step(optimizer)
         self.scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty unless gradients are scaled."""
+        """The state of the gradient scaler; empty without one."""
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """A run that begins to scale starts with the default."""
+        """Go on with the scale of a checkpoint; where it has none, with the default."""
         if state:
             self.scaler.load_state_dict(state)
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from dk_detr.data.images import UnreadableImage, pixels_of, read_image, to_tensor
 from dk_detr.data.resizing import evaluation_resize
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.fit import no_weights
-from dk_detr.engine.setup import changed, for_inference
+from dk_detr.engine.setup import for_inference, with_values
 from dk_detr.language import WORD_LISTS, is_closed, words_of_checkpoint
 from dk_detr.structures import Vocabulary
 
@@ -49,7 +49,7 @@ class Predictor:
         if vocabulary is not None or not cfg.MODEL.VOCABULARY.TEST:
             cfg = with_words_of_training(cfg)
         self.model: Any = build_model(for_inference(cfg)).eval()
-        SafeCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self._format = cfg.INPUT.FORMAT
         self._resize = evaluation_resize(cfg)
         if vocabulary is not None:
@@ -102,7 +102,7 @@ def with_words_of_training(cfg: CfgNode) -> CfgNode:
             "file of its training, MODEL.VOCABULARY.TEST some.npz."
         )
     logger.info(f"MODEL.VOCABULARY.TEST: {what}; the words of training are those that {weights} says.")
-    return changed(cfg, {"MODEL.VOCABULARY.TEST": weights, "MODEL.VOCABULARY.TRAIN": ""})
+    return with_values(cfg, {"MODEL.VOCABULARY.TEST": weights, "MODEL.VOCABULARY.TRAIN": ""})
 
 
 def as_bgr(image: Picture) -> np.ndarray:

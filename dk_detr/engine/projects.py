@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-ROOT = Path(__file__).resolve().parents[2]  # of a checkout: here projects/ stands beside dk_detr/
+ROOT = Path(__file__).resolve().parents[2]  # where projects/ stands beside dk_detr/: a checkout, or what pip installed
 
 
 def add_projects(cfg: CfgNode, names: Sequence[str]) -> None:

@@ -1,10 +1,10 @@
-"""The folder of a run, OUTPUT_DIR: whether it holds one, what the run was told, which of its checkpoints is sound."""
+"""The folder of a run, OUTPUT_DIR: its files, its results, the config that it was trained with, and its checkpoints."""
 
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -13,30 +13,32 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from dk_detr.engine.renamed_keys import by_dotted_key
 from dk_detr.utils import as_json, atomic_write, read_json, with_nan
 
 EVALUATION = "evaluation"  # folder in that of a run, for what --eval-only finds
 RESULTS, LAST, FINAL = "results.json", "last_checkpoint", "model_final.pth"
-_NUMBERED = re.compile(r"model_(\d{7,})\.pth")
-_OF_A_RUN = re.compile(
+_NUMBERED_CHECKPOINT = re.compile(r"model_(\d{7,})\.pth")
+_RUN_FILE = re.compile(
     r"(model|doubtful)_.*\.pth|last_checkpoint|results\.json|metrics\.json|config\.yaml|custom_vocabulary\.npz|"
     r"events\.out\.tfevents.*|inference|evaluation"
 )
-_ELSEWHERE = ("OUTPUT_DIR", "MODEL.WEIGHTS")  # of which a run that goes on reads nothing
+_FREE_TO_CHANGE = ("OUTPUT_DIR", "MODEL.WEIGHTS")  # a run that goes on does not read them
 
 Changes = dict[str, tuple[Any, Any]]  # key -> its value in the run, its value now
 
 
 def holds_run(folder: str) -> bool:
-    """Whether there is anything that a run leaves and would be missed: a checkpoint, or results."""
+    """Whether there is what a run leaves and a user would miss: a checkpoint, or results."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return any(name in (LAST, FINAL) or _NUMBERED.fullmatch(name) for name in names) or bool(results_of_run(folder))
+    checkpoints = [name for name in names if name in (LAST, FINAL) or _NUMBERED_CHECKPOINT.fullmatch(name)]
+    return bool(checkpoints or results_of_run(folder))
 
 
 @contextmanager
-def old_run_aside(folder: str, weights: str) -> Iterator[str]:
-    """A new run starts in a folder without what an old one left there, which it would be taken for: that is moved into
-    a folder `previous_<n>` in it, and back where the block fails, before training has begun. The log goes on.
+def old_run_moved_aside(folder: str, weights: str) -> Iterator[str]:
+    """Moves the files of an old run out of the way of a new one that starts in the same folder: into its sub-folder
+    `previous_<n>`. Where the block, which sets up the new run, fails, they are moved back. The log file stays.
 
     Args:
         weights: MODEL.WEIGHTS. Raises ValueError where they are among what would be moved.
@@ -49,34 +51,34 @@ def old_run_aside(folder: str, weights: str) -> Iterator[str]:
             f"MODEL.WEIGHTS {weights} belongs to the run that OUTPUT_DIR holds. Add --resume to go on with it; for a "
             "new run from these weights name another OUTPUT_DIR."
         )
-    moved = _put_aside(folder) if comm.is_main_process() and held else None
+    moved = _move_run_files_aside(folder) if comm.is_main_process() and held else None
     comm.synchronize()
     try:
         told = f"OUTPUT_DIR {folder} held a run that this one does not go on with: it is now in {moved}."
         yield told if moved else ""
     except BaseException:
         if moved:
-            _take_away(folder)
+            _remove_run_files(folder)
             _move(os.listdir(moved), moved, folder)
             os.rmdir(moved)
         raise
 
 
-def _put_aside(folder: str) -> str:
+def _move_run_files_aside(folder: str) -> str:
     number = next(n for n in count(1) if not os.path.exists(os.path.join(folder, f"previous_{n}")))
     place = os.path.join(folder, f"previous_{number}")
     os.mkdir(place)
-    _move(_of_a_run(folder), folder, place)
+    _move(_run_files(folder), folder, place)
     return place
 
 
-def _of_a_run(folder: str) -> list[str]:
-    return [name for name in os.listdir(folder) if _OF_A_RUN.fullmatch(name)]
+def _run_files(folder: str) -> list[str]:
+    return [name for name in os.listdir(folder) if _RUN_FILE.fullmatch(name)]
 
 
-def _take_away(folder: str) -> None:
-    """What a run that did not begin has written."""
-    for name in _of_a_run(folder):
+def _remove_run_files(folder: str) -> None:
+    """Remove what the run has written that failed before it began."""
+    for name in _run_files(folder):
         path = os.path.join(folder, name)
         shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
 
@@ -95,8 +97,8 @@ def has_checkpoint(folder: str) -> bool:
 
 
 def write_results(folder: str, iteration: int, results: Any, **more: Any) -> None:
-    """Keep evaluation results in `results.json`, with the number of iterations they belong to. What is no part of a run
-    says so: it names its `weights`."""
+    """Keep evaluation results in `results.json`, with the number of iterations they belong to. Results of --eval-only
+    also name their `weights`; those of a run do not."""
     content = as_json({"iteration": iteration, **more, "results": results}, indent=2)
     atomic_write(os.path.join(folder, RESULTS), content)
 
@@ -111,23 +113,23 @@ def read_results(folder: str) -> dict[str, Any] | None:
 
 
 def results_of_run(folder: str) -> dict[str, Any] | None:
-    """The same, if a run has left them, and not --eval-only."""
+    """The same, if they are of a run; None for those of --eval-only."""
     found = read_results(folder)
     return None if found and "weights" in found else found
 
 
-def place_of_evaluation(folder: str) -> str:
+def evaluation_folder(folder: str) -> str:
     """Where --eval-only may write: beside what a run has recorded, not over it."""
     return os.path.join(folder, EVALUATION) if holds_run(folder) else folder
 
 
-def place_of_results(folder: str) -> str:
+def results_folder(folder: str) -> str:
     """Where the results of a run are: those of its own, or, where it has none, those of --eval-only."""
     beside = os.path.join(folder, EVALUATION)
     return beside if read_results(folder) is None and read_results(beside) else folder
 
 
-# ---- what the run was told ----
+# ---- the config of the run ----
 
 
 def write_config(cfg: CfgNode, folder: str) -> None:
@@ -136,45 +138,37 @@ def write_config(cfg: CfgNode, folder: str) -> None:
 
 
 def changes_since(folder: str, cfg: CfgNode) -> Changes:
-    """Keys whose value is another than in the `config.yaml` of a run; none where that cannot be read."""
+    """Keys whose values differ from those in the `config.yaml` of a run; {} where that cannot be read."""
     try:
         with open(os.path.join(folder, "config.yaml"), encoding="utf-8") as file:
-            before = _flat(yaml.safe_load(file))
+            before = by_dotted_key(yaml.safe_load(file))
     except (OSError, ValueError, AttributeError, yaml.YAMLError):
         return {}
-    now = _flat(yaml.safe_load(cfg.dump()))
+    now = by_dotted_key(yaml.safe_load(cfg.dump()))
     return {key: (before[key], value) for key, value in now.items() if key in before and before[key] != value}
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by their dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return found
-
-
-def tell_changes(changes: Changes, iteration: int) -> None:
-    """Log each, as a run goes on with it from this iteration on."""
+def log_changes(changes: Changes, iteration: int) -> None:
+    """Log each change with which a run goes on from this iteration."""
     for key, (before, now) in changes.items():
-        if key not in _ELSEWHERE:
+        if key not in _FREE_TO_CHANGE:
             logging.getLogger(__name__).info(f"{key} {before} -> {now} from iteration {iteration} on.")
 
 
 @contextmanager
 def changes_in_errors(changes: Changes) -> Iterator[None]:
-    """A run that cannot go on says with which keys it could."""
+    """Where a run cannot go on, the error lists the changed keys that may be the reason."""
     try:
         yield
     except ValueError as error:
-        told = [f"{key} {old} -> {new}" for key, (old, new) in changes.items() if _shapes_a_run(key)]
+        told = [f"{key} {old} -> {new}" for key, (old, new) in changes.items() if _may_be_the_reason(key)]
         if not told:
             raise
         raise ValueError(f"{error} Changed since the run was trained: {', '.join(told)}.") from error
 
 
-def _shapes_a_run(key: str) -> bool:
-    return key.startswith(("MODEL.", "SOLVER.")) and key not in _ELSEWHERE
+def _may_be_the_reason(key: str) -> bool:
+    return key.startswith(("MODEL.", "SOLVER.")) and key not in _FREE_TO_CHANGE
 
 
 # ---- its checkpoints ----
@@ -182,15 +176,15 @@ def _shapes_a_run(key: str) -> bool:
 
 def numbered_checkpoints(folder: str) -> dict[int, str]:
     """Names of the checkpoints of a run by the iteration that was the last they have seen, the oldest first."""
-    found = {name: match for name in os.listdir(folder) if (match := _NUMBERED.fullmatch(name))}
+    found = {name: match for name in os.listdir(folder) if (match := _NUMBERED_CHECKPOINT.fullmatch(name))}
     return dict(sorted((int(match[1]), name) for name, match in found.items()))
 
 
 def fall_back(folder: str, iteration: int) -> str:
     """After training went wrong: let --resume start from a checkpoint that is sound, and say which that is.
 
-    What was saved right before is as good as its weights, and these may be what went wrong: it is put aside. With the
-    weights of older checkpoints losses have been finite.
+    Older checkpoints are sound: with their weights the losses of the next iteration were finite. The one that was saved
+    right before may hold the weights that went wrong, so it is renamed to `doubtful_<n>.pth`.
 
     Args:
         iteration: the first without a finite loss.

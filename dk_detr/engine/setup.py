@@ -17,15 +17,17 @@ from dk_detr.compat import detectron2_build
 from dk_detr.config import add_dk_detr_config
 from dk_detr.engine.config_file import merge_config, read_config
 from dk_detr.engine.custom_data import use_custom_data
-from dk_detr.engine.device import settle_device
+from dk_detr.engine.device import resolve_device
 from dk_detr.engine.launch import is_first_to_fail
 from dk_detr.engine.projects import add_projects
+from dk_detr.engine.renamed_keys import refuse_renamed_keys
 from dk_detr.layers.ops import default_backend
 from dk_detr.utils.memory import keep_freed_memory
 
 
 def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
-    """Read a config file and KEY VALUE pairs over the defaults. Raises ValueError naming a key that does not exist."""
+    """Read a config file and KEY VALUE pairs over the defaults. Raises ValueError naming a key that does not exist, or
+    that has another name now."""
     cfg = get_cfg()
     add_dk_detr_config(cfg)
     if not torch.cuda.is_available():
@@ -37,15 +39,16 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     with _known_keys(cfg):
         content = read_config(config_file)
         add_projects(cfg, content.get("PROJECTS") or [])
+        refuse_renamed_keys(cfg, content, opts)
         merge_config(cfg, content)
         cfg.merge_from_list(list(opts))
-    settle_device(cfg, config_file, asked="MODEL.DEVICE" in opts[::2])
+    resolve_device(cfg, config_file, asked="MODEL.DEVICE" in opts[::2])
     use_custom_data(cfg)
     cfg.freeze()
     return cfg
 
 
-def changed(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
+def with_values(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
     """The config with other values, by their dotted keys."""
     cfg = cfg.clone()
     cfg.defrost()
@@ -56,7 +59,7 @@ def changed(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
 
 def for_inference(cfg: CfgNode) -> CfgNode:
     """The config of the same detector without what training adds to it: no extension, no teacher."""
-    return changed(cfg, {"MODEL.TRAINING_EXTENSIONS": []})
+    return with_values(cfg, {"MODEL.TRAINING_EXTENSIONS": []})
 
 
 @contextmanager
@@ -66,7 +69,7 @@ def _known_keys(cfg: CfgNode) -> Iterator[None]:
     except (KeyError, AssertionError) as error:
         message = str(error.args[0]) if error.args else ""
         if "Non-existent" not in message:
-            if isinstance(error, AssertionError):  # a value of a type that no key has
+            if isinstance(error, AssertionError):  # yacs refuses the type of a value
                 raise ValueError(message) from error
             raise
         key = message.split(":")[-1].strip()
@@ -86,7 +89,7 @@ def prepare_output(cfg: CfgNode, folder: str) -> logging.Logger:
     """Make the folder, and log to the terminal and to its log.txt; returns the logger."""
     os.makedirs(folder, exist_ok=True)
     rank = comm.get_rank()
-    log_folder = os.path.abspath(folder)  # Detectron2 keeps log files by name; "run" may be many
+    log_folder = os.path.abspath(folder)  # Detectron2 remembers log files by this name
     for name in ("fvcore", "detectron2", "dk_detr"):
         logger = setup_logger(log_folder, distributed_rank=rank, name=name)
         _leave_tracebacks_to_the_file(logger)
@@ -95,12 +98,12 @@ def prepare_output(cfg: CfgNode, folder: str) -> logging.Logger:
     logger.info(
         f"{comm.get_world_size()} process(es) on {cfg.MODEL.DEVICE}; Detectron2: {detectron2_build()}; output: {folder}"
     )
-    default_backend(torch.device(cfg.MODEL.DEVICE).type)  # says which it is, and compiles it if need be
+    default_backend(torch.device(cfg.MODEL.DEVICE).type)  # logs which backend it is, and compiles it if need be
     return logger
 
 
 def _leave_tracebacks_to_the_file(logger: logging.Logger) -> None:
-    """Detectron2 logs the traceback of whatever ends a training; on the terminal one line will say it."""
+    """Detectron2 logs the traceback of the error that ends a training; the terminal gets one line instead."""
     for handler in logger.handlers:
         if getattr(handler, "stream", None) is sys.stdout:
             handler.addFilter(lambda record: not record.exc_info)
@@ -108,8 +111,8 @@ def _leave_tracebacks_to_the_file(logger: logging.Logger) -> None:
 
 @contextmanager
 def one_clear_error() -> Iterator[None]:
-    """What a user can mend ends in one line on the terminal and exit status 1, not in a traceback; of several processes
-    the first that fails says it, for the others fail with it.
+    """Turns errors that a user can mend into one line on the terminal and exit status 1, without a traceback. Of
+    several processes, only the first that fails prints it.
 
     Set DK_DETR_TRACEBACK=1 to see the tracebacks.
     """
@@ -119,22 +122,22 @@ def one_clear_error() -> Iterator[None]:
         if os.getenv("DK_DETR_TRACEBACK"):
             raise
         if is_first_to_fail():
-            print(f"error: {in_one_line(error)}", file=sys.stderr)
+            print(f"error: {_in_one_line(error)}", file=sys.stderr)
         sys.exit(1)
 
 
-def in_one_line(error: Exception) -> str:
-    """What an error says, without the traceback of a loader process or of C++, and where it looked for a file."""
+def _in_one_line(error: Exception) -> str:
+    """What an error says, without the traceback of a loader process or of C++. Where it misses a file by a relative
+    path, also where relative paths start: in a config file, too, at the working directory."""
     message = str(error).strip() or type(error).__name__
     if "Original Traceback" in message:
         kind, _, rest = message.splitlines()[-1].partition(": ")
         message = rest if rest and " " not in kind else message.splitlines()[-1]
     said = " ".join(message.split("Exception raised from")[0].split())
-    if isinstance(error, FileNotFoundError) and not _names_a_place(said):
+    if isinstance(error, FileNotFoundError) and not _has_absolute_path(said):
         said = f"{said.rstrip('.')}. Relative paths start at {os.getcwd()}."
     return said
 
 
-def _names_a_place(message: str) -> bool:
-    """Whether there is an absolute path in it."""
+def _has_absolute_path(message: str) -> bool:
     return any(os.path.isabs(word.strip("'\"(),;:")) for word in message.split())

@@ -18,31 +18,22 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter, get_event_storage
 from torch import nn
 
-from dk_detr.data import (
-    TrainMapper,
-    TrainStream,
-    categories_of,
-    labels_among,
-    require_images,
-    stream_of,
-    train_records,
-)
-from dk_detr.data.present import CHECK_IMAGES
 from dk_detr.distillation import refuse_terms_without_distillation
-from dk_detr.engine import ema
-from dk_detr.engine.checkpoint import SafeCheckpointer
-from dk_detr.engine.embedding_bank import bank_of_training
+from dk_detr.engine.checkpoint import StrictCheckpointer
+from dk_detr.engine.ema import EMA_KEY, average_from_config
 from dk_detr.engine.evaluate import evaluate, prepare_evaluation, require_test_images
 from dk_detr.engine.optimizer import build_optimizer
 from dk_detr.engine.precision import precision_from_config
 from dk_detr.engine.run_folder import fall_back, numbered_checkpoints, write_results
 from dk_detr.engine.step import NotFinite, Step, parts_from_config
+from dk_detr.engine.train_streams import TRAIN_STREAMS, Stream
+from dk_detr.utils import choose
 
 logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
-    """Detectron2's `DefaultTrainer` for the detectors of this project.
+    """Detectron2's `DefaultTrainer` for the detectors of this project, and for what else a project of yours trains.
 
     A run is a function of its config: samples, augmentation and dropout of an iteration follow from SEED and the
     iteration alone. So 10 + 10 iterations, the second ten resumed, are 20 iterations.
@@ -57,50 +48,40 @@ class Trainer(DefaultTrainer):
         refuse_terms_without_distillation(cfg)
         torch.manual_seed(self.seed)  # all workers start from the same weights
         model = self.build_model(cfg)
-        prepare_evaluation(cfg, model)  # what cannot be evaluated is not trained
-        require_test_images(cfg)
+        if cfg.DATASETS.TEST:
+            prepare_evaluation(cfg, model)  # what cannot be evaluated is not trained
+            require_test_images(cfg)
         self._stream = self.build_train_stream(cfg, model, self.seed)
         optimizer = build_optimizer(cfg, model)
         on_gpu = cfg.MODEL.DEVICE != "cpu"
-        ddp = create_ddp_model(
-            model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
-        )
-        self.average = ema.average_from_config(cfg, model)
+        ddp = create_ddp_model(model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None)
+        self.average = average_from_config(cfg, model)
         self._trainer = Step(ddp, self._stream, optimizer, num_parts, precision, self.average)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        average = {ema.KEY: self.average} if self.average else {}
+        average = {EMA_KEY: self.average} if self.average else {}
         new_parts = cfg.MODEL.NEW_PARTS
-        self.checkpointer = SafeCheckpointer(ddp, cfg.OUTPUT_DIR, new_parts, trainer=weakref.proxy(self), **average)
+        self.checkpointer = StrictCheckpointer(ddp, cfg.OUTPUT_DIR, new_parts, trainer=weakref.proxy(self), **average)
         self.register_hooks(self.build_hooks())
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The model of the config, described in one line."""
+        """The model of the config, described in one line, with its words if it has any."""
         model = build_model(cfg)
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        logger.info(f"{cfg.MODEL.META_ARCHITECTURE}: {millions:.1f} M parameters, {model.vocabulary.describe()}")
+        words = f", {model.vocabulary.describe()}" if hasattr(model, "vocabulary") else ""
+        logger.info(f"{cfg.MODEL.META_ARCHITECTURE}: {millions:.1f} M parameters{words}")
         return model
 
     @classmethod
-    def build_train_stream(cls, cfg: CfgNode, model: Any, seed: int) -> TrainStream:
-        """Samples of DATASETS.TRAIN, labelled among the model's words of training, with regions if a bank teaches."""
-        if not cfg.DATASETS.TRAIN:
-            raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on.")
-        first, *others = cfg.DATASETS.TRAIN
-        names = [category["name"] for category in categories_of(first)]
-        for other in others:
-            if [category["name"] for category in categories_of(other)] != names:
-                raise ValueError(f'DATASETS.TRAIN: "{other}" has other categories than "{first}".')
-        labels = labels_among(names, model.train_vocabulary.names, model.vocabulary.novel_names, first)
-        records = train_records(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-        require_images(records, ", ".join(cfg.DATASETS.TRAIN), CHECK_IMAGES)
-        bank = bank_of_training(cfg, records, model.train_vocabulary)
-        return stream_of(cfg, records, TrainMapper(cfg, labels, bank), seed)
+    def build_train_stream(cls, cfg: CfgNode, model: Any, seed: int) -> Stream:
+        """What DATALOADER.TRAIN_STREAM names."""
+        build = choose(TRAIN_STREAMS, "DATALOADER.TRAIN_STREAM", cfg.DATALOADER.TRAIN_STREAM)
+        return build(cfg, model, seed)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> Any:
-        """Results of DATASETS.TEST; of one data set without its name."""
-        results = evaluate(cfg, model)
+        """Results of DATASETS.TEST, {} where it is empty; of one data set without its name."""
+        results = evaluate(cfg, model) if cfg.DATASETS.TEST else {}
         return next(iter(results.values())) if len(results) == 1 else results
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -109,8 +90,10 @@ class Trainer(DefaultTrainer):
         self._stream.start_iteration = self.start_iter
 
     def run_step(self) -> None:
-        """One iteration, of which only sound weights are saved. Raises FloatingPointError, with the checkpoint to go on
-        from, where training went wrong."""
+        """One iteration. Weights that are to be saved after it are checked first.
+
+        Raises: FloatingPointError where a loss or gradient is not finite; it names the checkpoint to go on from.
+        """
         with self._falling_back(self.iter):
             super().run_step()
         if (self.iter + 1) % self.cfg.SOLVER.CHECKPOINT_PERIOD == 0 or self.iter + 1 >= self.max_iter:
@@ -119,7 +102,11 @@ class Trainer(DefaultTrainer):
 
     @contextmanager
     def _falling_back(self, iteration: int) -> Iterator[None]:
-        """`iteration`: the first whose losses the block may find broken."""
+        """Turns NotFinite into an error that names the checkpoint to go on from.
+
+        Args:
+            iteration: the first whose losses the block may find not finite.
+        """
         try:
             yield
         except NotFinite as error:
@@ -131,8 +118,8 @@ class Trainer(DefaultTrainer):
         return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a run again where `state_dict` left it, with the rates and the schedule of this config. Raises
-        ValueError for a schedule that is over, and where the optimizer cannot go on."""
+        """Go on where `state_dict` was made, with the learning rates and the schedule of this config. Raises ValueError
+        where the run has done more iterations than SOLVER.MAX_ITER, or the optimizer cannot go on."""
         done, rates = state_dict["iteration"] + 1, self.scheduler.base_lrs
         if done > self.max_iter:
             raise ValueError(f"SOLVER.MAX_ITER is {self.max_iter}, but the run has done {done} iterations already.")
@@ -207,8 +194,9 @@ class _EvalHook(hooks.EvalHook):
 
 
 class _Writer(hooks.PeriodicWriter):
-    """Also writes what an evaluation found while it is new: the next one replaces it, and a line with a lower iteration
-    than the one above it would pass for a restart."""
+    """Detectron2's writer, which also writes right after an evaluation. Otherwise the next evaluation could replace
+    results that were never written, or they would be written below a line of a later iteration, and readers of
+    metrics.json would take that for a restart."""
 
     def __init__(self, writers: list[Any], eval_period: int) -> None:
         super().__init__(writers, period=20)
@@ -223,14 +211,14 @@ class _Writer(hooks.PeriodicWriter):
 
 
 class _KeepNewest(hooks.PeriodicCheckpointer):
-    """Removes an old checkpoint only after the iteration that follows a new one: its losses tell whether that is sound.
-    Also counts the checkpoints of the run before it was interrupted.
+    """Detectron2's with two differences. An old checkpoint is removed only after the iteration that follows a new one,
+    whose losses tell whether the new one is sound. And checkpoints from before an interruption count, too.
 
     Args:
         checkpointer, period: of Detectron2's. keep: how many stay, of those with a number.
     """
 
-    def __init__(self, checkpointer: SafeCheckpointer, period: int, keep: int) -> None:
+    def __init__(self, checkpointer: StrictCheckpointer, period: int, keep: int) -> None:
         super().__init__(checkpointer, period)
         if keep < 1:
             raise ValueError(f"SOLVER.CHECKPOINTS_TO_KEEP must be at least 1, got {keep}.")

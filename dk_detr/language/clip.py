@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dk_detr.language.download import require_server, source_at, with_weights_of_tag
-from dk_detr.utils import looked_for_at
 
 PROBE_TEXT = "a photo of a cat."
 LIBRARIES = ("open_clip", "clip")
@@ -148,8 +147,7 @@ def _register_architecture(architecture: str) -> str:
     import open_clip
 
     if not Path(architecture).is_file():
-        where = looked_for_at(architecture)
-        raise FileNotFoundError(f"There is no open_clip model config {architecture} (MODEL.CLIP.ARCHITECTURE){where}.")
+        raise FileNotFoundError(f"There is no open_clip model config {architecture} (MODEL.CLIP.ARCHITECTURE).")
     open_clip.add_model_config(architecture)
     return Path(architecture).stem
 
@@ -159,8 +157,7 @@ def _check_weights(name: str, weights: str, tags: list[str]) -> None:
     if not weights or weights in tags or Path(weights).is_file():
         return
     if weights.endswith((".pt", ".pth", ".bin", ".safetensors")) or "/" in weights:
-        where = looked_for_at(weights)
-        raise FileNotFoundError(f"There is no CLIP checkpoint {weights} (MODEL.CLIP.WEIGHTS){where}.")
+        raise FileNotFoundError(f"There is no CLIP checkpoint {weights} (MODEL.CLIP.WEIGHTS).")
     known = ", ".join(tags) or "none"
     raise ValueError(f'MODEL.CLIP.WEIGHTS "{weights}" is no tag of {name}; known: {known}. A file path works too.')
 

@@ -17,7 +17,6 @@ from dk_detr.language.clip import Clip, load_clip
 from dk_detr.language.space import require_one_space
 from dk_detr.language.vocabularies import WrongNumber, load_vocabulary, novel_mask
 from dk_detr.structures import Vocabulary
-from dk_detr.utils import looked_for_at
 
 CLOSED = ("Linear", "LinearBackground")  # values of MODEL.DETR.CLASSIFIER.NAME
 
@@ -95,8 +94,7 @@ def closed_vocabulary(source: str, key: str = TEST) -> Vocabulary:
         names, novel = WORD_LISTS[source]
     elif source and not os.path.isfile(source):
         raise FileNotFoundError(
-            f"There is no vocabulary {source} ({key}){looked_for_at(source)}; name a file, or one of "
-            f"{', '.join(WORD_LISTS)}."
+            f"There is no vocabulary {source} ({key}); name a file, or one of {', '.join(WORD_LISTS)}."
         )
     else:
         words = read_vocabulary(source, key=key)

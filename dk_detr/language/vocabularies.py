@@ -18,7 +18,7 @@ from dk_detr.language.clip import RANDOM, Clip
 from dk_detr.language.prompts import prompt_texts
 from dk_detr.language.words import refuse_unreadable
 from dk_detr.structures import Vocabulary
-from dk_detr.utils import atomic_file, looked_for_at
+from dk_detr.utils import atomic_file
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +34,7 @@ class WrongNumber(ValueError):
         self.rows = rows
 
 
-def build_vocabulary(
-    names: Sequence[str], clip: Clip, prompt: str = "single", novel: Sequence[str] = ()
-) -> Vocabulary:
+def build_vocabulary(names: Sequence[str], clip: Clip, prompt: str = "single", novel: Sequence[str] = ()) -> Vocabulary:
     """Encode names (see `encode_names`).
 
     Raises: ValueError for names that are empty, repeated, no words, or not to be told apart (see `refuse_unreadable`).
@@ -105,9 +103,7 @@ def load_vocabulary(
         FileNotFoundError; ValueError for another format or a count that differs from the names.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"There is no vocabulary {path} ({key}){looked_for_at(path)}. Make it with tools/build_vocabulary.py."
-        )
+        raise FileNotFoundError(f"There is no vocabulary {path} ({key}). Make it with tools/build_vocabulary.py.")
     if path.endswith(".npz"):
         vocabulary = _load_npz(path)
     else:

@@ -49,12 +49,6 @@ def with_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def looked_for_at(path: str | os.PathLike[str]) -> str:
-    """What an error adds about a path that is not there: a relative one, in a config file too, starts at the working
-    directory."""
-    return "" if os.path.isabs(path) else f", looked for from the working directory {os.getcwd()} on"
-
-
 def read_json(path: str, what: str) -> Any:
     """What a JSON file holds. Raises FileNotFoundError; ValueError where it is cut short or no JSON."""
     if not Path(path).is_file():

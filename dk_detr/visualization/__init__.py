@@ -1,1 +1,1 @@
-"""Visualization: what people would rather see than read. Detections in pictures, curves of a run, runs side by side."""
+"""Visualization: detections in pictures, the training curves of a run, the curves of several runs side by side."""

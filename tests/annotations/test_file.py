@@ -14,7 +14,7 @@ from detectron2.config import get_cfg
 from dk_detr import add_dk_detr_config
 from dk_detr.annotations import EVALUATION, SPLITTING, TRAINING, read_annotation_file, read_categories
 from dk_detr.annotations.records import flag, whole
-from dk_detr.data import load_coco_format, register, stream_of, train_records
+from dk_detr.data import build_train_stream, load_coco_format, register, train_records
 from dk_detr.data.check import check_annotations
 from dk_detr.data.prepare import split_custom
 from dk_detr.evaluation import evaluate_file
@@ -183,12 +183,12 @@ def test_training_masks_leaves_short_polygons_out_and_refuses_objects_without_on
     for annotation, outline in zip(content["annotations"], ([triangle, [1, 2, 3, 4]], [triangle])):
         annotation["segmentation"] = outline
     records = load(tmp_path, content)
-    stream_of(cfg, records, dict, 0)
+    build_train_stream(cfg, records, dict, 0)
     assert records[0]["annotations"][0]["segmentation"] == [triangle]
     assert "1 polygons have fewer than three points" in caplog.text
     content["annotations"][1]["segmentation"] = [[1, 2, 3, 4]]
     with pytest.raises(ValueError, match=r"Image img/2.png \(id 2\) has an object at .* without a polygon"):
-        stream_of(cfg, load(tmp_path, content), dict, 0)
+        build_train_stream(cfg, load(tmp_path, content), dict, 0)
 
 
 # ---- preparation ----

@@ -13,7 +13,7 @@ from detectron2.modeling import build_model
 from dk_detr.config import add_dk_detr_config
 from dk_detr.criterion import BOX_TERMS
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.run_folder import read_results
 from dk_detr.language import COCO_NAMES
 from dk_detr.modeling import LinearBackground
@@ -67,7 +67,7 @@ def test_every_config_builds_steps_answers_saves_and_resumes(path: Path, world: 
     assert_same_training(resumed / "model_final.pth", whole / "model_final.pth")
 
     model = build_model(setup_cfg(str(path), world.options(**{**two_steps(path), **options_of(path)}))).eval()
-    SafeCheckpointer(model).load(str(whole / "model_final.pth"))
+    StrictCheckpointer(model).load(str(whole / "model_final.pth"))
     (answer,) = model([{"image": torch.full((3, SIDE, SIDE), 128.0), "height": 2 * SIDE, "width": SIDE}])
     found = answer["instances"]
     words_of_a_query = 1 if isinstance(model.classifier, LinearBackground) else 3

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.trainer import Trainer
 from tests.run_fixtures import REPOSITORY, World, state_of
 
@@ -61,5 +61,5 @@ def test_weights_that_hold_what_nobody_reads_are_taken(options: dict[str, Any], 
     surplus = {name: value for name, value in surplus.items() if name not in own}
     torch.save({"model": {**own, **surplus}}, tmp_path / "old.pth")
     for state in (model.train(), model.eval()):
-        SafeCheckpointer(state).load(str(tmp_path / "old.pth"))
+        StrictCheckpointer(state).load(str(tmp_path / "old.pth"))
     assert surplus

@@ -29,8 +29,13 @@ def config(world: World, **more: Any) -> CfgNode:
 
 
 def stream(world: World, seed: int = 0, **more: Any) -> TrainStream:
-    cfg = config(world, **more)
-    return build_train_stream(cfg, TrainMapper(cfg, LABELS), seed)
+    return stream_of(config(world, **more), seed=seed)
+
+
+def stream_of(cfg: CfgNode, labels: list[int] = LABELS, seed: int = 0) -> TrainStream:
+    """Of DATASETS.TRAIN."""
+    records = train_records(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    return build_train_stream(cfg, records, TrainMapper(cfg, labels), seed)
 
 
 def first(source: TrainStream, batches: int) -> list[list[dict[str, Any]]]:
@@ -131,9 +136,7 @@ def test_the_global_random_states_are_left_alone(world: World) -> None:
 
 def test_rare_categories_come_more_often_with_repeat_factors(world: World) -> None:
     """Blue is on half of the images; with a threshold of 1 these come sqrt(2) times as often as the others."""
-    repeated = stream(
-        world, DATALOADER__SAMPLER_TRAIN="RepeatFactorTrainingSampler", DATALOADER__REPEAT_THRESHOLD=1.0
-    )
+    repeated = stream(world, DATALOADER__SAMPLER_TRAIN="RepeatFactorTrainingSampler", DATALOADER__REPEAT_THRESHOLD=1.0)
     has_blue = [len(record["annotations"]) == 3 for record in train_records(["mini_lvis_train_norare"])]
     drawn = [has_blue[index] for index in islice(repeated.sampler, 5000)]
     assert sum(drawn) / len(drawn) == pytest.approx(2**0.5 / (2**0.5 + 1), abs=0.02)
@@ -194,7 +197,7 @@ def test_a_sample_that_was_drawn_anew_follows_from_its_position_alone(world: Wor
 
 def test_where_no_image_shows_an_object_an_empty_sample_comes_in_the_end(world: World) -> None:
     cfg = config(world, INPUT__EMPTY_SAMPLES="Redraw")
-    ((sample, _), *_) = first(build_train_stream(cfg, TrainMapper(cfg, [-1, -1, -1]), 0), 1)
+    ((sample, _), *_) = first(stream_of(cfg, [-1, -1, -1]), 1)
     assert len(sample["instances"]) == 0
 
 
@@ -212,7 +215,7 @@ def test_images_without_boxes_are_left_out(world: World, tmp_path: Path) -> None
     assert [record["image_id"] for record in train_records(["without_two"])] == [1, 3, 4, 5, 6, 7, 8]
     assert [record["image_id"] for record in train_records(["without_two"], False)] == [1, 2, 3, 4, 5, 6, 7, 8]
     cfg = config(world, DATASETS__TRAIN=("without_two",), DATALOADER__FILTER_EMPTY_ANNOTATIONS=False)
-    batches = first(build_train_stream(cfg, TrainMapper(cfg, LABELS), 0), 4)
+    batches = first(stream_of(cfg), 4)
     assert 0 in {len(sample["instances"]) for batch in batches for sample in batch}
 
 

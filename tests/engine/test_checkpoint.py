@@ -1,4 +1,4 @@
-"""SafeCheckpointer: takes weights that belong to the detector, and refuses all others by name."""
+"""StrictCheckpointer: takes weights that belong to the detector, and refuses all others by name."""
 
 import argparse
 import copy
@@ -21,7 +21,7 @@ from torch import nn
 from dk_detr.convert import likely_source
 from dk_detr.convert.reading import read_content, weights_in
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.setup import for_inference
 from tests import model_fixtures
 from tests.model_fixtures import closed_vocabulary, configured_detector, stir
@@ -39,7 +39,7 @@ UNTAUGHT = mini("no_distillation")
 def saved(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a detector with two decoder layers and distillation."""
     folder = tmp_path_factory.mktemp("saved")
-    SafeCheckpointer(detector(world, seed=1), str(folder)).save("model")
+    StrictCheckpointer(detector(world, seed=1), str(folder)).save("model")
     return folder / "model.pth"
 
 
@@ -49,7 +49,7 @@ def detector(world: World, config: str = MINI, seed: int = 0, **more: Any) -> nn
 
 
 def load(model: nn.Module, path: Path) -> None:
-    SafeCheckpointer(model).load(str(path))
+    StrictCheckpointer(model).load(str(path))
 
 
 def part(saved: Path, folder: Path, *prefixes: str) -> Path:
@@ -75,7 +75,7 @@ def test_weights_come_back_as_they_were_saved(world: World, saved: Path) -> None
 def test_a_write_that_fails_leaves_the_old_checkpoint(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpointer = SafeCheckpointer(detector(world, seed=1), str(tmp_path))
+    checkpointer = StrictCheckpointer(detector(world, seed=1), str(tmp_path))
     checkpointer.save("model")
     before = (tmp_path / "model.pth").read_bytes()
 
@@ -92,7 +92,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(
 
 def test_only_the_main_process_writes(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detectron2.utils.comm.is_main_process", lambda: False)
-    SafeCheckpointer(nn.Linear(1, 1), str(tmp_path)).save("model")
+    StrictCheckpointer(nn.Linear(1, 1), str(tmp_path)).save("model")
     assert not list(tmp_path.iterdir())
 
 
@@ -131,7 +131,7 @@ def test_weights_trained_with_a_teacher_detect_without_one(world: World, saved: 
 
 
 def test_weights_trained_without_a_teacher_fit_a_detector_that_has_one(world: World, tmp_path: Path) -> None:
-    SafeCheckpointer(detector(world, UNTAUGHT, seed=1), str(tmp_path)).save("model")
+    StrictCheckpointer(detector(world, UNTAUGHT, seed=1), str(tmp_path)).save("model")
     model = detector(world)
     load(model, tmp_path / "model.pth")
     assert same(model, tmp_path / "model.pth", "decoder.")
@@ -223,7 +223,7 @@ def test_weights_of_caffe2_may_be_loaded(world: World, saved: Path, tmp_path: Pa
     stem = torch.full_like(model.backbone.stem.conv1.weight, 2.0).numpy()
     blobs = {"conv1_w": stem, "conv1_w_momentum": stem, "res2_0_branch2a_w": np.zeros((1, 1, 1, 1), np.float32)}
     (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"blobs": blobs, "cfg": "A: 1"}, 2))
-    found = SafeCheckpointer(model)
+    found = StrictCheckpointer(model)
     found._path = "R-50.pkl"
     content = found._load_file(str(tmp_path / "R-50.pkl"))
     assert (content["__author__"], content["matching_heuristics"]) == ("Caffe2", True)
@@ -360,7 +360,7 @@ def test_an_average_that_is_no_number_is_refused_where_a_run_goes_on(tmp_path: P
     content = {"model": nn.Linear(1, 1).state_dict(), "moving_average": broken, "trainer": {}}
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(ValueError, match="a.pth: weight holds NaN or infinity"):
-        SafeCheckpointer(nn.Linear(1, 1), trainer=nn.Module()).load(str(tmp_path / "a.pth"))
+        StrictCheckpointer(nn.Linear(1, 1), trainer=nn.Module()).load(str(tmp_path / "a.pth"))
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def other_words(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def saved_closed(name: str, folder: Path, **options: Any) -> Path:
-    SafeCheckpointer(configured_detector(name, **options), str(folder)).save("closed")
+    StrictCheckpointer(configured_detector(name, **options), str(folder)).save("closed")
     return folder / "closed.pth"
 
 
@@ -436,7 +436,7 @@ def test_a_closed_detector_is_trained_for_other_words_where_its_heads_may_start_
     assert f'or start what does not fit anew: MODEL.NEW_PARTS "{CLOSED[name]}".' in message
     before = copy.deepcopy(model.state_dict())
     caplog.set_level("INFO")
-    SafeCheckpointer(model, new_parts=CLOSED[name]).load(str(path))
+    StrictCheckpointer(model, new_parts=CLOSED[name]).load(str(path))
     theirs = torch.load(path)["model"]
     for key, tensor in model.state_dict().items():
         if tensor.shape == theirs[key].shape:
@@ -452,7 +452,7 @@ def test_queries_and_levels_of_another_number_start_new_where_they_may(other_wor
     model = other_words("deformable_detr_R50", NUM_QUERIES=7, NUM_EXTRA_LEVELS=1)
     parts = ["classifier", "decoder", "encoder", "neck", "queries"]
     assert f'MODEL.NEW_PARTS "{parts}"' in refusal(model, path)
-    SafeCheckpointer(model, new_parts=parts).load(str(path))
+    StrictCheckpointer(model, new_parts=parts).load(str(path))
     assert model.queries.position.weight.shape[0] == 7
     theirs = torch.load(path)["model"]
     assert torch.equal(model.queries.reference.weight, theirs["queries.reference.weight"]), "what fits is taken"
@@ -467,7 +467,7 @@ def test_heads_that_are_not_in_the_file_start_new_where_they_may(
     model = other_words("deformable_detr_R50")
     assert "MODEL.NEW_PARTS \"['classifier']\"" in refusal(model, path)
     caplog.set_level("INFO")
-    SafeCheckpointer(model, new_parts=["classifier"]).load(str(path))
+    StrictCheckpointer(model, new_parts=["classifier"]).load(str(path))
     assert torch.equal(model.encoder.level_embed, weights["encoder.level_embed"])
     assert f"classifier.projections.0.bias: not in the file, {(2,)} here" in caplog.text
 
@@ -480,7 +480,7 @@ def test_parts_that_the_model_does_not_have_are_left_in_the_file_where_they_may(
     model = configured_detector("deformable_detr_R50").train()
     assert "MODEL.NEW_PARTS \"['masks']\"" in refusal(model, path)
     caplog.set_level("INFO")
-    SafeCheckpointer(model, new_parts=["masks"]).load(str(path))
+    StrictCheckpointer(model, new_parts=["masks"]).load(str(path))
     assert "masks.weight: in the file, has no place here" in caplog.text
 
 
@@ -498,20 +498,20 @@ def test_extensions_that_the_model_does_not_have_are_left_in_the_file_without_be
 def test_a_part_that_is_not_named_is_refused_with_those_that_are(other_words: Any, tmp_path: Path) -> None:
     path = saved_closed("deformable_detr_R50", tmp_path)
     with pytest.raises(ValueError, match=r"MODEL.NEW_PARTS \"\['classifier', 'queries'\]\""):
-        SafeCheckpointer(other_words("deformable_detr_R50", NUM_QUERIES=7), new_parts=["classifier"]).load(str(path))
+        StrictCheckpointer(other_words("deformable_detr_R50", NUM_QUERIES=7), new_parts=["classifier"]).load(str(path))
 
 
 def test_a_part_that_nobody_has_is_refused_by_name(other_words: Any, tmp_path: Path) -> None:
     path = saved_closed("deformable_detr_R50", tmp_path)
     with pytest.raises(ValueError, match='MODEL.NEW_PARTS names "head", which is no part; there are backbone, neck, '):
-        SafeCheckpointer(other_words("deformable_detr_R50"), new_parts=["head"]).load(str(path))
+        StrictCheckpointer(other_words("deformable_detr_R50"), new_parts=["head"]).load(str(path))
 
 
 def test_nothing_starts_new_in_evaluation_or_where_a_run_goes_on(other_words: Any, tmp_path: Path) -> None:
     path, model = saved_closed("deformable_detr_R50", tmp_path), other_words("deformable_detr_R50")
     for training, others in ((True, {"trainer": nn.Module()}), (False, {})):
         with pytest.raises(ValueError, match="Use the config it was trained with.$"):
-            SafeCheckpointer(model.train(training), new_parts=["classifier"], **others).load(str(path))
+            StrictCheckpointer(model.train(training), new_parts=["classifier"], **others).load(str(path))
 
 
 def refusal(model: nn.Module, path: Path) -> str:
@@ -556,4 +556,4 @@ def test_a_file_that_is_no_checkpoint_is_refused(content: bytes, world: World, t
 
 def test_a_checkpoint_that_is_not_there_is_missed_by_its_key() -> None:
     with pytest.raises(FileNotFoundError, match=r"There are no weights nowhere.pth \(MODEL.WEIGHTS\)"):
-        SafeCheckpointer(nn.Linear(1, 1)).load("nowhere.pth")
+        StrictCheckpointer(nn.Linear(1, 1)).load("nowhere.pth")

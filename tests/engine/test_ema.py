@@ -11,8 +11,8 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from dk_detr.engine import Trainer, setup_cfg, trainer
-from dk_detr.engine.checkpoint import SafeCheckpointer
-from dk_detr.engine.ema import KEY, MovingAverage
+from dk_detr.engine.checkpoint import StrictCheckpointer
+from dk_detr.engine.ema import EMA_KEY, MovingAverage
 from dk_detr.engine.predictor import Predictor
 from dk_detr.engine.run_folder import read_results
 from tests.run_fixtures import MINI, SIDE, World, assert_same_training, flatten, state_of
@@ -108,7 +108,7 @@ def test_a_decay_that_is_none_is_refused_by_its_key(decay: float) -> None:
 def test_a_run_trains_the_same_with_and_without_an_average(run: Path, world: World, tmp_path: Path) -> None:
     world.train(tmp_path, DATASETS__TEST=(), **RUN)
     ours, theirs = (state_of(folder / "model_final.pth") for folder in (run, tmp_path))
-    assert KEY in ours and KEY not in theirs
+    assert EMA_KEY in ours and EMA_KEY not in theirs
     for part in ("model", "trainer"):
         first, second = flatten(ours[part]), flatten(theirs[part])
         assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
@@ -116,17 +116,17 @@ def test_a_run_trains_the_same_with_and_without_an_average(run: Path, world: Wor
 
 def test_the_checkpoint_holds_the_trained_weights_a_second_time_and_no_teacher(run: Path) -> None:
     state = state_of(run / "model_final.pth")
-    average, model = state[KEY]["weights"], state["model"]
+    average, model = state[EMA_KEY]["weights"], state["model"]
     assert set(average) < set(model) and "extensions.Distillation.queries.content.weight" in average
     assert not [name for name in average if "teacher" in name or "clip" in name or "running" in name]
     assert any(not torch.equal(weight, model[name]) for name, weight in average.items())
-    assert state[KEY]["num_updates"] == 4
+    assert state[EMA_KEY]["num_updates"] == 4
 
 
 def only(run: Path, folder: Path, part: str) -> Path:
     """The file of a run with its last weights as they are ("model"), or with the average in their place."""
     state = state_of(run / "model_final.pth")
-    weights = state["model"] if part == "model" else {**state["model"], **state[KEY]["weights"]}
+    weights = state["model"] if part == "model" else {**state["model"], **state[EMA_KEY]["weights"]}
     torch.save({"model": weights}, folder / f"{part}.pth")
     return folder / f"{part}.pth"
 
@@ -200,8 +200,8 @@ def test_who_detects_loads_the_average(run: Path, world: World, tmp_path: Path) 
 
 def test_who_starts_a_new_run_starts_from_the_average(run: Path, world: World) -> None:
     model = build_model(setup_cfg(MINI, world.options()))
-    SafeCheckpointer(model, trainer=nn.Module()).resume_or_load(str(run / "model_final.pth"), resume=False)
-    average = state_of(run / "model_final.pth")[KEY]["weights"]
+    StrictCheckpointer(model, trainer=nn.Module()).resume_or_load(str(run / "model_final.pth"), resume=False)
+    average = state_of(run / "model_final.pth")[EMA_KEY]["weights"]
     assert all(torch.equal(model.state_dict()[name], weight) for name, weight in average.items())
 
 
@@ -222,5 +222,5 @@ def test_a_run_that_begins_to_average_starts_with_the_weights_it_has(world: Worl
     world.train(tmp_path, DATASETS__TEST=(), **{**RUN, "SOLVER__MAX_ITER": 2})
     world.train(tmp_path, resume=True, DATASETS__TEST=(), SOLVER__EMA_DECAY=0.9, **{**RUN, "SOLVER__MAX_ITER": 3})
     state = state_of(tmp_path / "model_final.pth")
-    assert state[KEY]["num_updates"] == 1
-    assert all(torch.equal(weight, state["model"][name]) for name, weight in state[KEY]["weights"].items())
+    assert state[EMA_KEY]["num_updates"] == 1
+    assert all(torch.equal(weight, state["model"][name]) for name, weight in state[EMA_KEY]["weights"].items())

@@ -1,5 +1,6 @@
 """Starting one process or several. That they train together is shown in tests/tools/test_train_net.py."""
 
+import argparse
 import contextlib
 import io
 import os
@@ -15,7 +16,7 @@ from torch.multiprocessing import ProcessExitedException
 from dk_detr.commands.train import main
 from dk_detr.engine import one_clear_error
 from dk_detr.engine.launch import is_first_to_fail, launch
-from tests.run_fixtures import World
+from tests.run_fixtures import MINI, World
 
 
 def test_one_process_needs_no_others() -> None:
@@ -43,10 +44,9 @@ def test_an_error_that_a_worker_has_explained_is_not_followed_by_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawn_that_ends_with(1, monkeypatch)
-    arguments = World(tmp_path).arguments(tmp_path)
-    arguments.num_gpus = 2
+    options = World(tmp_path).options(OUTPUT_DIR=tmp_path)
     with pytest.raises(SystemExit) as end:
-        main(arguments)
+        main(argparse.Namespace(config_file=MINI, num_gpus=2, resume=False, eval_only=False, opts=options))
     assert end.value.code == 1
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from dk_detr.data import test_mapper as mapper_of_evaluation
 from dk_detr.data.images import UnreadableImage, read_image
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.predictor import Predictor, with_words_of_training
 
 
@@ -65,8 +65,8 @@ def test_new_words_replace_the_old_ones(config, tiny_images):
 def lone_weights(config, tmp_path):
     """Weights that say the words of their training; the vocabulary file that they were trained with is gone."""
     model = build_model(config()).eval()
-    SafeCheckpointer(model).load(config().MODEL.WEIGHTS)
-    SafeCheckpointer(model, str(tmp_path)).save("alone")
+    StrictCheckpointer(model).load(config().MODEL.WEIGHTS)
+    StrictCheckpointer(model, str(tmp_path)).save("alone")
     return config(**{"MODEL.WEIGHTS": tmp_path / "alone.pth", "MODEL.VOCABULARY.TEST": "gone.npz"}), model
 
 

@@ -124,8 +124,8 @@ def _within_a_write() -> None:
 
 def _before_the_name_is_noted() -> None:
     """The checkpoint of iteration 9 is in its place, but the last one is still that of iteration 4."""
-    note = checkpoint.SafeCheckpointer.tag_last_checkpoint
-    checkpoint.SafeCheckpointer.tag_last_checkpoint = (  # type: ignore[method-assign]
+    note = checkpoint.StrictCheckpointer.tag_last_checkpoint
+    checkpoint.StrictCheckpointer.tag_last_checkpoint = (  # type: ignore[method-assign]
         lambda self, name: _die() if "0000009" in name else note(self, name)
     )
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dk_detr.distillation.from_config import build_teacher
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.language import Clip, build_vocabulary, load_clip, load_vocabulary, require_words_of, save_vocabulary
 from dk_detr.language import vocabularies as of_files
 from dk_detr.language.from_config import vocabularies_from_config
@@ -148,7 +148,7 @@ def test_a_matrix_without_provenance_says_so_once(
 
 
 def saved(folder: Path, detector: Any) -> str:
-    SafeCheckpointer(detector, str(folder)).save("model")
+    StrictCheckpointer(detector, str(folder)).save("model")
     return str(folder / "model.pth")
 
 
@@ -156,8 +156,8 @@ def test_weights_that_were_trained_with_words_of_another_clip_are_refused(files:
     ours, theirs = (load_vocabulary(files.words(name)) for name in ("ours", "theirs"))
     path = saved(tmp_path, tiny_detector(vocabulary=ours))
     with pytest.raises(ValueError, match=r"theirs\.npz.*ours\.npz.*Those are what .*model\.pth was trained with"):
-        SafeCheckpointer(tiny_detector(vocabulary=theirs)).load(path)
-    SafeCheckpointer(tiny_detector(vocabulary=ours)).load(path)
+        StrictCheckpointer(tiny_detector(vocabulary=theirs)).load(path)
+    StrictCheckpointer(tiny_detector(vocabulary=ours)).load(path)
 
 
 def test_training_may_start_from_them_and_says_so(
@@ -165,7 +165,7 @@ def test_training_may_start_from_them_and_says_so(
 ) -> None:
     ours, theirs = (load_vocabulary(files.words(name)) for name in ("ours", "theirs"))
     path = saved(tmp_path, tiny_detector(vocabulary=ours))
-    SafeCheckpointer(tiny_detector(vocabulary=theirs).train()).load(path)
+    StrictCheckpointer(tiny_detector(vocabulary=theirs).train()).load(path)
     assert "Training goes on from these weights all the same" in caplog.text
 
 
@@ -180,7 +180,7 @@ def test_weights_that_do_not_say_what_they_were_trained_with_are_loaded(
 ) -> None:
     torch.save({"model": tiny_detector().state_dict()}, tmp_path / "old.pth")
     with caplog.at_level(logging.INFO):
-        SafeCheckpointer(tiny_detector()).load(str(tmp_path / "old.pth"))
+        StrictCheckpointer(tiny_detector()).load(str(tmp_path / "old.pth"))
     assert "old.pth does not tell by which text encoder" in caplog.text
 
 
@@ -195,12 +195,12 @@ def test_a_closed_detector_refuses_its_words_in_another_order(tmp_path: Path) ->
     path = saved(tmp_path, tiny_detector(vocabulary=words, classifier="Linear"))
     names = (words.names[1], words.names[0], *words.names[2:])
     with pytest.raises(ValueError, match=r'"word 0" is class 0 of .*model\.pth, but class 1 of MODEL\.VOCABULARY'):
-        SafeCheckpointer(tiny_detector(vocabulary=replace(words, names=names), classifier="Linear")).load(path)
+        StrictCheckpointer(tiny_detector(vocabulary=replace(words, names=names), classifier="Linear")).load(path)
 
 
 def test_a_renamed_class_of_a_closed_detector_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     words = closed_vocabulary((False,) * 5)
     path = saved(tmp_path, tiny_detector(vocabulary=words, classifier="Linear"))
     renamed = replace(words, names=("gnu", *words.names[1:]))
-    SafeCheckpointer(tiny_detector(vocabulary=renamed, classifier="Linear")).load(path)
+    StrictCheckpointer(tiny_detector(vocabulary=renamed, classifier="Linear")).load(path)
     assert 'trained to find "word 0" where MODEL.VOCABULARY says "gnu"' in caplog.text

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dk_detr.engine import one_clear_error
 from dk_detr.language import COCO_NAMES, LVIS_NAMES, WORD_LISTS, Clip, build_vocabulary, load_clip
 from dk_detr.language.words import refuse_unreadable
 from dk_detr.structures import Vocabulary, require_words
@@ -94,9 +95,16 @@ def named(*names: str) -> Vocabulary:
     return Vocabulary(names, torch.eye(16)[: len(names)], torch.zeros(len(names), dtype=torch.bool))
 
 
-def test_the_path_that_was_looked_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_is_told_which_file_is_missing_and_where_relative_paths_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    for read in (lambda: load_clip(architecture="x.json"), lambda: load_clip("clip", "ViT-B/32", "x.pt")):
-        with pytest.raises(FileNotFoundError, match="working directory") as error:
+    missing = {
+        "x.json": lambda: load_clip(architecture="x.json"),
+        "x.pt": lambda: load_clip("clip", "ViT-B/32", "x.pt"),
+    }
+    for name, read in missing.items():
+        with pytest.raises(SystemExit), one_clear_error():
             read()
-        assert str(tmp_path) in str(error.value)
+        said = capsys.readouterr().err
+        assert f" {name} (MODEL.CLIP." in said and said.endswith(f"Relative paths start at {tmp_path}.\n")

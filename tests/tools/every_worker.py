@@ -1,6 +1,5 @@
 """tools/train_net.py, except that every worker leaves its weights in OUTPUT_DIR, not only the first."""
 
-import argparse
 import runpy
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ class SavesEverywhere(Trainer):
         torch.save(self.model.module.state_dict(), f"{self.cfg.OUTPUT_DIR}/worker_{torch.distributed.get_rank()}.pth")
 
 
-def train_and_save(args: argparse.Namespace) -> None:
+def train_and_save(*args: Any) -> None:
     """The work of one process."""
     train.Trainer = SavesEverywhere  # type: ignore[misc]
-    work(args)
+    work(*args)
 
 
 if __name__ == "__main__":

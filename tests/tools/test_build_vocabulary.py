@@ -214,9 +214,9 @@ def test_embeddings_that_do_not_fit_the_names_are_named_with_both_numbers(tool: 
 
 
 def test_embeddings_that_are_not_there_are_missed_by_their_option(tool: Tool) -> None:
-    assert "no vocabulary nowhere.npy (--embeddings), looked for from" in tool.error(
-        "--names", "cat", "--embeddings", "nowhere.npy"
-    )
+    error = tool.error("--names", "cat", "--embeddings", "nowhere.npy")
+    assert "no vocabulary nowhere.npy (--embeddings). Make it" in error
+    assert error.rstrip().endswith(f"Relative paths start at {Path.cwd()}.")
 
 
 def test_either_annotations_or_names_must_be_given(tool: Tool) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dk_detr.engine import setup_cfg
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.language import load_clip
 from tests.model_fixtures import fixed_seed, random
 from tests.parity import official, official_series, opera
@@ -88,7 +88,7 @@ def same(model: nn.Module, state: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize(
     "variant, checkpointer",
-    [*((variant, SafeCheckpointer) for variant in official.VARIANTS), ("refined", DetectionCheckpointer)],
+    [*((variant, StrictCheckpointer) for variant in official.VARIANTS), ("refined", DetectionCheckpointer)],
 )
 def test_a_detector_is_built_and_loaded_as_the_summary_says(
     variant: str, checkpointer: type[DetectionCheckpointer], tool: Tool
@@ -109,7 +109,7 @@ def test_a_detector_of_the_series_is_built_and_loaded_as_the_summary_says(
     assert "POSITION" not in summary and "SINE" not in summary  # the config says the same
     cfg = used_with(summary)
     model = build_model(cfg).eval()
-    SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     assert same(model, tool.written()["model"])
 
 
@@ -145,7 +145,7 @@ def test_the_published_dk_detr_is_converted(tool: Tool) -> None:
 def test_training_may_start_from_a_backbone(tool: Tool) -> None:
     summary = tool.convert("torchvision-resnet", filled(resnet("", frozen=False)))
     model = build_model(used_with(summary, "configs/deformable_detr_R50.yaml")).train()
-    SafeCheckpointer(model).load(str(tool.output))
+    StrictCheckpointer(model).load(str(tool.output))
     assert same(model.backbone, {k.removeprefix("backbone."): v for k, v in tool.written()["model"].items()})
 
 
@@ -164,7 +164,7 @@ def test_one_file_of_a_clip_resnet_serves_as_teacher_and_as_backbone(clip_config
     teacher, pixels = load_clip(architecture=clip_config, weights=str(tool.output)), random(2, 3, 32, 32)
     assert torch.equal(teacher.encode_image(pixels), theirs.encode_image(pixels))
     model = build_model(used_with(summary, "configs/deformable_detr_R50.yaml")).train()
-    SafeCheckpointer(model).load(str(tool.output))
+    StrictCheckpointer(model).load(str(tool.output))
     assert torch.equal(model.backbone.stem.conv3.weight, theirs.model.visual.conv3.weight)
     assert torch.equal(model.backbone.res5[2].conv3.weight, theirs.model.visual.layer4[2].conv3.weight)
 
@@ -208,7 +208,7 @@ def test_a_folder_of_hugging_face_is_converted_with_what_its_config_tells(tool: 
     cfg = used_with(tool("hf-deformable-detr", tool.folder / "theirs", tool.output))
     assert (cfg.MODEL.DETR.NUM_HEADS, cfg.MODEL.DETR.NUM_POINTS, cfg.MODEL.DETR.NUM_QUERIES) == (4, 4, 7)
     model = build_model(cfg).eval()
-    SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     norm = theirs.model.decoder.layers[1].encoder_attn_layer_norm
     assert torch.equal(model.decoder.layers[1].norm2.weight, norm.weight)
 

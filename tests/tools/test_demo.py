@@ -13,7 +13,7 @@ from PIL import Image
 
 from dk_detr.commands import demo
 from dk_detr.engine import Trainer, setup_cfg
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.predictor import Predictor
 from dk_detr.language import COCO_NAMES, build_vocabulary, clip_from_config, closed_vocabulary, save_vocabulary
 from tests.data.test_images import bomb
@@ -159,7 +159,7 @@ def lone_weights(tiny_run, tmp_path):
     words = build_vocabulary(["apple", "cat"], clip_from_config(setup_cfg(config, with_clip)), "name")
     save_vocabulary(words, str(tmp_path / "words.npz"))
     model = Trainer.build_model(setup_cfg(config, ["MODEL.VOCABULARY.TEST", str(tmp_path / "words.npz")]))
-    SafeCheckpointer(model, str(tmp_path)).save("alone")
+    StrictCheckpointer(model, str(tmp_path)).save("alone")
     (tmp_path / "words.npz").unlink()
 
     def options(clip: int, vocabulary: str) -> list[str]:

@@ -1,6 +1,5 @@
 """Names on the command line: with commas in them, from a file, and none of them."""
 
-import argparse
 import runpy
 import sys
 from dataclasses import replace
@@ -9,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dk_detr.engine import custom_data, setup_cfg
+from dk_detr.commands.custom_data_options import as_opts
+from dk_detr.engine import setup_cfg
 from dk_detr.engine.custom_vocabulary import CustomFile, novel_of
 from dk_detr.utils.names import NAMES_HELP, novel_names, split_names
 from tests.run_fixtures import MINI, REPOSITORY
@@ -93,5 +93,4 @@ def test_the_default_of_older_configs_is_refused_only_where_it_would_mean_someth
 
 @pytest.mark.parametrize(("given", "wanted"), [("", []), ('"nut, bolt"', '"nut, bolt"'), (None, None)])
 def test_the_option_says_none_as_the_config_does(given: str | None, wanted: Any) -> None:
-    args = argparse.Namespace(train_json=None, train_images=None, val_json=None, val_images=None, novel=given)
-    assert setup_cfg(MINI, custom_data._as_options(args)).DATASETS.CUSTOM.NOVEL == wanted
+    assert setup_cfg(MINI, as_opts({"TRAIN_JSON": None, "NOVEL": given})).DATASETS.CUSTOM.NOVEL == wanted

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from dk_detr.data.bank import identity_of
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.setup import for_inference
 
 Boxes = tuple[Tensor, Tensor]  # (N, 4) xyxy in pixels of the image, (N,) finite scores
@@ -49,7 +49,7 @@ class FirstStageBoxes:
                 f'{cfg.MODEL.META_ARCHITECTURE} with MODEL.DETR.QUERIES "{cfg.MODEL.DETR.QUERIES}" proposes nothing; '
                 'use a "DETR" with "Proposals" or "Mixed", or --proposals FILE.'
             )
-        SafeCheckpointer(self.detector).load(cfg.MODEL.WEIGHTS)
+        StrictCheckpointer(self.detector).load(cfg.MODEL.WEIGHTS)
         self.settings = {
             "source": "first stage",
             "weights": identity_of(cfg.MODEL.WEIGHTS),

@@ -1,4 +1,4 @@
-"""How steady matching is: whether an object goes on being answered for by the same query while a detector learns.
+"""How stable matching is: whether an object stays matched to the same query while a detector learns.
 
 Source: the instability of DN-DETR (CVPR 2022), §3.2, as a share of objects.
 """
@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from dk_detr.data import TrainMapper, categories_of, labels_among, train_records
-from dk_detr.engine.checkpoint import SafeCheckpointer
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.meta_arch import DETR
 from dk_detr.modeling import QUERIES, Anchors, Learned
 from dk_detr.structures import DETECTION, Predictions, QuerySet
@@ -38,7 +38,7 @@ def changes_of_matching(cfg: CfgNode, folder: Path, num_images: int) -> dict[int
     samples = _samples(cfg, detector, num_images)
     matched = {}
     for path in sorted(folder.glob("model_[0-9]*.pth")):
-        SafeCheckpointer(detector).load(str(path))
+        StrictCheckpointer(detector).load(str(path))
         matched[int(path.stem.removeprefix("model_")) + 1] = matched_queries(detector, samples)
     return {
         iteration: float((matched[iteration] != matched[before]).float().mean())
@@ -48,7 +48,7 @@ def changes_of_matching(cfg: CfgNode, folder: Path, num_images: int) -> dict[int
 
 @torch.no_grad()
 def matched_queries(detector: DETR, samples: Sequence[dict[str, Any]]) -> Tensor:
-    """(number of objects) the query of the last layer that answers for each object; -1 for none."""
+    """(number of objects) the query that the last layer matches to each object; -1 for none."""
     found = []
     for start in range(0, len(samples), BATCH):
         batch = list(samples[start : start + BATCH])

@@ -40,7 +40,7 @@ class Run:
 
     @property
     def history(self) -> History:
-        """What it has recorded so far."""
+        """The metrics that it has recorded so far."""
         metrics = self.folder / "metrics.json"
         return read_metrics(metrics) if metrics.is_file() else {}
 
@@ -50,7 +50,7 @@ class Run:
         return setup_cfg(self.config_file, list(self.options))
 
     def command(self, train_net: Path) -> list[str]:
-        """What trains it, or goes on."""
+        """The command that trains it, or goes on with it."""
         return [sys.executable, str(train_net), "--config-file", self.config_file, "--resume", *self.options]
 
 
@@ -72,7 +72,7 @@ def runs_of(config_files: Sequence[str], output: Path, options: Sequence[str], p
 
 
 def refuse_other_runs(runs: Sequence[Run]) -> None:
-    """Raises ValueError for a folder that holds a run of other settings: its figures would stand for these."""
+    """Raises ValueError for a folder that holds a run of other settings: its results would be shown for these."""
     for run in runs:
         if not (run.folder / "config.yaml").is_file():
             continue

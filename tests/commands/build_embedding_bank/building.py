@@ -1,6 +1,5 @@
 """A world in which banks can be built: that of the runs, a CLIP with weights, and an untrained detector."""
 
-import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,15 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 
-from dk_detr.commands.build_embedding_bank import main as build
+from dk_detr.commands.build_embedding_bank.builder import build_bank
+from dk_detr.commands.build_embedding_bank.settings import BankRequest, Selection
 from dk_detr.data.bank import EmbeddingBank
-from dk_detr.engine import Trainer, setup_cfg
+from dk_detr.engine import Trainer, one_clear_error, setup_cfg
 from dk_detr.language import load_clip
 from tests.run_fixtures import MINI, World, make_world, own_log_handlers
 
 PER_SHARD = 3  # of eight images: three shards
 REGIONS = 6
+
+
+def request(output: Path, regions: int = REGIONS, nms: float = 0.7, **more: Any) -> BankRequest:
+    """A small bank."""
+    return BankRequest(str(output), selection=Selection(regions, nms), **{"images_per_shard": PER_SHARD, **more})
 
 
 @dataclass(frozen=True)
@@ -31,19 +37,17 @@ class BankWorld:
         files = {"MODEL__CLIP__WEIGHTS": root / "clip.pt", "MODEL__WEIGHTS": root / "detector.pth"}
         return self.world.options(**{**files, **more})
 
-    def arguments(self, output: Path, options: dict[str, Any] | None = None, **more: Any) -> argparse.Namespace:
-        """What the tool would hand to `main`."""
-        given = {
-            "config_file": MINI, "output": str(output), "proposals": None, "regions": REGIONS, "nms": 0.7,
-            "crop_scales": [1.0, 1.5], "images_per_shard": PER_SHARD, "shards": None, "estimate": False,
-            "opts": self.options(**(options or {})), **more,
-        }  # fmt: skip
-        return argparse.Namespace(**given)
+    def config(self, options: dict[str, Any] | None = None) -> CfgNode:
+        """The config of a build."""
+        return setup_cfg(MINI, self.options(**(options or {})))
 
-    def build(self, output: Path, options: dict[str, Any] | None = None, **more: Any) -> Path:
+    def build(
+        self, output: Path, options: dict[str, Any] | None = None, shards: str | None = None, estimate: bool = False,
+        **more: Any,
+    ) -> Path:  # fmt: skip
         """Build in this process, as the tool would; returns the folder."""
-        with self.in_use():
-            build.main(self.arguments(output, options, **more))
+        with self.in_use(), one_clear_error():
+            build_bank(self.config(options), request(output, **more), shards, estimate)
         return output
 
     @contextmanager

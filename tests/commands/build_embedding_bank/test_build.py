@@ -15,17 +15,15 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
-from dk_detr.commands.build_embedding_bank import main as build
+from dk_detr.commands.build_embedding_bank.builder import Builder
 from dk_detr.commands.build_embedding_bank.encoder import RegionEncoder
-from dk_detr.commands.build_embedding_bank.main import Builder
 from dk_detr.commands.build_embedding_bank.process import Process, chosen_shards
 from dk_detr.commands.build_embedding_bank.sources import FirstStageBoxes
 from dk_detr.data import categories_of, register
 from dk_detr.data.bank import EmbeddingBank
-from dk_detr.engine import setup_cfg
 from dk_detr.engine.proposals import WithProposals
 from dk_detr.language import load_clip
-from tests.commands.build_embedding_bank.building import REGIONS, BankWorld, contents
+from tests.commands.build_embedding_bank.building import REGIONS, BankWorld, contents, request
 from tests.run_fixtures import NUM_IMAGES, SIDE, write_json
 
 # ---- what a bank holds ----
@@ -116,9 +114,8 @@ def test_the_manifest_says_what_the_bank_was_made_from(bank_world: BankWorld, wh
 
 def test_boxes_are_those_of_the_first_stage_in_pixels_of_the_image_on_disk(bank_world: BankWorld) -> None:
     """The detector sees the image at twice its size."""
-    args = bank_world.arguments(Path("unused"))
     with bank_world.in_use():
-        source = FirstStageBoxes(setup_cfg(args.config_file, args.opts))
+        source = FirstStageBoxes(bank_world.config())
     image = torch.randint(256, (3, 128, 96), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     sample = {"image": image, "height": 64, "width": 48}
     boxes, scores = source(sample)
@@ -248,13 +245,8 @@ def test_an_estimate_says_size_and_time_and_writes_nothing(
 
 def test_a_bank_takes_no_more_than_was_said(bank_world: BankWorld, whole_bank: Path) -> None:
     with bank_world.in_use():
-        plan = Builder.from_arguments(*_loaded(bank_world, whole_bank)).plan
+        plan = Builder.from_config(bank_world.config(), request(whole_bank), Process()).plan
     assert EmbeddingBank(whole_bank).manifest.bytes <= plan.most_bytes(range(3)) <= 20_000
-
-
-def _loaded(bank_world: BankWorld, output: Path) -> tuple[Any, Any, Process]:
-    args = bank_world.arguments(output)
-    return build.setup_cfg(args.config_file, args.opts), args, Process()
 
 
 def test_a_disk_without_room_is_refused(

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from dk_detr.commands.build_embedding_bank import main as build
-from dk_detr.commands.build_embedding_bank.main import Builder
+from dk_detr.commands.build_embedding_bank import builder
+from dk_detr.commands.build_embedding_bank.builder import Builder
 from dk_detr.data.bank import EmbeddingBank, shard
 from tests.commands.build_embedding_bank.building import BankWorld, contents
 from tests.run_fixtures import NUM_IMAGES
@@ -43,7 +43,7 @@ def _within_a_write() -> None:
 
 def _before_the_manifest() -> None:
     """All shards are there."""
-    build.write_manifest = _die  # type: ignore[assignment]
+    builder.write_manifest = _die  # type: ignore[assignment]
 
 
 def _at_any_image() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from dk_detr.data import TrainMapper, register, stream_of, train_records
+from dk_detr.data import TrainMapper, build_train_stream, register, train_records
 from dk_detr.data.bank import EmbeddingBank
 from dk_detr.engine import Trainer, setup_cfg
 from dk_detr.engine.embedding_bank import bank_of_training
@@ -67,7 +67,7 @@ def test_every_sample_of_the_stream_has_regions(bank_world: BankWorld, bank: Pat
         cfg = config(bank_world, bank)
         records = train_records(cfg.DATASETS.TRAIN)
         opened = bank_of_training(cfg, records, words())
-        stream = stream_of(cfg, records, TrainMapper(cfg, [0, 1, -1], opened), seed=0)
+        stream = build_train_stream(cfg, records, TrainMapper(cfg, [0, 1, -1], opened), seed=0)
         samples = [sample for batch in islice(stream, 4) for sample in batch]
     for sample in samples:
         regions = sample["regions"]

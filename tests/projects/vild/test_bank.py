@@ -1,13 +1,14 @@
 """The paper's way: proposals of a detector that saw base boxes only, embedded once, teach another detector."""
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from dk_detr.commands.build_embedding_bank import main as build
+from dk_detr.commands.build_embedding_bank.builder import build_bank
+from dk_detr.commands.build_embedding_bank.settings import BankRequest, Selection
+from dk_detr.engine import setup_cfg
 from dk_detr.language import load_clip
 from tests.projects.vild.vild_fixtures import CONFIGS, SHRUNK, mini, world_with_masks
 from tests.run_fixtures import World, own_log_handlers
@@ -24,22 +25,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return world
 
 
-def build_bank(world: World, output: Path, weights: Path) -> Path:
+def bank_of(world: World, output: Path, weights: Path) -> Path:
     keys = {**SHRUNK, "MODEL__CLIP__WEIGHTS": world.root / "clip.pt", "MODEL__WEIGHTS": weights}
-    given = {
-        "config_file": mini("ViLD_text"), "output": str(output), "proposals": None, "regions": 6, "nms": 0.7,
-        "crop_scales": [1.0, 1.5], "images_per_shard": 4, "shards": None, "estimate": False,
-        "opts": world.options(**keys),
-    }  # fmt: skip
     with world.in_use(), own_log_handlers():
-        build.main(argparse.Namespace(**given))
+        cfg = setup_cfg(mini("ViLD_text"), world.options(**keys))
+        build_bank(cfg, BankRequest(str(output), selection=Selection(regions=6), images_per_shard=4))
     return output
 
 
 @pytest.mark.parametrize("name", ["mini/ViLD", "ViLD_ensemble_R50"])
 def test_proposals_of_vild_text_make_the_bank_that_teaches_the_others(name: str, world: World, tmp_path: Path) -> None:
     first = world.train(tmp_path / "text", config=mini("ViLD_text"), **STEPS)
-    bank = build_bank(world, tmp_path / "bank", first / "model_final.pth")
+    bank = bank_of(world, tmp_path / "bank", first / "model_final.pth")
     teacher = {"MODEL__TEACHER__NAME": "EmbeddingBank", "MODEL__TEACHER__BANK": bank}
     clip = {"MODEL__CLIP__WEIGHTS": world.root / "clip.pt", "MODEL__KD__NUM_SLOTS": 5}
     run = world.train(tmp_path / "run", config=str(CONFIGS / f"{name}.yaml"), **{**STEPS, **teacher, **clip})

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,7 +72,7 @@ def options(folder: Path, dataset: str) -> list[str]:
 def test_r50_fpn_trains_on_photos_and_scores_boxes_and_masks(photos: str, tmp_path: Path) -> None:
     config = str(CONFIGS / "ViLD_ensemble_R50.yaml")
     with own_log_handlers():
-        train_or_evaluate(Namespace(config_file=config, opts=options(tmp_path, photos), resume=False, eval_only=False))
+        train_or_evaluate(config, options(tmp_path, photos))
     results = read_results(str(tmp_path / "run"))
     assert results is not None and results["iteration"] == 2
     for kind in ("bbox", "segm"):
