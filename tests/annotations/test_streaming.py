@@ -1,4 +1,4 @@
-"""Annotation files item by item: the same as `json` attends_to and writes, in little memory, whole or not at all."""
+"""Annotation files item by item: the same as `json` reads and writes, in little memory, whole or not at all."""
 
 import json
 import tracemalloc

@@ -45,8 +45,8 @@ def config_of(name: str, world: World) -> CfgNode:
     return setup_cfg(str(path), world.options(**{**two_steps(path), **options_of(path)}))
 
 
-def values_of(cfg: CfgNode, steps: int = STEPS) -> Values:
-    """Losses by step and name, and the last detections, best first, of a picture without objects."""
+def train(cfg: CfgNode, steps: int) -> tuple[Any, list[dict[str, float]]]:
+    """The trained detector, and its losses by step and name."""
     torch.manual_seed(0)
     model = Trainer.build_model(cfg).train()
     batches = iter(Trainer.build_train_stream(cfg, model, seed=0))
@@ -61,19 +61,25 @@ def values_of(cfg: CfgNode, steps: int = STEPS) -> Values:
         sum(losses.values()).backward()
         optimizer.step()
         seen.append({name: loss.item() for name, loss in losses.items()})
+    return model, seen
+
+
+def values_of(cfg: CfgNode) -> Values:
+    """Losses by step and name, and the last detections, best first, of a picture without objects."""
+    model, losses = train(cfg, STEPS)
     picture = torch.arange(3 * SIDE * SIDE).view(3, SIDE, SIDE).remainder(251).float()
     with torch.no_grad():
         (answer,) = model.eval()([{"image": picture, "height": SIDE, "width": SIDE}])
     found = answer["instances"]
     rows = zip(found.pred_classes.tolist(), found.scores.tolist(), found.pred_boxes.tensor.tolist())
-    return {"losses": seen, "detections": [[label, score, *box] for label, score, box in rows][:10]}
+    return {"losses": losses, "detections": [[label, score, *box] for label, score, box in rows][:10]}
 
 
-def all_values(world: World, steps: int = STEPS) -> Iterator[tuple[str, Values]]:
+def all_values(world: World) -> Iterator[tuple[str, Values]]:
     """Of every config, by its path."""
     with world.in_use():
         for name in ALL:
-            yield name, values_of(config_of(name, world), steps)
+            yield name, values_of(config_of(name, world))
 
 
 def main(write: bool) -> None:
