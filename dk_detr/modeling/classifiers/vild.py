@@ -57,7 +57,7 @@ class CosineTextObjectness(CosineText):
 
     def confidence(self, hidden_states: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
         """See `Classifier`: the geometric mean of objectness and the share of each word in a softmax."""
-        assert objectness is not None  # build.py lets no queries pass that have none
+        assert objectness is not None  # combinations.py lets no other queries pass
         return with_objectness(without_background(self.score(self.project(hidden_states, -1), text)), objectness).exp()
 
 
