@@ -53,7 +53,8 @@ def _add_detr(cfg: CN) -> None:
     # Where a decoder layer's boxes start from: "Iterative", those of the layer before; "LookForwardTwice", with their
     # gradient (DINO, DAB-DETR); "FromReference", always the same; "Direct", nothing (DETR).
     detr.REFINEMENT = "Iterative"
-    detr.BOXES = "Logits"  # what a box head's numbers do to that start; see modeling/box_parameterization.py
+    # What a box head's numbers do to that start: "Logits" (the series), or "ScaleRatio" of boxes (AdaMixer).
+    detr.BOXES = "Logits"
     detr.HEADS = "PerLayer"  # box heads and class projections: "PerLayer", each its own, or "Shared", one for all
 
     # Of the training extensions "Denoising" and "ContrastiveDenoising"; see extensions/denoising.py.
@@ -102,8 +103,8 @@ def _add_classes(detr: CN) -> None:
     classifier.TEMPERATURE = 0.05  # of the cosine with the text, in all but "Linear…"; fixed; 0.01 in ViLD
     classifier.LOGIT_BIAS = None  # a fixed number added to all logits, in "CosineText"; None in the paper
 
-    # In "CosineTextEnsemble": weight, in a geometric mean, of the projection that is at home: that which learns labels
-    # for base words, the other for novel ones. In [0, 1].
+    # λ of the geometric mean in "CosineTextEnsemble", in [0, 1]: the weight of the projection that learns labels for
+    # base words, and of the one that learns from the teacher for novel words.
     classifier.HOME_WEIGHT = 2 / 3
 
     loss = detr.LOSS = CN()
@@ -121,11 +122,12 @@ def _add_classes(detr: CN) -> None:
 
 def _add_language(cfg: CN) -> None:
     vocabulary = cfg.MODEL.VOCABULARY = CN()
-    # The words to detect: an .npz of tools/build_vocabulary.py, or a bare .npy/.pt matrix with a row for each category
-    # of LVIS v1 (1203), COCO (80), VOC (20) or the one data set of DATASETS.TEST, in the order of their ids (as Detic
-    # and DK-DETR ship them). Of these the classifier "Linear" takes the names alone; for it "coco", "lvis" (rare =
-    # novel) and "voc" will do. A checkpoint (.pth) will do, too: it says the words of its training. As all paths in
-    # configs: relative to the working directory.
+    # The words to detect; a path, as all in configs relative to the working directory. One of
+    # - an .npz of tools/build_vocabulary.py;
+    # - a bare .npy or .pt matrix as Detic and DK-DETR ship it: a row for each category of LVIS v1 (1203), COCO (80),
+    #   VOC (20) or the one data set of DATASETS.TEST, in the order of their ids;
+    # - a checkpoint (.pth) of this project: the words of its training;
+    # - for closed classifiers, which take the names alone, also "coco", "lvis" (rare = novel) or "voc".
     vocabulary.TEST = ""
     vocabulary.TRAIN = ""  # the words with boxes in training; "" for the base words of TEST
     # Of the test sets that need another file than TEST, say ["voc_2007_test=voc.npz", "coco_2017_val=coco.npz"]. Names

@@ -318,7 +318,7 @@ def tiny_input(size: tuple[int, int] = (40, 48), num_objects: int = 2, seed: int
 
 def teaching(classifier: str) -> Distillation | None:
     """What a detector with this classifier needs in training: a teacher, or none."""
-    return tiny_distillation() if CLASSIFIERS[classifier].learns_images else None
+    return tiny_distillation() if CLASSIFIERS[classifier].learns_image_embeddings else None
 
 
 def training_losses(detector: DETR, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:

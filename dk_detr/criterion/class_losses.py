@@ -54,11 +54,10 @@ class Focal(ClassLoss):
 
 @dataclass(frozen=True)
 class CrossEntropy(ClassLoss):
-    """Cross-entropy of a softmax over the classes and, in the last column, no object; which is what queries are that
-    match nothing.
+    """Cross-entropy of a softmax over the classes and "no object", the last column and the target of unmatched queries.
 
     Attributes:
-        no_object_weight: of these, for there are many. The mean is weighted by it.
+        no_object_weight: of unmatched queries, which are the majority. The mean is weighted by it.
 
     Source: DETR (ECCV 2020). There each worker divides by its own objects, here by the mean of all workers.
     """

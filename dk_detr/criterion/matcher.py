@@ -33,7 +33,7 @@ class HungarianMatcher:
     def __init__(self, costs: Mapping[str, float] | None = None, class_loss: ClassLoss | None = None) -> None:
         self.terms: dict[str, Term] = {"class": class_loss or Focal()}
         self.terms |= {name: term() for name, term in BOX_TERMS.items()}
-        self.costs = dict(costs or {"class": 2.0, "l1": 5.0, "giou": 2.0})
+        self.costs = dict({"class": 2.0, "l1": 5.0, "giou": 2.0} if costs is None else costs)
         require_terms(self.costs, self.terms)
 
     @torch.no_grad()
@@ -63,8 +63,10 @@ class HungarianMatcher:
 def require_terms(names: Iterable[str], terms: Mapping[str, Term]) -> None:
     """Raises ValueError for a name that is no term, and for none."""
     unknown = sorted(set(names) - set(terms))
-    if unknown or not names:
+    if unknown:
         raise ValueError(f"Unknown loss terms {unknown}; choose from {sorted(terms)}.")
+    if not names:
+        raise ValueError(f"No loss term is named; choose from {sorted(terms)}.")
 
 
 def _assignment(pairs: list[tuple[np.ndarray, ...]], device: torch.device) -> Assignment:

@@ -8,7 +8,7 @@ from torch import Tensor
 def mean_num_objects(num_objects: int, device: torch.device) -> float | Tensor:
     """Objects of a worker, averaged over all workers, at least 1: a crowded image must not outweigh ten empty ones.
 
-    All workers must ask, each once a step.
+    A collective: every worker calls it once a step.
 
     Args:
         num_objects: of this worker's batch. device: where workers meet.

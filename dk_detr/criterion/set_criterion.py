@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from dk_detr.criterion.matcher import HungarianMatcher, require_terms
 from dk_detr.structures import Assignment, Predictions, Targets
-from dk_detr.utils import record, timed
+from dk_detr.utils import record_later, timed
 
 
 class SetCriterion:
@@ -49,8 +48,6 @@ class SetCriterion:
             term = self.terms[name]
             loss = term.loss(predictions, targets, assignment) * weight
             by_layer[name] = loss / term.divisor(predictions, num_objects)
-        if by_layer and len(predictions.logits) > 1:
-            last = torch.stack([losses[-1].detach() for losses in by_layer.values()]).tolist()  # one wait for all
-            for name, value in zip(by_layer, last):
-                record(f"last_layer/{stage}{name}", value)
+        if len(predictions.logits) > 1:
+            record_later({f"last_layer/{stage}{name}": losses[-1] for name, losses in by_layer.items()})
         return {f"loss_{stage}{name}": losses.sum() for name, losses in by_layer.items()}

@@ -34,6 +34,7 @@ class DataSet:
         split: of `annotations.SPLITS`, the names that training must not see; "" where the vocabulary says which.
         made_by: the sub-command of tools/prepare_dataset.py that writes the annotation file, if one does.
         builtin: the data set of Detectron2 whose metadata (names, colours) and loader it has; "" for none.
+        word_list: of language.WORD_LISTS, whose names its categories are; "" for none.
     """
 
     json_file: str
@@ -42,22 +43,26 @@ class DataSet:
     split: str = ""
     made_by: str = ""
     builtin: str = ""
+    word_list: str = ""
 
 
-_COCO = ("coco", "", "", "coco")
+_COCO = {"evaluator_type": "coco", "builtin": "coco", "word_list": "coco"}
+_LVIS = {"evaluator_type": "lvis", "word_list": "lvis"}
 _ZERO_SHOT = "coco/zero-shot/instances"
-_OV_COCO = ("ov-coco", "ov-coco", "ov-coco")
-_OV_COCO_TRAIN = DataSet(f"{_ZERO_SHOT}_train2017_seen_2_oriorder.json", "coco/train2017", *_OV_COCO)
-_OV_COCO_VAL = DataSet(f"{_ZERO_SHOT}_val2017_all_2_oriorder.json", "coco/val2017", *_OV_COCO)
-_OV_COCO_BASE = DataSet(f"{_ZERO_SHOT}_val2017_seen_2.json", "coco/val2017", "ov-coco", "", "ov-coco")
-_OV_COCO_NOVEL = DataSet(f"{_ZERO_SHOT}_val2017_unseen_2.json", "coco/val2017", *_OV_COCO)
+_OV_COCO = {"evaluator_type": "ov-coco", "made_by": "ov-coco", "word_list": "coco"}
+_OV_COCO_TRAIN = DataSet(
+    f"{_ZERO_SHOT}_train2017_seen_2_oriorder.json", "coco/train2017", split="ov-coco", **_OV_COCO
+)
+_OV_COCO_VAL = DataSet(f"{_ZERO_SHOT}_val2017_all_2_oriorder.json", "coco/val2017", split="ov-coco", **_OV_COCO)
+_OV_COCO_BASE = DataSet(f"{_ZERO_SHOT}_val2017_seen_2.json", "coco/val2017", **_OV_COCO)
+_OV_COCO_NOVEL = DataSet(f"{_ZERO_SHOT}_val2017_unseen_2.json", "coco/val2017", split="ov-coco", **_OV_COCO)
 _O365 = "objects365/annotations/zhiyuan_objv2"
 _MINI = "mini_lvis/annotations/mini_lvis"
 
 DATASETS: Mapping[str, DataSet] = {
-    "lvis_v1_train_norare": DataSet("lvis/lvis_v1_train_norare.json", "coco", "lvis", "", "lvis-norare"),
-    "lvis_v1_val": DataSet("lvis/lvis_v1_val.json", "coco", "lvis"),
-    "lvis_v1_minival": DataSet("lvis/lvis_v1_minival.json", "coco", "lvis", "", "lvis-minival"),
+    "lvis_v1_train_norare": DataSet("lvis/lvis_v1_train_norare.json", "coco", made_by="lvis-norare", **_LVIS),
+    "lvis_v1_val": DataSet("lvis/lvis_v1_val.json", "coco", **_LVIS),
+    "lvis_v1_minival": DataSet("lvis/lvis_v1_minival.json", "coco", made_by="lvis-minival", **_LVIS),
     # OV-COCO under Detic's names …
     "coco_zeroshot_train_oriorder": _OV_COCO_TRAIN,
     "coco_generalized_zeroshot_val": _OV_COCO_VAL,
@@ -68,13 +73,15 @@ DATASETS: Mapping[str, DataSet] = {
     "coco_2017_ovd_all_test": _OV_COCO_VAL,
     "coco_2017_ovd_b_test": _OV_COCO_BASE,
     "coco_2017_ovd_t_test": _OV_COCO_NOVEL,
-    "coco_2017_train": DataSet("coco/annotations/instances_train2017.json", "coco/train2017", *_COCO),
-    "coco_2017_val": DataSet("coco/annotations/instances_val2017.json", "coco/val2017", *_COCO),
-    "voc_2007_test": DataSet("VOC2007/voc_2007_test.json", "VOC2007", "voc", "", "voc"),
+    "coco_2017_train": DataSet("coco/annotations/instances_train2017.json", "coco/train2017", **_COCO),
+    "coco_2017_val": DataSet("coco/annotations/instances_val2017.json", "coco/val2017", **_COCO),
+    "voc_2007_test": DataSet("VOC2007/voc_2007_test.json", "VOC2007", "voc", made_by="voc", word_list="voc"),
     "objects365_v2_train": DataSet(
-        f"{_O365}_train_fixname_fixmiss.json", "objects365/train", "objects365", "", "objects365 --part train"
+        f"{_O365}_train_fixname_fixmiss.json", "objects365/train", "objects365", made_by="objects365 --part train"
     ),
-    "objects365_v2_val": DataSet(f"{_O365}_val_fixname.json", "objects365/val", "objects365", "", "objects365"),
+    "objects365_v2_val": DataSet(
+        f"{_O365}_val_fixname.json", "objects365/val", "objects365", made_by="objects365"
+    ),
     "mini_lvis_train": DataSet(f"{_MINI}_train.json", "mini_lvis", "lvis"),
     "mini_lvis_train_norare": DataSet(f"{_MINI}_train_norare.json", "mini_lvis", "lvis"),
     "mini_lvis_val": DataSet(f"{_MINI}_val.json", "mini_lvis", "lvis"),
@@ -123,9 +130,10 @@ def register_all() -> None:
             register_coco_instances(name, _get_builtin_metadata(dataset.builtin), json_file, images)
             DatasetCatalog.pop(name)
             DatasetCatalog.register(name, partial(_load_coco, json_file, images, name))
+            MetadataCatalog.get(name).set(word_list=dataset.word_list)
         else:
             novel = {"novel_names": SPLITS[dataset.split].novel} if dataset.split else {}
-            register(name, json_file, images, dataset.evaluator_type, **novel)
+            register(name, json_file, images, dataset.evaluator_type, word_list=dataset.word_list, **novel)
 
 
 def categories_of(name: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from dk_detr.distillation.taught_queries import (
 from dk_detr.distillation.teachers import TEACHERS, CLIPCrops, StoredEmbeddings, Teacher
 from dk_detr.distillation.terms import (
     TERMS,
-    Term,
+    DistillationTerm,
     TermSettings,
     build_terms,
     embedding_l1_loss,
@@ -28,8 +28,27 @@ from dk_detr.distillation.terms import (
 )
 
 __all__ = [
-    "AUXILIARY", "TEACHERS", "TERMS", "AuxiliaryQueries", "CLIPCrops", "DetectionQueries", "Distillation",
-    "DistillationPlan", "SelectedAuxiliaryQueries", "SlotSelection", "StoredEmbeddings", "TaughtQueries", "Teacher",
-    "Term", "TermSettings", "build_slots", "build_teacher", "build_terms", "embedding_l1_loss",
-    "refuse_bad_distillation", "refuse_terms_without_distillation", "relational_kd_loss", "semantic_kd_loss",
+    "AUXILIARY",
+    "TEACHERS",
+    "TERMS",
+    "AuxiliaryQueries",
+    "CLIPCrops",
+    "DetectionQueries",
+    "Distillation",
+    "DistillationPlan",
+    "DistillationTerm",
+    "SelectedAuxiliaryQueries",
+    "SlotSelection",
+    "StoredEmbeddings",
+    "TaughtQueries",
+    "Teacher",
+    "TermSettings",
+    "build_slots",
+    "build_teacher",
+    "build_terms",
+    "embedding_l1_loss",
+    "refuse_bad_distillation",
+    "refuse_terms_without_distillation",
+    "relational_kd_loss",
+    "semantic_kd_loss",
 ]  # fmt: skip

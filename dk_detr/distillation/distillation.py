@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dk_detr.distillation.from_config import build_taught_queries, build_teacher, refuse_bad_distillation, term_settings
 from dk_detr.distillation.taught_queries import DistillationPlan, TaughtQueries
-from dk_detr.distillation.terms import Term, build_terms
+from dk_detr.distillation.terms import DistillationTerm, build_terms
 from dk_detr.extensions import BuildContext, TrainingExtension, TrainingInputs, TrainingOutputs
 from dk_detr.utils import record, require
 
@@ -24,10 +24,10 @@ class Distillation(TrainingExtension[DistillationPlan]):
     Source: DK-DETR (ICCV 2023), §3.3.
     """
 
-    prefix, teaches_images = "kd_", True
+    prefix, teaches_image_embeddings = "kd_", True
 
     @configurable
-    def __init__(self, queries: TaughtQueries, terms: Sequence[Term], layers: str = "last") -> None:
+    def __init__(self, queries: TaughtQueries, terms: Sequence[DistillationTerm], layers: str = "last") -> None:
         super().__init__()
         require("MODEL.KD.LAYERS", layers, ("last", "all"))
         self.queries, self.terms, self.layers = queries, terms, layers

@@ -11,8 +11,8 @@ from dk_detr.distillation.taught_queries import (
     TaughtQueries,
 )
 from dk_detr.distillation.teachers import TEACHERS, Teacher
-from dk_detr.distillation.terms import TermSettings
-from dk_detr.modeling import CLASSIFIERS, QUERIES, CosineText, Proposals
+from dk_detr.distillation.terms import TermSettings, build_terms
+from dk_detr.modeling import CLASSIFIERS, QUERIES, CosineText
 from dk_detr.structures import DETECTION, Vocabulary
 from dk_detr.utils import choose, require
 
@@ -53,6 +53,9 @@ def refuse_bad_distillation(cfg: CfgNode, name: str) -> None:
             f'MODEL.TRAINING_EXTENSIONS names "{name}", but MODEL.KD.TERMS is []: name what is to be learned, '
             f'such as ["semantic", "relational"], or take "{name}" out.'
         )
+    require("MODEL.KD.LAYERS", kd.LAYERS, ("last", "all"))
+    build_terms(kd.TERMS, term_settings(cfg))
+    build_slots(cfg)
     _refuse_what_cannot_be_taught(cfg.MODEL.DETR, name)
     _refuse_what_cannot_be_selected(kd, cfg.MODEL.TEACHER.NAME)
 
@@ -80,9 +83,8 @@ def _refuse_what_cannot_be_selected(kd: CfgNode, teacher: str) -> None:
 
 def _refuse_what_cannot_be_taught(detr: CfgNode, name: str) -> None:
     wanted = f'MODEL.TRAINING_EXTENSIONS names "{name}", but'
-    proposes = issubclass(QUERIES[detr.QUERIES], Proposals)
     compares = issubclass(CLASSIFIERS[detr.CLASSIFIER.NAME], CosineText)
-    if not proposes:
+    if not QUERIES[detr.QUERIES].proposes:
         raise ValueError(
             f'{wanted} MODEL.DETR.QUERIES "{detr.QUERIES}" proposes no places for the teacher to look at. '
             f'Choose "Proposals" or "Mixed", or take "{name}" out.'

@@ -133,10 +133,10 @@ class SelectedAuxiliaryQueries(TaughtQueries):
         )
         with timed("teacher"):
             answer = self.teacher.ask(shown, regions)
-        seated, boxes, taken = _seats(regions, len(candidates.boxes), self.slots.num_slots)
+        packed, boxes, filled = _pack(regions, len(candidates.boxes), self.slots.num_slots)
 
         def knowledge(_: Assignment) -> RegionKnowledge:
-            return RegionKnowledge(seated, answer())
+            return RegionKnowledge(packed, answer())
 
         detection = inputs.initial.group
         auxiliary = QueryGroup(
@@ -146,7 +146,7 @@ class SelectedAuxiliaryQueries(TaughtQueries):
             reference=boxes,
             attends_to=self.attends_to,
             reference_from=None,
-            valid=None if len(regions) == taken.numel() else taken,
+            valid=None if len(regions) == filled.numel() else filled,
         )
         return DistillationPlan((auxiliary,), AUXILIARY, knowledge)
 
@@ -170,13 +170,13 @@ def _of_each_image(content: Tensor, detection: QueryGroup) -> Tensor:
     return content.to(detection.content.dtype).expand(len(detection.content), -1, -1)
 
 
-def _seats(regions: Regions, num_images: int, num_seats: int) -> tuple[Regions, Tensor, Tensor]:
-    """The regions of each image, which stand together, in a row: as regions of the new queries, as (B, S, 4) boxes
-    (the whole image where a seat is free), and (B, S) bool, which are taken."""
+def _pack(regions: Regions, num_images: int, num_slots: int) -> tuple[Regions, Tensor, Tensor]:
+    """The regions of each image in its first slots: as regions of these slots, as (B, S, 4) boxes (an empty slot holds
+    the whole image), and (B, S) bool, which slots are filled."""
     first = torch.searchsorted(regions.image, regions.image)
-    seat = torch.arange(len(regions), device=first.device) - first
-    boxes = regions.boxes.new_tensor([0.5, 0.5, 1.0, 1.0]).repeat(num_images, num_seats, 1)
-    boxes[regions.image, seat] = regions.boxes
-    taken = torch.zeros(num_images, num_seats, dtype=torch.bool, device=boxes.device)
-    taken[regions.image, seat] = True
-    return Regions(regions.image, seat, regions.boxes), boxes, taken
+    slot = torch.arange(len(regions), device=first.device) - first
+    boxes = regions.boxes.new_tensor([0.5, 0.5, 1.0, 1.0]).repeat(num_images, num_slots, 1)
+    boxes[regions.image, slot] = regions.boxes
+    filled = torch.zeros(num_images, num_slots, dtype=torch.bool, device=boxes.device)
+    filled[regions.image, slot] = True
+    return Regions(regions.image, slot, regions.boxes), boxes, filled

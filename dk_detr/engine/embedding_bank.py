@@ -8,7 +8,7 @@ from detectron2.utils import comm
 
 from dk_detr.data.bank import BankImage, EmbeddingBank, check_images, check_settings, identity_of, images_of
 from dk_detr.language import require_same_probe
-from dk_detr.meta_arch.extensions import teaches_images
+from dk_detr.meta_arch.extensions import teaches_image_embeddings
 from dk_detr.structures import Vocabulary
 
 
@@ -21,7 +21,7 @@ def bank_of_training(cfg: CfgNode, records: Iterable[Mapping[str, Any]], words: 
     Raises: FileNotFoundError; ValueError for a bank that is unfinished, damaged, or of another teacher or data set.
     """
     teacher = cfg.MODEL.TEACHER
-    if teacher.NAME != "EmbeddingBank" or not teaches_images(cfg):
+    if teacher.NAME != "EmbeddingBank" or not teaches_image_embeddings(cfg):
         return None
     if not teacher.BANK:
         raise ValueError(

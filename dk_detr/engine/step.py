@@ -20,6 +20,7 @@ from torch.nn.utils import get_total_norm
 from dk_detr.criterion import mean_num_objects
 from dk_detr.engine.ema import MovingAverage
 from dk_detr.engine.precision import Precision
+from dk_detr.utils import record_now
 
 Batch = list[dict[str, Any]]
 Losses = dict[str, Tensor]
@@ -76,6 +77,8 @@ class Step:
 
     def _learn(self, batch: Batch, data_time: float) -> None:
         """Gradients of the mean of the losses of all parts."""
+        if not batch or len(batch) % self.num_parts:
+            raise ValueError(f"SOLVER.ACCUMULATE {self.num_parts} does not divide a batch of {len(batch)} samples.")
         size, of_batch = len(batch) // self.num_parts, self._num_objects(batch)
         seen: list[Losses] = []
         for start in range(0, len(batch), size):
@@ -104,8 +107,8 @@ class Step:
 
     def _report(self, seen: list[Losses], batch: Batch, data_time: float) -> None:
         """Store the losses, as means over parts and workers, and the longest time that a worker waited for data."""
-        names = list(seen[0])
-        mean = torch.stack([torch.stack(list(losses.values())) for losses in seen]).float().mean(0)
+        names = sorted(seen[0])
+        mean = torch.stack([torch.stack([losses[name] for name in names]) for losses in seen]).float().mean(0)
         rows = _of_all_workers(torch.cat([mean, mean.new_full((1,), data_time), self._norm(mean)])).tolist()
         *columns, data_times, norms = zip(*rows)
         self._require_finite_gradient(norms, self.iter - 1)
@@ -115,6 +118,7 @@ class Step:
             blamed = batch if not all(map(math.isfinite, rows[comm.get_rank()])) else []
             raise NotFinite(self._complaint("loss", self.iter, f": {', '.join(broken)}", blamed))
         self._learnt_from = batch
+        record_now()
         storage = get_event_storage()
         storage.put_scalars(data_time=max(data_times), total_loss=sum(losses.values()), **losses)
 
@@ -129,7 +133,7 @@ class Step:
 
     def _complaint(self, what: str, iteration: int, more: str, blamed: Batch) -> str:
         """`blamed`: the batch of this worker, if it is one of those to blame."""
-        names = comm.all_gather([os.path.basename(sample["file_name"]) for sample in blamed])
+        names = comm.all_gather([os.path.basename(sample.get("file_name", "?")) for sample in blamed])
         half = "" if self.precision.dtype is None else ", or go without SOLVER.AMP"
         return (
             f"The {what} is not finite at iteration {iteration}{more}. "

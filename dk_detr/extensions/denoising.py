@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dk_detr.criterion import SetCriterion
 from dk_detr.extensions.extension import BuildContext, Plan, TrainingExtension, TrainingInputs, TrainingOutputs
 from dk_detr.layers import to_cxcywh, to_xyxy
-from dk_detr.modeling import QUERIES, Learned
+from dk_detr.modeling import QUERIES
 from dk_detr.structures import DETECTION, Assignment, QueryGroup
 
 DENOISING = "denoising"
@@ -34,7 +34,8 @@ class DenoisingPlan(Plan):
 
 
 class Denoising(TrainingExtension[DenoisingPlan]):
-    """Each object, G times, its box moved and its label flipped at times; nothing is matched.
+    """Each object gives G queries with a noisy box and, at times, a wrong label. Nothing is matched: a query knows its
+    object.
 
     The G groups do not see one another, and detection queries see none of them; they see the detection queries.
 
@@ -61,6 +62,8 @@ class Denoising(TrainingExtension[DenoisingPlan]):
         box_noise: float = 0.4,
     ) -> None:
         super().__init__()
+        if groups < 1:
+            raise ValueError(f"MODEL.DETR.DENOISING.GROUPS must be at least 1, got {groups}.")
         self.criterion = criterion
         self.groups, self.label_noise, self.box_noise = groups, label_noise, box_noise
         self.content = nn.Embedding(num_words, channels)
@@ -81,8 +84,7 @@ class Denoising(TrainingExtension[DenoisingPlan]):
     def refuse_bad_combinations(cls, cfg: CfgNode, name: str) -> None:
         """See `TrainingExtension`."""
         queries = cfg.MODEL.DETR.QUERIES
-        has_boxes = not issubclass(QUERIES[queries], Learned)
-        if not has_boxes:
+        if not QUERIES[queries].starts_from_boxes:
             raise ValueError(
                 f'MODEL.TRAINING_EXTENSIONS "{name}" starts from boxes, MODEL.DETR.QUERIES "{queries}" does not: '
                 'choose "Anchors", "Proposals" or "Mixed".'
@@ -143,11 +145,12 @@ class Denoising(TrainingExtension[DenoisingPlan]):
 
 
 class ContrastiveDenoising(Denoising):
-    """Beside each noisy object one that is farther off, and must be called nothing.
+    """Adds a negative for each noisy object: a box farther off, whose target is "no object".
 
     Args:
-        queries: about twice as many are made: there are as many groups as fit, at least one. box_noise: corners move by
-            up to this share of half the sides, in x and y; those of the second box by more, up to twice that.
+        queries: positives aimed at; there are as many groups as fit, at least one. Negatives double them.
+        box_noise: corners of positives move by up to this share of half the sides, in x and y; those of negatives by
+            more, up to twice that.
 
     Source: DINO (ICLR 2023), §3.3, and its release.
     """
@@ -165,6 +168,8 @@ class ContrastiveDenoising(Denoising):
         box_noise: float = 1.0,
     ) -> None:
         super().__init__(channels, num_words, criterion, 1, label_noise, box_noise)
+        if queries < 1:
+            raise ValueError(f"MODEL.DETR.CONTRASTIVE_DENOISING.QUERIES must be at least 1, got {queries}.")
         self.queries = queries
 
     @classmethod

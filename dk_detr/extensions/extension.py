@@ -93,11 +93,11 @@ class TrainingExtension(nn.Module, ABC, Generic[PlanT]):
 
     Attributes:
         prefix: of the names of its losses, such as "dn_"; no two extensions of a detector share one.
-        teaches_images: whether a teacher's image embeddings are learned, which some classifiers need.
+        teaches_image_embeddings: whether a teacher's image embeddings are learned, which some classifiers need.
     """
 
     prefix: str
-    teaches_images = False
+    teaches_image_embeddings = False
 
     @classmethod
     def refuse_bad_combinations(cls, cfg: CfgNode, name: str) -> None:
@@ -113,5 +113,5 @@ class TrainingExtension(nn.Module, ABC, Generic[PlanT]):
 
     @abstractmethod
     def supervise(self, plan: PlanT, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
-        """Weighted losses `loss_<prefix><name>`: the same names in every step of every worker. They are 0 with a
-        gradient where there is nothing to learn, for DDP waits for that of every parameter."""
+        """Weighted losses `loss_<prefix><name>`: the same names in every step of every worker. With nothing to
+        learn a loss is a 0 that depends on the extension's parameters, for DDP waits for every gradient."""

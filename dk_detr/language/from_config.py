@@ -148,7 +148,9 @@ def read_vocabulary(path: str, dataset: str = "", key: str = TEST) -> Vocabulary
 def _rows_of(dataset: str) -> Iterator[tuple[str, WordList]]:
     """What the rows of a matrix for this data set may be. Its own list first, if it is of a benchmark, for the file of
     LVIS takes long to read; then the categories of its annotation file."""
-    yield from ((known, words) for known, words in WORD_LISTS.items() if dataset.startswith(known))
+    own = MetadataCatalog.get(dataset).get("word_list") if dataset else None
+    if own:
+        yield own, WORD_LISTS[own]
     path = MetadataCatalog.get(dataset).get("json_file") if dataset else None
     if path and os.path.isfile(path):
         yield dataset, WordList.of(read_categories(path))

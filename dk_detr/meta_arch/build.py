@@ -72,13 +72,14 @@ def build_network(cfg: CfgNode, backbone: Backbone, num_words: int, width: int) 
 
 
 def backbone_from_config(cfg: CfgNode) -> Backbone:
-    """The backbone, without the stages of MODEL.RESNETS.OUT_FEATURES that MODEL.DETR.IN_FEATURES does not read: no loss
+    """The backbone, without the stages of MODEL.RESNETS.OUT_FEATURES beyond the last of MODEL.DETR.IN_FEATURES: no loss
     would reach them, and DDP waits for every gradient. Weights that hold them fit all the same."""
-    read, given = cfg.MODEL.DETR.IN_FEATURES, cfg.MODEL.RESNETS.OUT_FEATURES
-    if set(read) < set(given):
+    read, given = cfg.MODEL.DETR.IN_FEATURES, sorted(cfg.MODEL.RESNETS.OUT_FEATURES)
+    kept = [name for name in given if name <= max(read, default="")]
+    if set(read) <= set(given) and len(kept) < len(given):
         cfg = cfg.clone()
         cfg.defrost()
-        cfg.MODEL.RESNETS.OUT_FEATURES = [name for name in given if name in read]
+        cfg.MODEL.RESNETS.OUT_FEATURES = kept
     return build_backbone(cfg)
 
 

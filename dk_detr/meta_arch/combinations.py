@@ -5,20 +5,30 @@ from detectron2.config import CfgNode
 from dk_detr.criterion import CLASS_LOSSES
 from dk_detr.language import is_closed
 from dk_detr.meta_arch.extensions import refuse_bad_extensions
-from dk_detr.modeling import ATTENTIONS, CLASSIFIERS, DECODERS, QUERIES, CosineTextObjectness, Proposals
-from dk_detr.modeling.decoder_checks import refusal, refuse_too_many_levels
+from dk_detr.modeling import ATTENTIONS, CLASSIFIERS, DECODERS, QUERIES, CosineTextObjectness
+from dk_detr.modeling.decoder_checks import quoted, refusal, refuse_too_many_levels
 from dk_detr.utils import choose, require
 
 
 def refuse_bad_combinations(cfg: CfgNode) -> None:
     """Raises ValueError for parts that do not go together, or that do not exist."""
     detr = cfg.MODEL.DETR
-    for check in (_classifier_and_loss, _queries_and_content, _encoder):
+    for check in (_ranges, _classifier_and_loss, _queries_and_content, _encoder):
         check(detr)
     choose(DECODERS, "MODEL.DETR.DECODER", detr.DECODER).refuse_bad_combinations(detr)
     _first_stage(cfg)
     _padding_and_sizes(cfg)
     refuse_bad_extensions(cfg)
+
+
+def _ranges(detr: CfgNode) -> None:
+    """Numbers that would make no number of every loss."""
+    if detr.CLASSIFIER.TEMPERATURE <= 0:
+        raise ValueError(f"MODEL.DETR.CLASSIFIER.TEMPERATURE must be above 0, got {detr.CLASSIFIER.TEMPERATURE}.")
+    if not 0 < detr.ANCHOR_SIZE < 0.99:
+        raise ValueError(f"MODEL.DETR.ANCHOR_SIZE must lie between 0 and 0.99, got {detr.ANCHOR_SIZE}.")
+    if detr.NUM_QUERIES < 1:
+        raise ValueError(f"MODEL.DETR.NUM_QUERIES must be at least 1, got {detr.NUM_QUERIES}.")
 
 
 def _classifier_and_loss(detr: CfgNode) -> None:
@@ -28,10 +38,10 @@ def _classifier_and_loss(detr: CfgNode) -> None:
         fitting = [name for name, other in CLASS_LOSSES.items() if other.activation == classifier.activation]
         raise ValueError(
             f'MODEL.DETR.LOSS.CLASS "{detr.LOSS.CLASS}" is not for MODEL.DETR.CLASSIFIER.NAME '
-            f'"{detr.CLASSIFIER.NAME}": choose the loss "{fitting[0]}", or another classifier.'
+            f'"{detr.CLASSIFIER.NAME}": choose the loss {quoted(fitting)}, or another classifier.'
         )
     queries = choose(QUERIES, "MODEL.DETR.QUERIES", detr.QUERIES)
-    if classifier is CosineTextObjectness and not issubclass(queries, Proposals):
+    if classifier is CosineTextObjectness and not queries.proposes:
         raise ValueError(
             'MODEL.DETR.CLASSIFIER.NAME "CosineTextObjectness" asks the first stage what is an object, but '
             f'MODEL.DETR.QUERIES "{detr.QUERIES}" has none. Choose "Proposals" or "Mixed".'
@@ -39,7 +49,7 @@ def _classifier_and_loss(detr: CfgNode) -> None:
 
 
 def _queries_and_content(detr: CfgNode) -> None:
-    if issubclass(QUERIES[detr.QUERIES], Proposals) and detr.CONTENT != "Learned":
+    if not QUERIES[detr.QUERIES].contents and detr.CONTENT != "Learned":
         raise refusal(detr, "CONTENT", "QUERIES", "has its own", 'leave it at "Learned", or choose "Anchors"')
 
 
@@ -55,7 +65,7 @@ def _first_stage(cfg: CfgNode) -> None:
     require("MODEL.DETR.FIRST_STAGE", detr.FIRST_STAGE, ("ClassAgnostic", "ClassAware"))
     if detr.FIRST_STAGE != "ClassAware":
         return
-    if not issubclass(QUERIES[detr.QUERIES], Proposals):
+    if not QUERIES[detr.QUERIES].proposes:
         raise refusal(detr, "FIRST_STAGE", "QUERIES", "has no first stage", '"Mixed" has one')
     if not is_closed(cfg):
         raise ValueError(

@@ -15,19 +15,18 @@ from dk_detr.criterion import SetCriterion, mean_num_objects
 from dk_detr.extensions import Plan, TrainingInputs, TrainingOutputs
 from dk_detr.layers import to_absolute_xyxy, to_normalized_cxcywh
 from dk_detr.meta_arch.build import backbone_from_config, parts_from_config
+from dk_detr.meta_arch.extensions import require_own_losses
 from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
 from dk_detr.modeling import (
-    Anchors,
     ChannelMapper,
     Classifier,
     Encoder,
     Heads,
     InitialQueries,
-    Learned,
-    Proposals,
+    Queries,
     to_instances,
 )
-from dk_detr.structures import DETECTION, FeaturePyramid, Memory, QuerySet, Targets, Vocabulary
+from dk_detr.structures import DETECTION, FeaturePyramid, Memory, Predictions, QuerySet, Targets, Vocabulary
 
 Inputs = list[dict[str, Any]]
 Losses = dict[str, Tensor]
@@ -58,7 +57,7 @@ class DETR(OpenVocabularyDetector):
         backbone: Backbone,
         neck: ChannelMapper,
         encoder: Encoder,
-        queries: Proposals | Learned | Anchors,
+        queries: Queries,
         decoder: nn.Module,
         classifier: Classifier,
         criterion: SetCriterion,
@@ -125,9 +124,18 @@ class DETR(OpenVocabularyDetector):
         losses, assignment = self.criterion(predictions[DETECTION], targets, num_objects)
         losses |= self.proposal_losses(initial, targets, num_objects)
         outputs = TrainingOutputs(trace, predictions, self.train_text, assignment, self.heads)
-        for extension, plan in zip(self.extensions.values(), plans):
-            losses |= extension.supervise(plan, inputs, outputs)
+        for (name, extension), plan in zip(self.extensions.items(), plans):
+            more = extension.supervise(plan, inputs, outputs)
+            require_own_losses(name, extension.prefix, more)
+            losses |= more
         return losses
+
+    def predict(self, images: ImageList, text: Tensor) -> Predictions:
+        """What the detection queries say in every layer, of a padded batch and words (K, E): for comparison with other
+        detectors and with objects."""
+        initial = self.queries(memory := self.encoder(self.extract_features(images)))
+        trace = self.decoder(QuerySet((initial.group,)), memory)
+        return self.heads(trace, text)[DETECTION]
 
     def proposal_losses(self, initial: InitialQueries, targets: Targets, num_objects: float | Tensor) -> Losses:
         """Those of the first stage; none where queries are no proposals."""
@@ -138,8 +146,8 @@ class DETR(OpenVocabularyDetector):
 
     def _require_teacher(self) -> None:
         """Detecting needs none, so that it is missed only here."""
-        taught = any(extension.teaches_images for extension in self.extensions.values())
-        if self.classifier.learns_images and not taught:
+        taught = any(extension.teaches_image_embeddings for extension in self.extensions.values())
+        if self.classifier.learns_image_embeddings and not taught:
             raise ValueError(
                 f'MODEL.DETR.CLASSIFIER.NAME "{type(self.classifier).__name__}" learns from a teacher: name '
                 '"Distillation" in MODEL.TRAINING_EXTENSIONS and "embedding_l1" in MODEL.KD.TERMS, or choose '
@@ -155,7 +163,7 @@ class DETR(OpenVocabularyDetector):
         images = self.preprocess(batched_inputs)
         initial = self.queries(memory := self._encode(images))
         trace = self.decoder(QuerySet((initial.group,)), memory)
-        scores = self.heads.scores(trace, initial, self.text, self.novel)
+        scores = self.heads.scores(trace, initial, self.text, self.train_text, self.novel)
         found = to_instances(scores, trace.boxes[-1], images.image_sizes, self.num_detections)
         asked = zip(found, batched_inputs, images.image_sizes)
         outputs = [{"instances": detector_postprocess(one, *_output_size(given, size))} for one, given, size in asked]
@@ -164,7 +172,7 @@ class DETR(OpenVocabularyDetector):
     @property
     def proposes(self) -> bool:
         """See `OpenVocabularyDetector`."""
-        return isinstance(self.queries, Proposals)
+        return self.queries.proposes
 
     def detect_with_proposals(self, batched_inputs: Inputs) -> list[dict[str, Any]]:
         """See `OpenVocabularyDetector`."""
@@ -177,6 +185,8 @@ class DETR(OpenVocabularyDetector):
     @torch.no_grad()
     def propose(self, batched_inputs: Inputs, limit: int | None = None) -> list[Instances]:
         """See `OpenVocabularyDetector`: all tokens of a class-agnostic first stage, else the queries."""
+        if not self.proposes:
+            return super().propose(batched_inputs, limit)
         images = self.preprocess(batched_inputs)
         predictions = self.queries(self._encode(images)).predictions
         objectness = predictions.logits[0].amax(-1)

@@ -1,5 +1,6 @@
 """The table of training extensions, and what does not go together in it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -38,9 +39,16 @@ def refuse_bad_extensions(cfg: CfgNode) -> None:
         extension.refuse_bad_combinations(cfg, name)
 
 
-def teaches_images(cfg: CfgNode) -> bool:
+def require_own_losses(name: str, prefix: str, losses: Iterable[str]) -> None:
+    """Raises ValueError for a loss without the prefix of its extension: it could take the place of another's."""
+    strangers = [loss for loss in losses if not loss.startswith(f"loss_{prefix}")]
+    if strangers:
+        raise ValueError(f'The training extension "{name}" gives {strangers[0]}; its losses begin with loss_{prefix}.')
+
+
+def teaches_image_embeddings(cfg: CfgNode) -> bool:
     """Whether the training of this config learns a teacher's image embeddings."""
-    return any(TRAINING_EXTENSIONS[name].teaches_images for name in cfg.MODEL.TRAINING_EXTENSIONS)
+    return any(TRAINING_EXTENSIONS[name].teaches_image_embeddings for name in cfg.MODEL.TRAINING_EXTENSIONS)
 
 
 def build_extensions(cfg: CfgNode, context: BuildContext) -> nn.ModuleDict:

@@ -90,6 +90,7 @@ def untrained(vocabulary: Vocabulary, train_vocabulary: Vocabulary) -> Tensor:
     trained = set(map(readable, train_vocabulary.names))
     return torch.tensor([readable(name) not in trained for name in vocabulary.names])
 
+
 def check_trained_words(model: OpenVocabularyDetector, saved: dict[str, Any] | None, path: str, goes_on: bool) -> None:
     """Whether weights were trained with words like those that the detector has for its training.
 

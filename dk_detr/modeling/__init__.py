@@ -1,4 +1,4 @@
-"""Modeling: the detector in parts. Nothing here knows that it is being taught."""
+"""Modeling: the detector in parts. Nothing here knows a loss or a training extension."""
 
 from dk_detr.modeling.acceleration import accelerate
 from dk_detr.modeling.attention import (
@@ -35,7 +35,7 @@ from dk_detr.modeling.heads import Heads, PredictionsByGroup
 from dk_detr.modeling.neck import ChannelMapper
 from dk_detr.modeling.positions import POSITIONS, Positions, QueryPosition
 from dk_detr.modeling.postprocess import to_instances
-from dk_detr.modeling.queries import QUERIES, Anchors, InitialQueries, Learned, Mixed, Proposals
+from dk_detr.modeling.queries import QUERIES, Anchors, InitialQueries, Learned, Mixed, Proposals, Queries
 from dk_detr.modeling.refinement import REFINEMENTS, FromReference, Iterative, LookForwardTwice, Refinement, box_heads
 
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
     "CosineTextBackground", "CosineTextEnsemble", "CosineTextObjectness", "Decoder", "DecoderLayer", "DeformableCross",
     "DeformableTokens", "DenseCross", "DenseSelf", "DenseTokens", "Encoder", "EncoderLayer", "FeedForward",
     "FirstConditionalCross", "FromReference", "Heads", "InitialQueries", "Iterative", "Learned", "Linear",
-    "LinearBackground", "LookForwardTwice", "Mixed", "Positions", "PredictionsByGroup", "Proposals", "QueryPosition",
-    "Refinement", "accelerate", "box_heads", "build_clip_resnet_backbone", "ensemble",
+    "LinearBackground", "LookForwardTwice", "Mixed", "Positions", "PredictionsByGroup", "Proposals", "Queries",
+    "QueryPosition", "Refinement", "accelerate", "box_heads", "build_clip_resnet_backbone", "ensemble",
     "to_instances", "with_background", "with_objectness", "without_background",
 ]  # fmt: skip

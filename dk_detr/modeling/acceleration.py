@@ -1,6 +1,7 @@
 """Less memory and less time for the same result: layers that are computed again in backward, layers that are compiled.
 
-A layer keeps its place in the module tree, the names of its parameters, and its class; copies of it are as it is.
+A layer keeps its place in the module tree, the names of its parameters, and its class; copies of it are
+accelerated, too.
 """
 
 import logging

@@ -52,12 +52,12 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The loop over query groups: look, say where the boxes are, go on from there.
+    """The loop over query groups: each layer attends, predicts boxes, and passes them on as references.
 
     Args:
         layers: D of them. box_heads: one for each layer, or a single one for all.
         positions: what queries are told about their places. refinement: where the next layer starts.
-        norm: of what a layer says, before heads; not of what goes on to the next layer.
+        norm: applied before the heads; the next layer gets the output as it was before.
     """
 
     @configurable
@@ -111,11 +111,15 @@ class Decoder(nn.Module):
         for number, layer in enumerate(self.layers):
             position = self.positions(given, content, reference, number)
             content = layer(content, position, reference, memory, attention_mask)
-            head = self.box_heads[number % len(self.box_heads)]
             hidden_states.append(self.norm(content))
-            boxes.append(self.refinement.decode_boxes(start, head(hidden_states[-1])))
-            reference, start = self.refinement.next_reference(queries, reference, boxes[-1], partial(head, content))
+            boxes.append(self._boxes(number, start, hidden_states[-1], memory))
+            raw_boxes = partial(self._boxes, number, reference, content, memory)
+            reference, start = self.refinement.next_reference(queries, reference, boxes[-1], raw_boxes)
         return Trace(torch.stack(hidden_states), torch.stack(boxes), queries)
+
+    def _boxes(self, layer: int, start: Tensor | None, hidden_states: Tensor, memory: Memory) -> Tensor:
+        delta = self.box_heads[layer % len(self.box_heads)](hidden_states)
+        return self.refinement.decode_boxes(start, delta, memory.image_sizes)
 
 
 def _layer(cfg: CfgNode, num_levels: int, number: int) -> DecoderLayer:

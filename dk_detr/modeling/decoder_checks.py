@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 
 from dk_detr.modeling.attention import ATTENTIONS, AttentionKind
 from dk_detr.modeling.positions import POSITIONS
-from dk_detr.modeling.queries import QUERIES, Learned
+from dk_detr.modeling.queries import QUERIES
 from dk_detr.modeling.refinement import REFINEMENTS
 from dk_detr.utils import choose
 
@@ -29,19 +29,19 @@ def _attention_and_position(detr: CfgNode) -> None:
 
 def _queries_and_position(detr: CfgNode) -> None:
     queries, position = QUERIES[detr.QUERIES], POSITIONS[detr.POSITION]
-    if position.given and detr.QUERIES == "Anchors":
+    if position.given and queries.positions == "never":
         derived = [name for name, other in POSITIONS.items() if not other.given]
         raise refusal(detr, "POSITION", "QUERIES", "brings none", f"boxes take {quoted(derived)}")
-    if not position.given and issubclass(queries, Learned):
+    if not position.given and not queries.starts_from_boxes:
         raise refusal(detr, "POSITION", "QUERIES", "brings no boxes to derive it from", '"Anchors" does')
-    if not position.given and detr.QUERIES == "Proposals":
+    if not position.given and queries.positions == "always":
         raise refusal(detr, "POSITION", "QUERIES", "brings its own", '"Mixed" leaves it to the decoder')
 
 
 def _queries_and_refinement(detr: CfgNode) -> None:
     refinement = choose(REFINEMENTS, "MODEL.DETR.REFINEMENT", detr.REFINEMENT)
     without_points = ATTENTIONS[detr.DECODER_ATTENTION].point_layers == 0
-    if refinement.needs_reference and issubclass(QUERIES[detr.QUERIES], Learned) and without_points:
+    if refinement.needs_reference and not QUERIES[detr.QUERIES].starts_from_boxes and without_points:
         raise ValueError(
             f'MODEL.DETR.REFINEMENT "{detr.REFINEMENT}" starts from a reference, but MODEL.DETR.QUERIES '
             f'"{detr.QUERIES}" with MODEL.DETR.DECODER_ATTENTION "{detr.DECODER_ATTENTION}" has none: choose "Direct".'

@@ -109,5 +109,5 @@ def _embedded_levels(detr: CfgNode, num_levels: int) -> int:
 
 
 def _drop_level_embed(encoder: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Encoders without a layer had one once, which nobody read: their weights fit."""
+    """Older checkpoints of encoders without a layer hold one that nothing read."""
     state.pop(f"{prefix}level_embed", None)

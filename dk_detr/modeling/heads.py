@@ -51,14 +51,16 @@ class Heads:
         """Of every layer, for these words: text (K, E), unit rows."""
         return PredictionsByGroup(self, trace, text)
 
-    def scores(self, trace: Trace, initial: InitialQueries, text: Tensor, novel: Tensor) -> Tensor:
+    def scores(
+        self, trace: Trace, initial: InitialQueries, text: Tensor, train_text: Tensor, novel: Tensor
+    ) -> Tensor:
         """(B, Q, K) in [0, 1] of the last layer's detections; 0 for queries that only fill up.
 
         Args:
-            text: (K, E). novel: (K,) bool, words that were not trained.
+            text: (K, E) of the words to detect. train_text: of those of training. novel: (K,) bool, not trained.
         """
         hidden_states, _ = trace.of(DETECTION)
-        scores = self.classifier.confidence(hidden_states[-1], text, novel, initial.objectness)
+        scores = self.classifier.confidence(hidden_states[-1], text, train_text, novel, initial.objectness)
         valid = initial.group.valid
         return scores if valid is None else scores.masked_fill(~valid[..., None], 0.0)
 

@@ -45,7 +45,8 @@ class Positions(nn.Module, ABC):
 
         Args:
             given: (B, Q, C) positions that the queries brought. content: (B, Q, C) what goes into the layer.
-            reference: (B, Q, 2 or 4) where it starts from. layer: its number; the first content is no knowledge yet.
+            reference: (B, Q, 2 or 4) where it starts from. layer: its number; in the first one content
+                says nothing of the image, and scales nothing.
         """
 
 
@@ -59,7 +60,7 @@ class Given(Positions):
 
     def forward(self, given: Tensor | None, content: Tensor, reference: Tensor | None, layer: int) -> QueryPosition:
         """See `Positions`."""
-        position = brought(given, "a position")
+        position = require_part(given, "a position")
         return QueryPosition(position, position)
 
 
@@ -77,8 +78,8 @@ class ConditionalSine(Positions):
 
     def forward(self, given: Tensor | None, content: Tensor, reference: Tensor | None, layer: int) -> QueryPosition:
         """See `Positions`."""
-        code = code_of(brought(reference, "a reference")[..., :2], content)
-        return QueryPosition(brought(given, "a position"), code if layer == 0 else code * self.scale(content))
+        code = code_of(require_part(reference, "a reference")[..., :2], content)
+        return QueryPosition(require_part(given, "a position"), code if layer == 0 else code * self.scale(content))
 
 
 class SineAnchors(Positions):
@@ -92,7 +93,7 @@ class SineAnchors(Positions):
 
     def forward(self, given: Tensor | None, content: Tensor, reference: Tensor | None, layer: int) -> QueryPosition:
         """See `Positions`."""
-        position = self.of_box(code_of(brought(reference, "a reference"), content))
+        position = self.of_box(code_of(require_part(reference, "a reference"), content))
         return QueryPosition(position, position)
 
 
@@ -127,7 +128,7 @@ class ModulatedSineAnchors(SineAnchors):
     def forward(self, given: Tensor | None, content: Tensor, reference: Tensor | None, layer: int) -> QueryPosition:
         """See `Positions`."""
         position = super().forward(given, content, reference, layer).self_attention
-        center, sides = brought(reference, "a reference").split(2, dim=-1)
+        center, sides = require_part(reference, "a reference").split(2, dim=-1)
         code = code_of(center, content)
         scaled = code if layer == 0 else code * self.scale(content)
         ratio = (self.size(content).float().sigmoid() / sides).to(scaled.dtype)  # of width, of height
@@ -141,7 +142,7 @@ def code_of(reference: Tensor, content: Tensor) -> Tensor:
     return sine_code(reference[..., order], content.shape[-1] // 2).flatten(-2).to(content.dtype)
 
 
-def brought(part: Tensor | None, name: str) -> Tensor:
+def require_part(part: Tensor | None, name: str) -> Tensor:
     """What queries need here. Raises ValueError where they have none."""
     if part is None:
         raise ValueError(f"This decoder needs queries with {name}.")

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from dk_detr.layers import MLP, box_head
 from dk_detr.modeling.box_parameterization import BoxParameterization, Logits
 from dk_detr.structures import QuerySet
+from dk_detr.structures.features import Shapes
 
-SMALL = -2.0  # logit of a side: a new head makes boxes of 12 % of the image around points; 0 would make half of it
+SMALL = -2.0  # logit of a side: around points a new head makes boxes of 12 % of the image; 0 would make them of half
 
 
 class Refinement(ABC):
@@ -30,9 +31,9 @@ class Refinement(ABC):
     def __init__(self, boxes: BoxParameterization | None = None) -> None:
         self.boxes = boxes or Logits()
 
-    def decode_boxes(self, start: Tensor | None, delta: Tensor) -> Tensor:
-        """(…, 4) boxes of a layer, see `BoxParameterization`."""
-        return self.boxes.decode(start, delta)
+    def decode_boxes(self, start: Tensor | None, delta: Tensor, image_sizes: Shapes = ()) -> Tensor:
+        """(B, Q, 4) boxes of a layer, see `BoxParameterization`."""
+        return self.boxes.decode(start, delta, image_sizes)
 
     def start(self, reference: Tensor | None) -> Tensor | None:
         """What the boxes of the first layer start from, given its references (B, ΣQ, 2 or 4)."""
@@ -40,13 +41,13 @@ class Refinement(ABC):
 
     @abstractmethod
     def next_reference(
-        self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, delta: Callable[[], Tensor]
+        self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, raw_boxes: Callable[[], Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
         """References of the next layer, and what its boxes start from.
 
         Args:
-            reference: (B, ΣQ, 2 or 4) of this layer. boxes: (B, ΣQ, 4) that it says. delta: gives (B, ΣQ, 4), the
-                box head's answer to features that are not normalised yet.
+            reference: (B, ΣQ, 2 or 4) of this layer. boxes: (B, ΣQ, 4) that it predicts.
+            raw_boxes: gives (B, ΣQ, 4), boxes at the references, predicted from hidden states before the decoder norm.
         """
 
     @abstractmethod
@@ -65,7 +66,7 @@ class Direct(Refinement):
         return None
 
     def next_reference(
-        self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, delta: Callable[[], Tensor]
+        self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, raw_boxes: Callable[[], Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
         """See `Refinement`."""
         return reference, None
@@ -79,7 +80,7 @@ class FromReference(Refinement):
     """Every layer starts from the same references; only what the queries know of the image is refined."""
 
     def next_reference(
-        self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, delta: Callable[[], Tensor]
+        self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, raw_boxes: Callable[[], Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
         """See `Refinement`."""
         return reference, reference
@@ -90,13 +91,14 @@ class FromReference(Refinement):
 
 
 class Iterative(Refinement):
-    """Each layer goes on from the boxes of the one before, without gradient: no layer is blamed for the next.
+    """Each layer goes on from the boxes of the one before, without gradient: the loss of a
+    layer does not reach the boxes of earlier ones.
 
     Each group takes the boxes of the group that it follows (`QuerySet.next_references`). Source: Deformable DETR, A.4.
     """
 
     def next_reference(
-        self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, delta: Callable[[], Tensor]
+        self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, raw_boxes: Callable[[], Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
         """See `Refinement`."""
         assert reference is not None
@@ -113,11 +115,11 @@ class LookForwardTwice(Iterative):
     the next one's. References carry no gradient. Source: DINO (ICLR 2023), §3.5; DAB-DETR's release did so before."""
 
     def next_reference(
-        self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, delta: Callable[[], Tensor]
+        self, queries: QuerySet, reference: Tensor | None, boxes: Tensor, raw_boxes: Callable[[], Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
         """See `Refinement`. As both sources have it, references come from features before the decoder's norm."""
         assert reference is not None
-        refined = queries.next_references(self.decode_boxes(reference, delta()), reference)
+        refined = queries.next_references(raw_boxes(), reference)
         return refined.detach(), refined
 
 

@@ -1,4 +1,4 @@
-"""Structures: the nouns that pass between the rooms of the detector. Frozen dataclasses, no behaviour of their own."""
+"""Structures: the nouns that pass between the rooms of the detector, as frozen dataclasses."""
 
 from dk_detr.structures.features import FeaturePyramid, Memory
 from dk_detr.structures.knowledge import Candidates, RegionKnowledge, Regions, TeacherInput

@@ -3,8 +3,8 @@
 B images, C channels, L levels, S tokens (all levels, row by row).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -22,14 +22,16 @@ class FeaturePyramid:
     Attributes:
         levels: L maps (B, C, h, w), the finest first.
         valid_size: (B, L, 2) cells (x, y) that show the image; the rest is padding. None where nothing is padded.
-        fewest: cells of the smallest image, known without asking the device.
+        fewest: cells of the smallest image; a Python int, so that nobody waits for the device.
         backbone: the backbone's own maps by name, (B, C, h, w), for parts that want another width or a finer one.
+        image_sizes: (h, w) of the images in pixels, without padding.
     """
 
     levels: tuple[Tensor, ...]
     valid_size: Tensor | None = None
     fewest: int = 0
     backbone: Mapping[str, Tensor] = field(default_factory=dict)
+    image_sizes: Shapes = ()
 
     @property
     def shapes(self) -> Shapes:
@@ -44,16 +46,16 @@ class FeaturePyramid:
         backbone: Mapping[str, Tensor] | None = None,
     ) -> "FeaturePyramid":
         """Levels computed from images (h, w) that were padded on the right and below to one size (H, W)."""
-        maps = backbone or {}
+        maps, pixels = backbone or {}, tuple((h, w) for h, w in image_sizes)
         if all(tuple(size) == tuple(padded) for size in image_sizes):
             fewest = sum(level[0, 0].numel() for level in levels)
-            return FeaturePyramid(tuple(levels), fewest=fewest, backbone=maps)
+            return FeaturePyramid(tuple(levels), fewest=fewest, backbone=maps, image_sizes=pixels)
         shapes = torch.tensor([(level.shape[-1], level.shape[-2]) for level in levels])
         sizes = torch.tensor([(w, h) for h, w in image_sizes])
         padded_xy = torch.tensor([padded[1], padded[0]])
         # A cell belongs to the image when its first pixel does: the rule of masks resized by nearest neighbour.
         valid_size = (sizes[:, None] * shapes + padded_xy - 1) // padded_xy
-        return FeaturePyramid(tuple(levels), valid_size.to(levels[0].device), _fewest(valid_size), maps)
+        return FeaturePyramid(tuple(levels), valid_size.to(levels[0].device), _fewest(valid_size), maps, pixels)
 
     @staticmethod
     def stack(pyramids: Sequence["FeaturePyramid"]) -> "FeaturePyramid":
@@ -61,10 +63,26 @@ class FeaturePyramid:
         if len(pyramids) == 1:
             return pyramids[0]
         levels = [_padded_to_one_size(maps) for maps in zip(*(pyramid.levels for pyramid in pyramids))]
-        names = pyramids[0].backbone
-        backbone = {name: _padded_to_one_size([pyramid.backbone[name] for pyramid in pyramids]) for name in names}
+        backbone = _StackedMaps([pyramid.backbone for pyramid in pyramids])
         valid_size = torch.tensor([[(w, h) for h, w in pyramid.shapes] for pyramid in pyramids])
-        return FeaturePyramid(tuple(levels), valid_size.to(levels[0].device), _fewest(valid_size), backbone)
+        pixels = tuple(size for pyramid in pyramids for size in pyramid.image_sizes)
+        return FeaturePyramid(tuple(levels), valid_size.to(levels[0].device), _fewest(valid_size), backbone, pixels)
+
+
+class _StackedMaps(Mapping[str, Tensor]):
+    """Maps of single images as those of a batch, padded when they are asked for: few parts read any."""
+
+    def __init__(self, single: Sequence[Mapping[str, Tensor]]) -> None:
+        self._single = single
+
+    def __getitem__(self, name: str) -> Tensor:
+        return _padded_to_one_size([maps[name] for maps in self._single])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._single[0])
+
+    def __len__(self) -> int:
+        return len(self._single[0])
 
 
 def _padded_to_one_size(maps: Sequence[Tensor]) -> Tensor:
@@ -87,8 +105,9 @@ class Memory:
         valid_size: (B, L, 2) cells (x, y) of each level that show the image; None where nothing is padded.
         padding: (B, S) bool, True where a token is padding; None where nothing is padded.
         valid_ratios: (B, L, 2) `valid_size` as a share of the level; None where nothing is padded.
-        fewest: tokens of the smallest image, known without asking the device.
+        fewest: tokens of the smallest image; a Python int, so that nobody waits for the device.
         position: (B, S, C) codes of the tokens' places, or (1, S, C) without padding: what the encoder was told.
+        image_sizes: (h, w) of the images in pixels, without padding.
     """
 
     tokens: Tensor
@@ -99,6 +118,7 @@ class Memory:
     valid_ratios: Tensor | None = None
     fewest: int = 0
     position: Tensor | None = None
+    image_sizes: Shapes = ()
 
     @staticmethod
     def from_pyramid(pyramid: FeaturePyramid) -> "Memory":
@@ -106,9 +126,13 @@ class Memory:
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in pyramid.levels], dim=1)
         shapes, valid_size = pyramid.shapes, pyramid.valid_size
         grid = grid_of_cells(shapes, tokens.device)
+        memory = Memory(
+            tokens, shapes, grid.centers / grid.sides[:, grid.level], fewest=pyramid.fewest,
+            image_sizes=pyramid.image_sizes,
+        )  # fmt: skip
         if valid_size is None:
-            return Memory(tokens, shapes, grid.centers / grid.sides[:, grid.level], fewest=pyramid.fewest)
+            return memory
         extent = valid_size[:, grid.level]
         padding = (grid.centers > extent).any(-1)
-        ratios = valid_size / grid.sides
-        return Memory(tokens, shapes, grid.centers / extent, valid_size, padding, ratios, pyramid.fewest)
+        centers, ratios = grid.centers / extent, valid_size / grid.sides
+        return replace(memory, centers=centers, valid_size=valid_size, padding=padding, valid_ratios=ratios)

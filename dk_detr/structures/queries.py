@@ -128,7 +128,7 @@ class QuerySet:
     def next_references(self, refined: Tensor, current: Tensor) -> Tensor:
         """References of the next layer: each group takes the boxes of the group that it follows.
 
-        Points become boxes. A point that stays keeps its place, and from its first box on the size of that.
+        Points become boxes. A point that stays keeps its centre and takes the size of its first layer's box.
 
         Args:
             refined: (B, ΣQ, 4) boxes of this layer. current: (B, ΣQ, 2 or 4) references that it started from.

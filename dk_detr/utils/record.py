@@ -1,19 +1,36 @@
 """What a training step reports besides its losses: scalars and times, into Detectron2's event storage."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from detectron2.utils.events import get_event_storage
+import torch
+from detectron2.utils.events import EventStorage, get_event_storage
+from torch import Tensor
+
+_LATER: dict[str, Tensor] = {}
 
 
 def record(name: str, value: float) -> None:
     """Store a scalar under this iteration; outside a training loop it does nothing."""
-    try:
-        storage = get_event_storage()
-    except AssertionError:  # Detectron2's way to say that no storage is open.
-        return
-    storage.put_scalar(name, float(value))
+    storage = _storage()
+    if storage is not None:
+        storage.put_scalar(name, float(value))
+
+
+def record_later(values: Mapping[str, Tensor]) -> None:
+    """Store scalars that a device may still be computing, when `record_now` is called: until then nobody waits."""
+    if _storage() is not None:
+        _LATER.update({name: value.detach() for name, value in values.items()})
+
+
+def record_now() -> None:
+    """Store what `record_later` was given since the last time; one wait for all. Called once an iteration."""
+    names, values = list(_LATER), list(_LATER.values())
+    _LATER.clear()
+    if names:
+        for name, value in zip(names, torch.stack(values).tolist()):
+            record(name, value)
 
 
 @contextmanager
@@ -22,3 +39,10 @@ def timed(name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     record(f"time_{name}", time.perf_counter() - start)
+
+
+def _storage() -> EventStorage | None:
+    try:
+        return get_event_storage()
+    except AssertionError:  # Detectron2's way to say that no storage is open.
+        return None

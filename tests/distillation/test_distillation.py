@@ -16,9 +16,9 @@ from dk_detr.distillation import (
     AUXILIARY,
     Distillation,
     DistillationPlan,
+    DistillationTerm,
     SlotSelection,
     StoredEmbeddings,
-    Term,
     TermSettings,
     build_terms,
     embedding_l1_loss,
@@ -198,21 +198,21 @@ def test_without_regions_losses_are_zero_and_all_weights_get_a_gradient() -> Non
 
 def test_over_images_a_term_is_the_mean_of_those_that_have_regions() -> None:
     student, teacher = random(5, WIDTH), knowledge(0, 0, 3, 3, 3)
-    term = Term("semantic", semantic_kd_loss, weight=3.0)
+    term = DistillationTerm("semantic", semantic_kd_loss, weight=3.0)
     wanted = [semantic_kd_loss(student[part], teacher.embeddings[part]) for part in (slice(0, 2), slice(2, 5))]
     torch.testing.assert_close(term(student, teacher), 3.0 * (wanted[0] + wanted[1]) / 2)
 
 
 def test_over_the_batch_a_term_sees_all_images_at_once() -> None:
     student, teacher = random(5, WIDTH), knowledge(0, 0, 3, 3, 3)
-    term = Term("relational_batch", relational_kd_loss, weight=3.0, scope="batch")
+    term = DistillationTerm("relational_batch", relational_kd_loss, weight=3.0, scope="batch")
     torch.testing.assert_close(term(student, teacher), 3.0 * relational_kd_loss(student, teacher.embeddings))
 
 
 def test_an_image_with_one_region_has_no_relations_but_a_meaning() -> None:
     student, teacher = random(1, WIDTH), knowledge(0)
-    assert Term("relational_image", relational_kd_loss, 1.0)(student, teacher) == 0
-    assert Term("semantic", semantic_kd_loss, 1.0)(student, teacher) > 0
+    assert DistillationTerm("relational_image", relational_kd_loss, 1.0)(student, teacher) == 0
+    assert DistillationTerm("semantic", semantic_kd_loss, 1.0)(student, teacher) > 0
 
 
 def test_settings_reach_the_losses() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dk_detr.distillation import Term, relational_kd_loss
+from dk_detr.distillation import DistillationTerm, relational_kd_loss
 from dk_detr.distillation.gather import gather_rows
 from dk_detr.structures import RegionKnowledge, Regions
 from tests.model_fixtures import WIDTH, fixed_seed, random
@@ -27,7 +27,7 @@ def learn(own: slice) -> tuple[float, list[Tensor]]:
     """Loss over the batch of all workers, and the gradient of a model that saw `own` rows."""
     with fixed_seed():
         model = nn.Linear(6, WIDTH)
-    term = Term("relational_batch", relational_kd_loss, weight=2.0, scope="batch")
+    term = DistillationTerm("relational_batch", relational_kd_loss, weight=2.0, scope="batch")
     rows, teacher = student_rows(model, own), random(10, WIDTH, seed=1)[own]
     regions = Regions(torch.zeros(len(rows), dtype=torch.long), torch.arange(len(rows)), torch.zeros(len(rows), 4))
     loss = term(rows, RegionKnowledge(regions, teacher))

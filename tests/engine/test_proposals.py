@@ -44,8 +44,26 @@ def test_detections_and_the_state_of_the_detector_are_the_same_with_and_without(
         (alone,) = detector([given])
         (beside,) = WithProposals(detector)([given])
     assert torch.equal(beside["instances"].scores, alone["instances"].scores)
-    assert not detector.queries._forward_hooks
     assert WithProposals(detector.train(training)).training is training
+
+
+def test_the_proposals_beside_detections_are_the_best_of_all_that_the_first_stage_takes_for_objects() -> None:
+    detector, given = tiny_detector(), tiny_input()
+    (beside,), (every,) = WithProposals(detector)([given]), detector.propose([given])
+    (few,) = detector.propose([given], limit=5)
+    chosen = beside["proposals"]
+    assert len(chosen) == QUERIES < len(every) and len(few) == 5
+    for some in (chosen, few):
+        assert torch.equal(some.objectness_logits, every.objectness_logits[: len(some)])
+        assert torch.equal(some.proposal_boxes.tensor, every.proposal_boxes.tensor[: len(some)])
+    assert (every.objectness_logits.diff() <= 0).all()
+
+
+def test_a_detector_without_a_first_stage_says_that_it_proposes_nothing() -> None:
+    detector = tiny_detector(queries="Learned")
+    assert not detector.proposes
+    with pytest.raises(NotImplementedError, match="DETR proposes nothing"):
+        detector.propose([tiny_input()])
 
 
 def test_queries_that_are_no_proposals_are_refused() -> None:

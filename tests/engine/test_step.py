@@ -137,6 +137,32 @@ def test_each_part_is_told_its_share_of_the_objects_and_a_whole_batch_counts_by_
     assert model.told == told
 
 
+def test_a_batch_that_parts_do_not_divide_is_refused_before_it_teaches_half_of_it() -> None:
+    """A stream of a project's own may make such batches."""
+    model = tiny_detector()
+    step = Step(model, [batch((1, 1, 1))], torch.optim.SGD(model.parameters(), lr=0.1), num_parts=2)
+    with EventStorage(), pytest.raises(ValueError, match="SOLVER.ACCUMULATE 2 does not divide a batch of 3 samples"):
+        step.run_step()
+
+
+class NamesInAnyOrder(nn.Module):
+    """Says the losses of each part in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.calls = nn.Parameter(torch.ones(())), 0
+
+    def forward(self, batched_inputs: list[Any], num_objects: Any = None) -> dict[str, Tensor]:
+        losses = {"loss_a": self.weight * 1.0, "loss_b": self.weight * 10.0}
+        self.calls += 1
+        return losses if self.calls % 2 else dict(reversed(losses.items()))
+
+
+def test_losses_are_reported_by_name_whatever_their_order_in_a_part() -> None:
+    _, metrics = learnt(NamesInAnyOrder(), batch((1, 1)), num_parts=2)
+    assert metrics["loss_a"] == 1.0 and metrics["loss_b"] == 10.0
+
+
 def test_distillation_within_images_does_too() -> None:
     """As long as every image has regions to teach."""
     slots = SlotSelection(num_slots=5, filters=(), min_side=0.0)

@@ -254,6 +254,18 @@ def test_a_matrix_of_a_whole_benchmark_will_do_for_a_data_set_of_some_of_its_nam
     assert read_vocabulary(save(tmp_path, np.eye(80, dtype=np.float32)), zoo).names == COCO_NAMES
 
 
+def test_a_data_set_of_ones_own_is_no_benchmark_whatever_its_name_begins_with(zoo: str, tmp_path: Path) -> None:
+    """Its 20 rows are its own categories in the order of their ids, not those of VOC."""
+    json_file = MetadataCatalog.get(zoo).json_file
+    register("voc_of_my_own", json_file, str(tmp_path))
+    try:
+        names = read_vocabulary(save(tmp_path, torch.eye(20), "mine.pt"), "voc_of_my_own").names
+    finally:
+        DatasetCatalog.remove("voc_of_my_own")
+        MetadataCatalog.remove("voc_of_my_own")
+    assert names == tuple(f"animal {19 - i}" for i in range(20))
+
+
 def test_rows_of_nothing_are_refused_with_the_data_set_and_the_way_out(zoo: str, tmp_path: Path) -> None:
     path = save(tmp_path, np.eye(21, dtype=np.float32))
     said = rf"{path} \(OF\) has 21 rows.* zoo_val \(20\).*build_vocabulary.py --annotations JSON --embeddings {path}"

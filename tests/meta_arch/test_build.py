@@ -261,3 +261,43 @@ def test_distillation_into_a_closed_detector_is_refused_by_both_names(cfg: CfgNo
     cfg.MODEL.DETR.CLASSIFIER.NAME = "Linear"
     with pytest.raises(ValueError, match='TRAINING_EXTENSIONS names "Distill.*CLASSIFIER.NAME "Linear" has no space'):
         detector(cfg)
+
+
+# ---- ranges, and what the backbone gives ----
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("CLASSIFIER.TEMPERATURE", 0.0), ("ANCHOR_SIZE", 0.99), ("ANCHOR_SIZE", 0.0), ("NUM_QUERIES", 0)]
+)
+def test_numbers_that_would_make_losses_no_numbers_are_refused_by_key(cfg: CfgNode, key: str, value: Any) -> None:
+    cfg.merge_from_list([f"MODEL.DETR.{key}", value])
+    with pytest.raises(ValueError, match=f"MODEL.DETR.{key} must .* got {value}"):
+        detector(cfg)
+
+
+@pytest.mark.parametrize(
+    ("extension", "key"), [("Denoising", "DENOISING.GROUPS"), ("ContrastiveDenoising", "CONTRASTIVE_DENOISING.QUERIES")]
+)
+def test_denoising_with_nothing_is_refused_by_key(cfg: CfgNode, extension: str, key: str) -> None:
+    cfg.MODEL.TRAINING_EXTENSIONS = [extension]
+    cfg.merge_from_list([f"MODEL.DETR.{key}", 0])
+    with pytest.raises(ValueError, match=f"MODEL.DETR.{key} must be at least 1, got 0"):
+        detector(cfg)
+
+
+@pytest.mark.parametrize(
+    ("read", "given", "kept"),
+    [
+        (["res3", "res4"], ["res2", "res3", "res4", "res5"], ["res2", "res3", "res4"]),
+        (["res5"], ["res5"], ["res5"]),
+        (["res3", "res4", "res5"], ["res2", "res3", "res4", "res5"], ["res2", "res3", "res4", "res5"]),
+    ],
+)
+def test_finer_stages_than_the_neck_reads_stay_and_those_that_no_loss_would_reach_go(
+    cfg: CfgNode, read: list[str], given: list[str], kept: list[str]
+) -> None:
+    cfg.MODEL.DETR.IN_FEATURES, cfg.MODEL.RESNETS.OUT_FEATURES = read, given
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS.DEPTH = "build_resnet_backbone", 50
+    backbone = build.backbone_from_config(cfg)
+    assert list(backbone.output_shape()) == kept
+    assert any(name.startswith("res5") for name, _ in backbone.named_parameters()) is ("res5" in kept)

@@ -111,6 +111,19 @@ def test_groups_are_decoded_in_the_order_in_which_the_config_names_their_extensi
     assert started == [["detection", "denoising", "auxiliary"], ["detection", "auxiliary", "denoising"]]
 
 
+def test_a_loss_without_the_prefix_of_its_extension_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take the place of the detector's own."""
+
+    class Taking(Denoising):
+        def supervise(self, plan: Any, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
+            return {"loss_class": self.content.weight.sum() * 0}
+
+    monkeypatch.setitem(TRAINING_EXTENSIONS, "Taking", Taking)
+    detector = configured_detector("dino_R50_4scale", TRAINING_EXTENSIONS=["Taking"])
+    with pytest.raises(ValueError, match='"Taking" gives loss_class; its losses begin with loss_dn_'):
+        training_losses(detector, [tiny_input()])
+
+
 @pytest.mark.parametrize("prefix", ["", "proposal_"])
 def test_an_extension_cannot_take_the_names_of_the_detectors_own_losses(
     prefix: str, monkeypatch: pytest.MonkeyPatch

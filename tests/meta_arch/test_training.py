@@ -11,6 +11,7 @@ from detectron2.utils.events import EventStorage
 from dk_detr.distillation import SlotSelection, TermSettings
 from dk_detr.meta_arch import DETR
 from dk_detr.modeling import CLASSIFIERS, QUERIES, REFINEMENTS
+from dk_detr.utils import record_now
 from tests.model_fixtures import TERMS, teaching, tiny_detector, tiny_distillation, tiny_input, training_losses
 
 TAUGHT = ("Auxiliary", "SelectedAuxiliary", "Detection")
@@ -20,7 +21,7 @@ QUERIES_AND_CLASSIFIERS = [  # a teacher looks at proposals; build.py refuses qu
     (queries, name)
     for queries in QUERIES
     for name, part in CLASSIFIERS.items()
-    if not (part.learns_images and queries in ("Learned", "Anchors"))
+    if not (part.learns_image_embeddings and queries in ("Learned", "Anchors"))
 ]
 DETECTION = {f"loss_{stage}{term}" for stage in ("", "proposal_") for term in ("class", "l1", "giou")}
 
@@ -85,7 +86,7 @@ def test_every_detector_made_of_parts_trains_every_parameter(
 
 
 @each_kind_of_queries
-@pytest.mark.parametrize("classifier", [name for name, part in CLASSIFIERS.items() if part.learns_images])
+@pytest.mark.parametrize("classifier", [name for name, part in CLASSIFIERS.items() if part.learns_image_embeddings])
 def test_a_batch_with_nothing_to_see_trains_every_projection(classifier: str, taught: str) -> None:
     """The last layer alone is taught, and here not even that: DDP waits all the same."""
     distillation = tiny_distillation(["embedding_l1"], taught, slots=SlotSelection(num_slots=5, min_side=1e6))
@@ -107,7 +108,7 @@ def test_the_teacher_moves_the_image_projection_of_an_ensemble_and_labels_the_ot
         assert not any(p.grad is not None and p.grad.any() for p in does_not.parameters())
 
 
-@pytest.mark.parametrize("classifier", [name for name, part in CLASSIFIERS.items() if part.learns_images])
+@pytest.mark.parametrize("classifier", [name for name, part in CLASSIFIERS.items() if part.learns_image_embeddings])
 def test_a_classifier_that_learns_from_a_teacher_misses_it_in_training_and_not_in_detection(classifier: str) -> None:
     detector = tiny_detector(classifier=classifier)
     assert len(detector([tiny_input()])[0]["instances"])
@@ -227,6 +228,7 @@ def test_a_broken_image_shows_in_the_loss() -> None:
 def test_metrics_go_to_the_event_storage() -> None:
     with EventStorage() as storage:
         training_losses(tiny_detector(tiny_distillation()), [tiny_input(seed=1), tiny_input(seed=2)])
+        record_now()
     seen = storage.latest()
     assert seen["kd_regions"][0] == 10
     assert seen["time_teacher"][0] > 0 and [name for name in seen if name.startswith("time_matching")]

@@ -87,9 +87,9 @@ def test_permuting_the_vocabulary_permutes_the_logits(name: str) -> None:
 def test_permuting_the_vocabulary_permutes_the_confidence(name: str) -> None:
     (classifier, text), hidden, objectness = of_five_words(name, 1), random(2, 5, 4), random(2, 5)
     order, novel = [3, 0, 4, 1, 2], torch.tensor([False, True, False, False, True])
-    confidence = classifier.confidence(hidden, text, novel, objectness)
+    confidence = classifier.confidence(hidden, text, text[~novel], novel, objectness)
     assert confidence.shape == (2, 5, 5) and bool((confidence >= 0).all() and (confidence <= 1).all())
-    other = classifier.confidence(hidden, text[order], novel[order], objectness)
+    other = classifier.confidence(hidden, text[order], text[~novel], novel[order], objectness)
     torch.testing.assert_close(other, confidence[..., order])
 
 
@@ -97,7 +97,7 @@ def test_permuting_the_vocabulary_permutes_the_confidence(name: str) -> None:
 def test_for_a_sigmoid_each_word_is_judged_by_itself_and_nothing_else_counts(name: str) -> None:
     (classifier, text), hidden = of_five_words(name, 2), random(2, 5, 4)
     wanted = classifier.score(classifier.project(hidden, 1), text).sigmoid()
-    assert torch.equal(classifier.confidence(hidden, text, torch.ones(5, dtype=torch.bool), None), wanted)
+    assert torch.equal(classifier.confidence(hidden, text, text[:1], torch.ones(5, dtype=torch.bool), None), wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

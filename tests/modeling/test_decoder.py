@@ -4,6 +4,7 @@ B images, Q queries, C channels.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -185,7 +186,7 @@ def test_the_trace_holds_what_each_layer_gave_in_the_order_of_layers_and_groups(
 
 def test_a_decoder_makes_boxes_as_its_parameterization_says() -> None:
     class Shifted(BoxParameterization):
-        def decode(self, start: Tensor | None, delta: Tensor) -> Tensor:
+        def decode(self, start: Tensor | None, delta: Tensor, image_sizes: Any = ()) -> Tensor:
             return start + 0.01 * delta.new_ones(4)
 
     decoder = tiny_decoder(num_layers=3)

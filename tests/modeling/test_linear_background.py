@@ -28,7 +28,7 @@ def says(logits: list[float]) -> LinearBackground:
 
 def confidence(classifier: LinearBackground, text: Tensor | None = None) -> list[float]:
     text = torch.eye(K) if text is None else text
-    return classifier.confidence(torch.zeros(1, 1, C), text, NOVEL[: len(text)], None)[0, 0].tolist()
+    return classifier.confidence(torch.zeros(1, 1, C), text, torch.eye(K), NOVEL[: len(text)], None)[0, 0].tolist()
 
 
 def test_logits_are_those_of_the_words_in_their_order_and_last_that_of_no_object() -> None:
@@ -64,12 +64,15 @@ def test_words_that_were_never_trained_take_no_part() -> None:
     """Their logits are as they were drawn, and would often be above those that learned to say nothing."""
     classifier, novel = says([0.0, 1.0, 3.0, 2.0, -1.0, 2.5]), torch.tensor([False, False, True, False, False])
     total = sum(math.exp(x) for x in (0.0, 1.0, 2.0, -1.0, 2.5))
-    found = classifier.confidence(torch.zeros(1, 1, C), torch.eye(K), novel, None)[0, 0].tolist()
+    trained = torch.eye(K)[~novel]
+    found = classifier.confidence(torch.zeros(1, 1, C), torch.eye(K), trained, novel, None)[0, 0].tolist()
     assert found == pytest.approx([0, 0, 0, math.exp(2) / total, 0], rel=1e-5)
+    some = classifier.confidence(torch.zeros(1, 1, C), torch.eye(K)[[3, 0]], trained, novel[[3, 0]], None)[0, 0]
+    assert some.tolist() == pytest.approx([found[3], found[0]]), "the same, whatever else is asked for"
 
 
 def test_every_query_has_at_most_one_word() -> None:
-    scores = part().confidence(random(3, 7, C), torch.eye(K), NOVEL, None)
+    scores = part().confidence(random(3, 7, C), torch.eye(K), torch.eye(K), NOVEL, None)
     assert ((scores > 0).sum(-1) == 1).all() and scores.max() < 1
 
 

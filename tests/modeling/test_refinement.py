@@ -53,8 +53,8 @@ def test_without_a_start_the_offsets_are_the_box() -> None:
 def next_reference(name: str, reference: Tensor | None, boxes: Tensor, delta: Tensor | None = None) -> Any:
     """(reference, start) of the next layer."""
     group = queries(BOXES[None] if reference is None else reference)
-    offsets = torch.zeros(1, 2, 4) if delta is None else delta
-    return REFINEMENTS[name]().next_reference(group, reference, boxes, lambda: offsets)
+    refinement, offsets = REFINEMENTS[name](), torch.zeros(1, 2, 4) if delta is None else delta
+    return refinement.next_reference(group, reference, boxes, lambda: decode(reference, offsets))
 
 
 @pytest.mark.parametrize("width", [2, 4])

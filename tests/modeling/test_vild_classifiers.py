@@ -33,7 +33,7 @@ def by_hand(part: type[CosineText] = CosineTextBackground, **settings: float) ->
 def confidence(classifier: CosineText, novel: Tensor = BASE, objectness: float | None = None) -> list[float]:
     given = None if objectness is None else torch.tensor([[objectness]])
     with torch.no_grad():
-        return classifier.confidence(FEATURE, TEXT, novel, given)[0, 0].tolist()
+        return classifier.confidence(FEATURE, TEXT, TEXT, novel, given)[0, 0].tolist()
 
 
 # e to the logits 0.6/0.2, 0/0.2, 0.8/0.2
@@ -124,7 +124,7 @@ def test_sure_scores_stay_finite() -> None:
         classifier = part(8, 8, 1, 0.01)
         torch.nn.init.eye_(classifier.projections[0].weight)
         text = torch.cat([torch.eye(8)[:1], -torch.eye(8)[:1]])
-        found = classifier.confidence(torch.eye(8)[None], text, NOVEL, torch.zeros(1, 8))
+        found = classifier.confidence(torch.eye(8)[None], text, text, NOVEL, torch.zeros(1, 8))
         assert bool(found.isfinite().all()) and bool((found >= 0).all() and (found <= 1).all())
 
 

@@ -76,3 +76,18 @@ def test_stacked_pyramids_keep_each_image_and_mark_the_rest() -> None:
 def test_a_pyramid_alone_is_its_own_stack() -> None:
     pyramid = FeaturePyramid(tuple(levels([(2, 4)])))
     assert FeaturePyramid.stack([pyramid]) is pyramid
+
+
+def test_the_backbones_maps_are_those_of_a_batch_when_they_are_asked_for() -> None:
+    """Of single images of different size, padded with nothing on the right and below."""
+    maps = [torch.full((1, 2, 4, 3), 1.0), torch.full((1, 2, 2, 5), 2.0)]
+    single = [
+        FeaturePyramid.from_padded([x[..., ::2, ::2]], [x.shape[-2:]], tuple(x.shape[-2:]), {"res2": x}) for x in maps
+    ]
+    stacked = FeaturePyramid.stack(single)
+    assert list(stacked.backbone) == ["res2"] and len(stacked.backbone) == 1
+    found = stacked.backbone["res2"]
+    assert found.shape == (2, 2, 4, 5)
+    assert (found[0, :, :, :3] == 1).all() and not found[0, :, :, 3:].any()
+    assert (found[1, :, :2] == 2).all() and not found[1, :, 2:].any()
+    assert stacked.image_sizes == Memory.from_pyramid(stacked).image_sizes == ((4, 3), (2, 5))

@@ -1,9 +1,10 @@
 """What a step reports: into the event storage of a training loop, and nowhere without one."""
 
 import pytest
+import torch
 from detectron2.utils.events import EventStorage
 
-from dk_detr.utils import record, timed
+from dk_detr.utils import record, record_later, record_now, timed
 
 
 def test_scalars_and_times_reach_the_storage_of_the_loop() -> None:
@@ -13,6 +14,20 @@ def test_scalars_and_times_reach_the_storage_of_the_loop() -> None:
             pass
     assert storage.latest()["regions"] == (3.0, 7)
     assert storage.latest()["time_teacher"][0] >= 0
+
+
+def test_what_is_recorded_later_is_stored_once_with_its_last_value() -> None:
+    record_now()  # of what other tests left
+    record_later({"outside of a loop": torch.tensor(1.0)})
+    with EventStorage(7) as storage:
+        record_later({"a": torch.tensor(1.0, requires_grad=True), "b": torch.tensor(2.0)})
+        record_later({"a": torch.tensor(3.0)})
+        assert not storage.latest()
+        record_now()
+        assert storage.latest() == {"a": (3.0, 7), "b": (2.0, 7)}
+    with EventStorage(8) as storage:
+        record_now()
+        assert not storage.latest()
 
 
 def test_outside_a_loop_nothing_happens() -> None:

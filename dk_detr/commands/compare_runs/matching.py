@@ -17,7 +17,7 @@ from dk_detr.data import TrainMapper, categories_of, labels_among, train_records
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.meta_arch import DETR
 from dk_detr.modeling import QUERIES, Anchors, Learned
-from dk_detr.structures import DETECTION, Predictions, QuerySet
+from dk_detr.structures import Predictions
 
 BATCH = 8  # images that are looked at together
 
@@ -52,9 +52,7 @@ def matched_queries(detector: DETR, samples: Sequence[dict[str, Any]]) -> Tensor
     found = []
     for start in range(0, len(samples), BATCH):
         batch = list(samples[start : start + BATCH])
-        memory = detector.encoder(detector.extract_features(detector.preprocess(batch)))
-        trace = detector.decoder(QuerySet((detector.queries(memory).group,)), memory)
-        predictions = detector.heads(trace, detector.train_text)[DETECTION]
+        predictions = detector.predict(detector.preprocess(batch), detector.train_text)
         targets = detector.targets(batch)
         last = Predictions(predictions.logits[-1:], predictions.boxes[-1:], predictions.valid)
         pairs = detector.criterion.matcher(last, targets)

@@ -22,5 +22,5 @@ class Teacher(Protocol):
         """Where it may be asked to look."""
 
     def ask(self, shown: TeacherInput, regions: Regions) -> Callable[[], Tensor]:
-        """Begin to answer for regions, `query` counting the candidates; called, it gives (N, E) unit rows without
-        gradient."""
+        """Start to encode regions, `query` counting the candidates. Returns a function that waits for (N, E) unit rows
+        without gradient."""

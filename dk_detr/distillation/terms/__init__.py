@@ -3,8 +3,9 @@
 from dk_detr.distillation.terms.embedding_l1 import embedding_l1_loss
 from dk_detr.distillation.terms.relational import relational_kd_loss
 from dk_detr.distillation.terms.semantic import semantic_kd_loss
-from dk_detr.distillation.terms.term import TERMS, Term, TermSettings, build_terms
+from dk_detr.distillation.terms.term import TERMS, DistillationTerm, TermSettings, build_terms
 
 __all__ = [
-    "TERMS", "Term", "TermSettings", "build_terms", "embedding_l1_loss", "relational_kd_loss", "semantic_kd_loss",
+    "TERMS", "DistillationTerm", "TermSettings", "build_terms", "embedding_l1_loss", "relational_kd_loss",
+    "semantic_kd_loss",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Term: one loss of the distillation, by its name in MODEL.KD.TERMS. N regions, E text width."""
+"""DistillationTerm: one loss of the distillation, by its name in MODEL.KD.TERMS. N regions, E text width."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ Loss = Callable[..., Tensor]  # of student, teacher, and `group`
 
 
 @dataclass(frozen=True)
-class Term:
+class DistillationTerm:
     """`loss` of student and teacher rows, over the regions of each image or of the batch."""
 
     name: str
@@ -44,7 +44,7 @@ class TermSettings:
     relational_scopes: tuple[str, ...] = ("image", "batch")
 
 
-def build_terms(names: Sequence[str], settings: TermSettings) -> list[Term]:
+def build_terms(names: Sequence[str], settings: TermSettings) -> list[DistillationTerm]:
     """The losses by their names in MODEL.KD.TERMS, see `TERMS`."""
     terms = []
     for name in names:
@@ -53,15 +53,15 @@ def build_terms(names: Sequence[str], settings: TermSettings) -> list[Term]:
     return terms
 
 
-def _semantic(settings: TermSettings, weight: float) -> list[Term]:
-    return [Term("semantic", partial(semantic_kd_loss, temperature=settings.semantic_temperature), weight)]
+def _semantic(settings: TermSettings, weight: float) -> list[DistillationTerm]:
+    return [DistillationTerm("semantic", partial(semantic_kd_loss, temperature=settings.semantic_temperature), weight)]
 
 
-def _embedding_l1(settings: TermSettings, weight: float) -> list[Term]:
-    return [Term("embedding_l1", embedding_l1_loss, weight)]
+def _embedding_l1(settings: TermSettings, weight: float) -> list[DistillationTerm]:
+    return [DistillationTerm("embedding_l1", embedding_l1_loss, weight)]
 
 
-def _relational(settings: TermSettings, weight: float) -> list[Term]:
+def _relational(settings: TermSettings, weight: float) -> list[DistillationTerm]:
     require("MODEL.KD.RELATIONAL.DIRECTION", settings.relational_direction, DIRECTIONS)
     loss = partial(
         relational_kd_loss, temperature=settings.relational_temperature, direction=settings.relational_direction
@@ -70,10 +70,10 @@ def _relational(settings: TermSettings, weight: float) -> list[Term]:
         raise ValueError('MODEL.KD.RELATIONAL.SCOPES is empty; name "image", "batch" or both.')
     for scope in settings.relational_scopes:
         require("MODEL.KD.RELATIONAL.SCOPES", scope, ("image", "batch"))
-    return [Term(f"relational_{scope}", loss, weight, scope) for scope in settings.relational_scopes]
+    return [DistillationTerm(f"relational_{scope}", loss, weight, scope) for scope in settings.relational_scopes]
 
 
-TERMS: dict[str, Callable[[TermSettings, float], list[Term]]] = {
+TERMS: dict[str, Callable[[TermSettings, float], list[DistillationTerm]]] = {
     "semantic": _semantic,
     "relational": _relational,
     "embedding_l1": _embedding_l1,

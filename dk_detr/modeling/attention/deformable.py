@@ -6,7 +6,7 @@ Source: Deformable DETR (ICLR 2021).
 from torch import Tensor
 
 from dk_detr.layers import MSDeformAttn
-from dk_detr.modeling.positions import QueryPosition, brought
+from dk_detr.modeling.positions import QueryPosition, require_part
 from dk_detr.structures import Memory
 
 
@@ -26,7 +26,7 @@ class DeformableCross(MSDeformAttn):
         self, content: Tensor, position: QueryPosition, reference: Tensor | None, memory: Memory
     ) -> Tensor:
         """(B, Q, C) content, (B, Q, 2 or 4) reference -> (B, Q, C)."""
-        reference = brought(reference, "a reference")
+        reference = require_part(reference, "a reference")
         query = content + position.cross_attention
         return super().forward(
             query, reference, memory.tokens, memory.shapes, memory.padding, memory.valid_ratios

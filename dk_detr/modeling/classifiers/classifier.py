@@ -15,14 +15,13 @@ class Classifier(nn.Module, ABC):
         channels: C. width: E, that of the words. num_projections: D, one for each decoder layer; or 1, for all of them.
 
     Attributes:
-        activation: what the logits are for. "sigmoid": each word by itself; "softmax": words and, in a last column,
-            no object, which exclude one another; "none": they do not tell an object from nothing, and labels do not
-            teach them.
-        learns_images: whether it keeps projections for images apart from those for words, see `project_image`.
+        activation: what makes probabilities of the logits. "sigmoid": yes or no for each word; "softmax": words and a
+            last column, "no object"; "none": labels do not train them, and they do not tell an object from nothing.
+        learns_image_embeddings: whether it keeps projections for images apart from those for words.
     """
 
     activation: str
-    learns_images = False
+    learns_image_embeddings = False
 
     def __init__(self, channels: int, width: int, num_projections: int) -> None:
         super().__init__()
@@ -45,11 +44,14 @@ class Classifier(nn.Module, ABC):
     def score(self, projected: Tensor, text: Tensor) -> Tensor:
         """(…, E) -> (…, K) logits, or K + 1 for a softmax, in full precision."""
 
-    def confidence(self, hidden_states: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
+    def confidence(
+        self, hidden_states: Tensor, text: Tensor, train_text: Tensor, novel: Tensor, objectness: Tensor | None
+    ) -> Tensor:
         """How sure it is of each query and word.
 
         Args:
-            hidden_states: (B, Q, C) of the last layer. text: (K, E). novel: (K,) bool, words that were not trained.
+            hidden_states: (B, Q, C) of the last layer. text: (K, E) of the words that are asked for. train_text: of all
+                words of training. novel: (K,) bool, words that were not trained.
             objectness: (B, Q) logits of the first stage; None where there is none.
 
         Returns: (B, Q, K) in [0, 1].

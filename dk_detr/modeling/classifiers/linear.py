@@ -70,11 +70,13 @@ class LinearBackground(Linear):
         words, nothing = projected.float().split([self.width, 1], dim=-1)
         return torch.cat([super().score(words, text), nothing], dim=-1)
 
-    def confidence(self, hidden_states: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
+    def confidence(
+        self, hidden_states: Tensor, text: Tensor, train_text: Tensor, novel: Tensor, objectness: Tensor | None
+    ) -> Tensor:
         """See `Classifier`: the share of each word in a softmax over no object and all words that were trained, asked
         for or not; of a query, that of the best word alone, as DETR has it."""
         logits = self.project(hidden_states, -1).float()
-        untrained = F.pad(text[novel].sum(0) > 0, (0, 1))
+        untrained = F.pad(train_text.sum(0) == 0, (0, 1))
         scores = with_background(logits.masked_fill(untrained, -torch.inf)).exp()
         best = torch.where(scores == scores.amax(-1, keepdim=True), scores, 0.0)
         return best.index_select(-1, text.argmax(1))

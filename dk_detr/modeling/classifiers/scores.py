@@ -1,4 +1,4 @@
-"""How words compete for a region, and whom to believe about it. K words; all scores are logarithms."""
+"""Scores from logits: softmax with or without background, ViLD's ensemble, objectness. K words; all are logarithms."""
 
 import torch
 from torch import Tensor
@@ -28,7 +28,8 @@ def ensemble(log_text: Tensor, log_image: Tensor, novel: Tensor, home_weight: fl
 
 
 def with_objectness(log_image: Tensor, objectness: Tensor) -> Tensor:
-    """The geometric mean of what is there and whether anything is: all that can be said without a background.
+    """The geometric mean of each word's share and the objectness: without a background class, the first stage says
+    whether there is an object.
 
     Args:
         log_image: (…, K) log-probabilities. objectness: (…) logits of the first stage.

@@ -40,7 +40,9 @@ class CosineTextBackground(CosineText):
         background = F.normalize(self.background.float(), dim=0)
         return super().score(projected, torch.cat([text, background[None]]))
 
-    def confidence(self, hidden_states: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
+    def confidence(
+        self, hidden_states: Tensor, text: Tensor, train_text: Tensor, novel: Tensor, objectness: Tensor | None
+    ) -> Tensor:
         """See `Classifier`: the share of each word in a softmax with the background."""
         return with_background(self.score(self.project(hidden_states, -1), text)).exp()
 
@@ -53,11 +55,13 @@ class CosineTextObjectness(CosineText):
     Source: ViLD-image (ICLR 2022).
     """
 
-    activation, learns_images = "none", True
+    activation, learns_image_embeddings = "none", True
 
-    def confidence(self, hidden_states: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
+    def confidence(
+        self, hidden_states: Tensor, text: Tensor, train_text: Tensor, novel: Tensor, objectness: Tensor | None
+    ) -> Tensor:
         """See `Classifier`: the geometric mean of objectness and the share of each word in a softmax."""
-        assert objectness is not None  # combinations.py lets no other queries pass
+        assert objectness is not None  # combinations.py refuses queries without a first stage
         return with_objectness(without_background(self.score(self.project(hidden_states, -1), text)), objectness).exp()
 
 
@@ -67,13 +71,13 @@ class CosineTextEnsemble(CosineTextBackground):
 
     Args:
         channels, width, num_projections, temperature: see `CosineTextBackground`.
-        home_weight: of the projection that is at home, in a geometric mean of both: that for words for base words,
-            that for images for novel ones.
+        home_weight: λ of the geometric mean of both scores: the weight of the text projection's score for base words,
+            and of the image projection's for novel words.
 
     Source: ViLD-ensemble (ICLR 2022), eq. 5. There the heads before the projections are two as well.
     """
 
-    learns_images = True
+    learns_image_embeddings = True
 
     @configurable
     def __init__(
@@ -98,7 +102,9 @@ class CosineTextEnsemble(CosineTextBackground):
         """See `Classifier`."""
         return self.image_projections[layer % len(self.image_projections)](hidden_states)
 
-    def confidence(self, hidden_states: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
+    def confidence(
+        self, hidden_states: Tensor, text: Tensor, train_text: Tensor, novel: Tensor, objectness: Tensor | None
+    ) -> Tensor:
         """See `Classifier`: the words' share with background and the images' share without it."""
         log_text = with_background(self.score(self.project(hidden_states, -1), text))
         log_image = without_background(CosineText.score(self, self.project_image(hidden_states, -1), text))

@@ -1,11 +1,11 @@
 """Where detection queries come from."""
 
 from dk_detr.modeling.queries.content import CONTENTS, Content
-from dk_detr.modeling.queries.initial import InitialQueries
+from dk_detr.modeling.queries.initial import InitialQueries, Queries
 from dk_detr.modeling.queries.learned import Anchors, Learned
 from dk_detr.modeling.queries.proposals import Mixed, Proposals
 
-QUERIES: dict[str, type[Proposals] | type[Learned] | type[Anchors]] = {
+QUERIES: dict[str, type[Queries]] = {
     "Proposals": Proposals,
     "Mixed": Mixed,
     "Learned": Learned,
@@ -14,4 +14,6 @@ QUERIES: dict[str, type[Proposals] | type[Learned] | type[Anchors]] = {
 """By their name in MODEL.DETR.QUERIES; built from a config and the number of words of training, or from explicit
 arguments."""
 
-__all__ = ["CONTENTS", "QUERIES", "Anchors", "Content", "InitialQueries", "Learned", "Mixed", "Proposals"]
+__all__ = ["CONTENTS", "QUERIES", "Anchors", "Content", "InitialQueries", "Learned", "Mixed", "Proposals",
+    "Queries",
+]  # fmt: skip

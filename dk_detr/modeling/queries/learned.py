@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from dk_detr.layers import MLP
 from dk_detr.modeling.attention import ATTENTIONS
 from dk_detr.modeling.queries.content import Content
-from dk_detr.modeling.queries.initial import InitialQueries
+from dk_detr.modeling.queries.initial import InitialQueries, Queries
 from dk_detr.structures import DETECTION, Memory, QueryGroup
 from dk_detr.utils import choose
 
 
-class Learned(nn.Module):
-    """Every query learns where it looks, and the point from which it looks: a one-stage DETR.
+class Learned(Queries):
+    """Every query has a learned positional code, from which its reference point is predicted: a one-stage DETR.
 
     Args:
         channels: C. num_queries: Q. content: see `Content`.
@@ -23,6 +23,8 @@ class Learned(nn.Module):
 
     Source: DETR, without points; Conditional DETR, 2; Deformable DETR, 1. Positions start from N(0, 1).
     """
+
+    starts_from_boxes = False
 
     @configurable
     def __init__(self, channels: int, num_queries: int, content: str = "Learned", point_layers: int = 1) -> None:
@@ -64,7 +66,7 @@ class Learned(nn.Module):
             return self.reference(self.position.weight).float().sigmoid()
 
 
-class Anchors(nn.Module):
+class Anchors(Queries):
     """Every query learns the box from which it looks, and the decoder derives its position from that.
 
     Args:
@@ -73,7 +75,7 @@ class Anchors(nn.Module):
     Source: DAB-DETR (ICLR 2022), whose anchors start as logits from N(0, 1).
     """
 
-    reference_width = 4  # of boxes cxcywh
+    reference_width, positions = 4, "never"
 
     @configurable
     def __init__(self, channels: int, num_queries: int, content: str = "Zero") -> None:

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from dk_detr.layers import box_head, grid_of_cells, inverse_sigmoid, sine_position_of_boxes
 from dk_detr.modeling.positions import POSITIONS
 from dk_detr.modeling.queries.content import Content
-from dk_detr.modeling.queries.initial import InitialQueries
+from dk_detr.modeling.queries.initial import InitialQueries, Queries
 from dk_detr.structures import DETECTION, Memory, Predictions, QueryGroup
 from dk_detr.utils import choose
 
 
-class Proposals(nn.Module):
+class Proposals(Queries):
     """Every token says whether it sees an object, and where; the best become queries.
 
     Args:
@@ -32,7 +32,7 @@ class Proposals(nn.Module):
     Source: Deformable DETR, two-stage; class-agnostic as in DK-DETR.
     """
 
-    reference_width = 4  # of boxes cxcywh
+    reference_width, proposes, contents = 4, True, False
 
     @configurable
     def __init__(self, channels: int, num_queries: int, anchor_size: float = 0.05, num_words: int = 0) -> None:
@@ -63,7 +63,8 @@ class Proposals(nn.Module):
         top, index = best.masked_fill(~valid, -torch.inf).topk(number, dim=1)
         chosen = boxes.gather(1, index[..., None].expand(-1, -1, 4))
         group = self._group(chosen.detach(), memory.tokens.dtype)
-        # Only an image with fewer places than queries fills up with padding; large ones need not wait for the answer.
+        # Invalid tokens are chosen only where an image has too few valid ones. `fewest` rules that out for large images
+        # without a question to the device.
         chosen_valid = valid.gather(1, index) if memory.fewest < 2 * self.num_queries else None
         if chosen_valid is not None and bool(chosen_valid.all()):
             chosen_valid = None
@@ -111,6 +112,8 @@ class Mixed(Proposals):
 
     Source: mixed query selection of DINO (ICLR 2023), whose contents start from noise.
     """
+
+    positions = "either"
 
     @configurable
     def __init__(

@@ -91,7 +91,7 @@ class ViLD(OpenVocabularyDetector, GeneralizedRCNN):
     def _taught(self, images: Any, batched_inputs: list[dict[str, Any]], proposals: Any, objects: Any) -> Any:
         if self.teaching is not None:
             return self.teaching(images, batched_inputs, proposals, objects)
-        if self.roi_heads.form.learns_images:
+        if self.roi_heads.form.learns_image_embeddings:
             raise ValueError(
                 'MODEL.VILD.FORM learns from a teacher: name "Distillation" in MODEL.TRAINING_EXTENSIONS and '
                 '"embedding_l1" in MODEL.KD.TERMS, or choose the form "ViLD-text".'
@@ -184,7 +184,7 @@ def _teaching_from_config(cfg: CfgNode, vocabulary: Vocabulary) -> Teaching | No
         require("MODEL.TRAINING_EXTENSIONS", name, ["Distillation"])
     if not cfg.MODEL.TRAINING_EXTENSIONS:
         return None
-    if list(kd.TERMS) != ["embedding_l1"] or not choose(FORMS, "MODEL.VILD.FORM", form).learns_images:
+    if list(kd.TERMS) != ["embedding_l1"] or not choose(FORMS, "MODEL.VILD.FORM", form).learns_image_embeddings:
         raise ValueError(
             f'MODEL.KD.TERMS is {list(kd.TERMS)} with MODEL.VILD.FORM "{form}"; wanted ["embedding_l1"] for all '
             'forms but "ViLD-text", which takes "Distillation" out of MODEL.TRAINING_EXTENSIONS.'

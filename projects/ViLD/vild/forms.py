@@ -9,12 +9,12 @@ class Form:
 
     Attributes:
         learns_labels: a softmax over base words and background.
-        learns_images: the teacher's embeddings of regions.
+        learns_image_embeddings: the teacher's embeddings of regions.
         num_heads: 1, or 2 where each of them has a head of its own.
     """
 
     learns_labels: bool
-    learns_images: bool
+    learns_image_embeddings: bool
     num_heads: int = 1
 
 
