@@ -57,6 +57,10 @@ def _add_detr(cfg: CN) -> None:
     detr.BOXES = "Logits"
     detr.HEADS = "PerLayer"  # box heads and class projections: "PerLayer", each its own, or "Shared", one for all
 
+    # IoU above which the worse of two detections of a word goes; None for no NMS, as DETRs are published. Queries that
+    # a teacher trains may see one object several times: no label tells them to give way.
+    detr.NMS_IOU = None
+
     # Of the training extensions "Denoising" and "ContrastiveDenoising"; see extensions/denoising.py.
     detr.DENOISING = CN({"GROUPS": 5, "LABEL_NOISE": 0.2, "BOX_NOISE": 0.4})
     detr.CONTRASTIVE_DENOISING = CN({"QUERIES": 100, "LABEL_NOISE": 0.25, "BOX_NOISE": 1.0})
@@ -103,6 +107,8 @@ def _add_classes(detr: CN) -> None:
     classifier.TEMPERATURE = 0.05  # of the cosine with the text, in all but "Linear…"; fixed; 0.01 in ViLD
     classifier.LOGIT_BIAS = None  # a fixed number added to all logits, in "CosineText"; None in the paper
 
+    # In "CosineText", exponent of the first stage's objectness, which multiplies scores of novel words; 0.0 for none.
+    classifier.NOVEL_OBJECTNESS = 0.0
     # λ of the geometric mean in "CosineTextEnsemble", in [0, 1]: the weight of the projection that learns labels for
     # base words, and of the one that learns from the teacher for novel words.
     classifier.HOME_WEIGHT = 2 / 3

@@ -44,6 +44,7 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
         "pixel_std": cfg.MODEL.PIXEL_STD,
         "num_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
         "padded_size": detr.PADDED_SIZE,
+        "nms_iou": detr.NMS_IOU,
     }
     accelerate(parts, detr.CHECKPOINTED, detr.COMPILED)
     return parts

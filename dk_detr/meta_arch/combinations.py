@@ -13,7 +13,7 @@ from dk_detr.utils import choose, require
 def refuse_bad_combinations(cfg: CfgNode) -> None:
     """Raises ValueError for parts that do not go together, or that do not exist."""
     detr = cfg.MODEL.DETR
-    for check in (_ranges, _classifier_and_loss, _queries_and_content, _encoder):
+    for check in (_ranges, _classifier_and_loss, _objectness, _queries_and_content, _encoder):
         check(detr)
     choose(DECODERS, "MODEL.DETR.DECODER", detr.DECODER).refuse_bad_combinations(detr)
     _first_stage(cfg)
@@ -27,6 +27,8 @@ def _ranges(detr: CfgNode) -> None:
         raise ValueError(f"MODEL.DETR.CLASSIFIER.TEMPERATURE must be above 0, got {detr.CLASSIFIER.TEMPERATURE}.")
     if not 0 < detr.ANCHOR_SIZE < 0.99:
         raise ValueError(f"MODEL.DETR.ANCHOR_SIZE must lie between 0 and 0.99, got {detr.ANCHOR_SIZE}.")
+    if detr.NMS_IOU is not None and not 0 < detr.NMS_IOU <= 1:
+        raise ValueError(f"MODEL.DETR.NMS_IOU is an IoU above 0 and at most 1, or None for no NMS, got {detr.NMS_IOU}.")
     if detr.NUM_QUERIES < 1:
         raise ValueError(f"MODEL.DETR.NUM_QUERIES must be at least 1, got {detr.NUM_QUERIES}.")
 
@@ -45,6 +47,17 @@ def _classifier_and_loss(detr: CfgNode) -> None:
         raise ValueError(
             'MODEL.DETR.CLASSIFIER.NAME "CosineTextObjectness" asks the first stage what is an object, but '
             f'MODEL.DETR.QUERIES "{detr.QUERIES}" has none. Choose "Proposals" or "Mixed".'
+        )
+
+
+def _objectness(detr: CfgNode) -> None:
+    exponent, classifier = detr.CLASSIFIER.NOVEL_OBJECTNESS, detr.CLASSIFIER.NAME
+    if exponent < 0:
+        raise ValueError(f"MODEL.DETR.CLASSIFIER.NOVEL_OBJECTNESS must be 0 or more, got {exponent}.")
+    if exponent and not (classifier == "CosineText" and QUERIES[detr.QUERIES].proposes):
+        raise ValueError(
+            f"MODEL.DETR.CLASSIFIER.NOVEL_OBJECTNESS {exponent} is for MODEL.DETR.CLASSIFIER.NAME \"CosineText\" and "
+            f'queries with a first stage, not "{classifier}" with MODEL.DETR.QUERIES "{detr.QUERIES}": set it to 0.0.'
         )
 
 

@@ -48,6 +48,7 @@ class DETR(OpenVocabularyDetector):
         train_vocabulary: base words. vocabulary: the words to detect; `set_vocabulary` exchanges them.
         pixel_mean, pixel_std: of the input channels. num_detections: of an image, at most.
         padded_size: side of the square that images are padded to; 0 for no more than a batch needs.
+        nms_iou: of two detections of a word that overlap more, the better stays; None for no NMS.
     """
 
     @configurable
@@ -69,6 +70,7 @@ class DETR(OpenVocabularyDetector):
         pixel_std: Sequence[float],
         num_detections: int,
         padded_size: int = 0,
+        nms_iou: float | None = None,
     ) -> None:
         super().__init__()
         # Channels last is how convolutions are fastest, and how the levels of the neck are rows of tokens already.
@@ -79,7 +81,7 @@ class DETR(OpenVocabularyDetector):
         self.criterion, self.proposal_criterion = criterion, proposal_criterion
         self.extensions = nn.ModuleDict() if extensions is None else extensions
         self.heads = Heads(classifier)
-        self.num_detections, self.padded_size = num_detections, padded_size
+        self.num_detections, self.padded_size, self.nms_iou = num_detections, padded_size, nms_iou
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         self.register_words(train_vocabulary, vocabulary)
@@ -164,7 +166,7 @@ class DETR(OpenVocabularyDetector):
         initial = self.queries(memory := self._encode(images))
         trace = self.decoder(QuerySet((initial.group,)), memory)
         scores = self.heads.scores(trace, initial, self.text, self.train_text, self.novel)
-        found = to_instances(scores, trace.boxes[-1], images.image_sizes, self.num_detections)
+        found = to_instances(scores, trace.boxes[-1], images.image_sizes, self.num_detections, self.nms_iou)
         asked = zip(found, batched_inputs, images.image_sizes)
         outputs = [{"instances": detector_postprocess(one, *_output_size(given, size))} for one, given, size in asked]
         return outputs, initial

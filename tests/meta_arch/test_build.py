@@ -267,8 +267,11 @@ def test_distillation_into_a_closed_detector_is_refused_by_both_names(cfg: CfgNo
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("CLASSIFIER.TEMPERATURE", 0.0), ("ANCHOR_SIZE", 0.99), ("ANCHOR_SIZE", 0.0), ("NUM_QUERIES", 0)]
-)
+    ("key", "value"), [
+        ("CLASSIFIER.TEMPERATURE", 0.0), ("ANCHOR_SIZE", 0.99), ("ANCHOR_SIZE", 0.0), ("NUM_QUERIES", 0),
+        ("CLASSIFIER.NOVEL_OBJECTNESS", -0.5),
+    ],
+)  # fmt: skip
 def test_numbers_that_would_make_losses_no_numbers_are_refused_by_key(cfg: CfgNode, key: str, value: Any) -> None:
     cfg.merge_from_list([f"MODEL.DETR.{key}", value])
     with pytest.raises(ValueError, match=f"MODEL.DETR.{key} must .* got {value}"):
@@ -301,3 +304,17 @@ def test_finer_stages_than_the_neck_reads_stay_and_those_that_no_loss_would_reac
     backbone = build.backbone_from_config(cfg)
     assert list(backbone.output_shape()) == kept
     assert any(name.startswith("res5") for name, _ in backbone.named_parameters()) is ("res5" in kept)
+
+
+@pytest.mark.parametrize("iou", [0.0, 1.5])
+def test_an_iou_of_nms_that_is_none_is_refused_by_key(cfg: CfgNode, iou: float) -> None:
+    cfg.MODEL.DETR.NMS_IOU = iou
+    with pytest.raises(ValueError, match=f"MODEL.DETR.NMS_IOU is an IoU above 0 and at most 1, .* got {iou}"):
+        detector(cfg)
+
+
+def test_objectness_without_a_first_stage_is_refused_by_both_keys(cfg: CfgNode) -> None:
+    cfg.MODEL.TRAINING_EXTENSIONS, cfg.MODEL.DETR.QUERIES = [], "Learned"
+    cfg.MODEL.DETR.CLASSIFIER.NOVEL_OBJECTNESS = 0.25
+    with pytest.raises(ValueError, match='NOVEL_OBJECTNESS 0.25 is for .* not "CosineText" .* "Learned"'):
+        detector(cfg)

@@ -5,6 +5,7 @@ ViLD's, by numbers computed by hand, are in test_vild_classifiers.py.
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from dk_detr.language import CLOSED
 from dk_detr.modeling import CLASSIFIERS, Classifier, CosineText, Linear
@@ -150,3 +151,16 @@ def test_a_closed_classifier_refuses_words_of_any_other_kind(rows: torch.Tensor)
 def test_an_open_classifier_refuses_words_of_another_width() -> None:
     with pytest.raises(ValueError, match="width 16; the vocabulary .*width 5.* another text encoder"):
         CosineText(4, 16, 1).check(closed_vocabulary())
+
+
+def test_objectness_lowers_the_scores_of_novel_words_by_its_power_and_leaves_base_words_alone() -> None:
+    plain, helped = CosineText(4, 8, 1), CosineText(4, 8, 1, novel_objectness=0.25)
+    helped.load_state_dict(plain.state_dict())
+    hidden, text, objectness = random(2, 5, 4), F.normalize(random(3, 8, seed=1), dim=1), random(2, 5, seed=2)
+    novel = torch.tensor([False, True, True])
+    given = (hidden, text, text[:1], novel)
+    scores, lowered = plain.confidence(*given, objectness), helped.confidence(*given, objectness)
+    assert torch.equal(lowered[..., 0], scores[..., 0])
+    torch.testing.assert_close(lowered[..., 1:], scores[..., 1:] * objectness.sigmoid()[..., None] ** 0.25)
+    nothing = objectness.masked_fill(objectness > 0, -torch.inf)
+    assert not helped.confidence(*given, nothing)[..., 1:][objectness > 0].any()

@@ -18,6 +18,7 @@ class CosineText(Classifier):
         channels, width, num_projections: see `Classifier`.
         temperature: of the cosine, 0.05 in DK-DETR.
         logit_bias: a fixed number added to all logits; None (the paper) for none.
+        novel_objectness: exponent of the first stage's objectness in the scores of novel words; 0 (the paper) for none.
 
     Source: DK-DETR (ICCV 2023), eq. 1 and 2.
     """
@@ -32,21 +33,32 @@ class CosineText(Classifier):
         num_projections: int,
         temperature: float = 0.05,
         logit_bias: float | None = None,
+        novel_objectness: float = 0.0,
     ) -> None:
         super().__init__(channels, width, num_projections)
-        self.temperature, self.logit_bias = temperature, logit_bias
+        self.temperature, self.logit_bias, self.novel_objectness = temperature, logit_bias, novel_objectness
 
     @classmethod
     def from_config(cls, cfg: CfgNode, width: int, num_projections: int) -> dict[str, Any]:
         settings = cfg.MODEL.DETR.CLASSIFIER
         sizes = {"channels": cfg.MODEL.DETR.CHANNELS, "width": width, "num_projections": num_projections}
-        return {**sizes, "temperature": settings.TEMPERATURE, "logit_bias": settings.LOGIT_BIAS}
+        numbers = {"temperature": settings.TEMPERATURE, "logit_bias": settings.LOGIT_BIAS}
+        return {**sizes, **numbers, "novel_objectness": settings.NOVEL_OBJECTNESS}
 
     def score(self, projected: Tensor, text: Tensor) -> Tensor:
         """See `Classifier`. At this temperature half floats would round a logit by 0.01."""
         with torch.autocast(projected.device.type, enabled=False):
             logits = F.linear(F.normalize(projected.float(), dim=-1), text.float()) / self.temperature
         return logits if self.logit_bias is None else logits + self.logit_bias
+
+    def confidence(
+        self, hidden_states: Tensor, text: Tensor, train_text: Tensor, novel: Tensor, objectness: Tensor | None
+    ) -> Tensor:
+        """See `Classifier`. Where no label said what is no object, the first stage helps to tell."""
+        scores = super().confidence(hidden_states, text, train_text, novel, objectness)
+        if self.novel_objectness and objectness is not None:
+            return torch.where(novel, scores * objectness.float().sigmoid()[..., None] ** self.novel_objectness, scores)
+        return scores
 
     def check(self, vocabulary: Vocabulary) -> None:
         """See `Classifier`."""

@@ -33,7 +33,8 @@ class CosineTextBackground(CosineText):
     @classmethod
     def from_config(cls, cfg: CfgNode, width: int, num_projections: int) -> dict[str, Any]:
         settings = super().from_config(cfg, width, num_projections)
-        return {key: value for key, value in settings.items() if key != "logit_bias"}  # it would change no softmax
+        own = ("channels", "width", "num_projections", "temperature")  # a bias would change no softmax
+        return {key: settings[key] for key in own}
 
     def score(self, projected: Tensor, text: Tensor) -> Tensor:
         """See `Classifier`; the background is the last column."""
