@@ -63,6 +63,10 @@ def test_it_is_detrs() -> None:
     torch.testing.assert_close(losses["loss_class"], sum(theirs))
 
 
+def test_by_default_what_matches_nothing_weighs_a_tenth_as_in_detr() -> None:
+    assert CrossEntropy() == CrossEntropy(0.1)
+
+
 def test_what_matches_nothing_counts_as_much_as_its_weight_says() -> None:
     losses, _ = learn(criterion(no_object_weight=0.0), by_hand(), AN_OBJECT)
     assert losses["loss_class"].item() == pytest.approx(math.log(8 / 6))

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 
 from dk_detr.criterion import HungarianMatcher, SetCriterion
 from dk_detr.structures import Predictions
@@ -68,6 +69,15 @@ def test_the_loss_of_all_layers_is_the_sum_of_the_losses_of_each() -> None:
     alone = [learn(criterion(), layer, TWO_IMAGES)[0] for layer in layers]
     for name, loss in together.items():
         torch.testing.assert_close(loss, sum(losses[name] for losses in alone))
+
+
+def test_the_last_layer_is_recorded_by_itself() -> None:
+    given = predictions(depth=3)
+    with EventStorage() as storage:
+        learn(criterion(), given, TWO_IMAGES)
+    alone, _ = learn(criterion(), Predictions(given.logits[-1:], given.boxes[-1:]), TWO_IMAGES)
+    recorded = {f"loss_{term}": storage.latest()[f"last_layer/{term}"][0] for term in ONES}
+    assert recorded == pytest.approx({name: loss.item() for name, loss in alone.items()}, rel=1e-5)
 
 
 def test_losses_are_a_share_for_each_object_of_the_batch() -> None:
@@ -144,3 +154,8 @@ def test_a_broken_prediction_shows_in_the_loss() -> None:
 def test_an_unknown_term_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"\['mask'\].*\['class', 'giou', 'l1'\]"):
         SetCriterion(HungarianMatcher(), {"mask": 1.0})
+
+
+def test_a_criterion_without_any_term_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"choose from \['class', 'giou', 'l1'\]"):
+        SetCriterion(HungarianMatcher(), {})

@@ -166,6 +166,16 @@ def test_slots_matched_by_the_last_layer_are_not_taught_and_those_of_other_layer
     assert slots == [[0, QUERIES + q] for q in range(5)] + [[1, QUERIES + q] for q in (0, 2, 3, 4, 5)]
 
 
+@pytest.mark.parametrize("queries", ["Auxiliary", "SelectedAuxiliary", "Detection"])
+def test_a_slot_shows_too_little_by_the_pixels_of_its_own_image(queries: str) -> None:
+    """A quarter of the width is 10 pixels of the first image and 8.25 of the second."""
+    initial, slots = initial_queries(), SlotSelection(num_slots=5, filters=(), min_side=9.0)
+    boxes = torch.tensor([0.5, 0.5, 0.25, 0.5]).repeat(IMAGES, QUERIES, 1)
+    initial = replace(initial, group=replace(initial.group, reference=boxes))
+    plan = prepare(tiny_distillation(queries=queries, slots=slots), initial)
+    assert plan.knowledge(NOBODY).regions.image.tolist() == [0] * 5
+
+
 def test_all_layers_are_taught_with_their_own_projection_and_summed() -> None:
     together, hidden_states = step(tiny_distillation(layers="all"))
     assert taught(tiny_distillation(layers="all")) == [

@@ -158,6 +158,14 @@ def test_in_training_a_batch_without_padding_is_the_mean_of_its_images() -> None
         torch.testing.assert_close(loss, (alone[0][name] + alone[1][name]) / 2, rtol=1e-4, atol=1e-5)
 
 
+def test_in_training_both_stages_share_by_the_objects_of_the_batch_or_by_the_number_that_is_told() -> None:
+    detector, inputs = tiny_detector().train(), [tiny_input(num_objects=3, seed=1), tiny_input(num_objects=1, seed=2)]
+    shares, told, halves = detector(inputs), detector(inputs, num_objects=4.0), detector(inputs, num_objects=8.0)
+    for name, loss in shares.items():
+        torch.testing.assert_close(told[name], loss)
+        torch.testing.assert_close(2 * halves[name], loss)
+
+
 @pytest.mark.parametrize("alone", [False, True], ids=["distilled", "one stage"])
 def test_in_training_what_the_padding_of_the_feature_maps_holds_changes_no_loss(alone: bool) -> None:
     """Convolutions see a little of the padding of pixels; from the neck on nothing does."""

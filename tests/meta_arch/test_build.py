@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from dk_detr import add_dk_detr_config
 from dk_detr.criterion import CLASS_LOSSES, CrossEntropy, Focal
-from dk_detr.distillation import SelectedAuxiliaryQueries, StoredEmbeddings
+from dk_detr.distillation import SelectedAuxiliaryQueries, StoredEmbeddings, TermSettings
+from dk_detr.distillation.from_config import term_settings
 from dk_detr.distillation.teachers import clip_crops
 from dk_detr.language import save_vocabulary
 from dk_detr.meta_arch import DETR, build
@@ -61,6 +62,35 @@ def test_the_numbers_of_the_config_reach_the_parts(cfg: CfgNode) -> None:
     names = [term.name for term in distillation.terms]
     assert names == ["semantic", "relational_image", "relational_batch", "embedding_l1"]
     assert distillation.terms[-1].weight == 0.5
+
+
+def test_each_number_of_distillation_reaches_its_own_place(cfg: CfgNode) -> None:
+    kd = cfg.MODEL.KD
+    kd.BASE_OVERLAP_IOU, kd.DUPLICATES_IOU, kd.MIN_SIDE = 0.3, 0.6, 9.0
+    kd.SEMANTIC.TEMPERATURE, kd.RELATIONAL.TEMPERATURE = 0.2, 0.4
+    kd.SEMANTIC.WEIGHT, kd.RELATIONAL.WEIGHT, kd.EMBEDDING_L1.WEIGHT = 2.0, 3.0, 4.0
+    kd.RELATIONAL.DIRECTION, kd.RELATIONAL.SCOPES = "student_teacher", ["batch"]
+    slots = detector(cfg).extensions["Distillation"].queries.slots
+    assert (slots.base_overlap_iou, slots.duplicates_iou, slots.min_side) == (0.3, 0.6, 9.0)
+    weights = {"semantic": 2.0, "relational": 3.0, "embedding_l1": 4.0}
+    assert term_settings(cfg) == TermSettings(weights, 0.2, 0.4, "student_teacher", ("batch",))
+
+
+def test_the_first_stage_has_weights_of_its_own_and_the_square_is_that_of_the_config(cfg: CfgNode) -> None:
+    detr = cfg.MODEL.DETR
+    detr.LOSS.WEIGHTS.GIOU, detr.LOSS.FIRST_STAGE_WEIGHTS.GIOU, detr.PADDED_SIZE = 3.0, 4.0, 1536
+    built = detector(cfg)
+    assert (built.criterion.weights["giou"], built.proposal_criterion.weights["giou"]) == (3.0, 4.0)
+    assert built.padded_size == 1536
+
+
+def test_the_backbone_has_no_map_that_nobody_reads(cfg: CfgNode) -> None:
+    resnets = cfg.MODEL.RESNETS
+    resnets.DEPTH, resnets.WIDTH_PER_GROUP, resnets.OUT_FEATURES = 50, 8, ["res3", "res4", "res5"]
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.DETR.IN_FEATURES = "build_resnet_backbone", ["res3", "res4"]
+    backbone = build.backbone_from_config(cfg)
+    assert list(backbone.output_shape()) == ["res3", "res4"] and not hasattr(backbone, "res5")
+    assert resnets.OUT_FEATURES == ["res3", "res4", "res5"]
 
 
 def test_terms_alone_make_neither_distillation_nor_a_teacher(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,12 @@ def test_tokens_of_all_levels_and_places_take_part() -> None:
     assert (encoder(images).tokens - before)[0, :30].abs().max() > 1e-4
 
 
+def test_the_same_place_on_two_levels_differs_by_the_embeddings_of_the_levels() -> None:
+    encoder = stir(tiny_encoder(num_layers=0))
+    fine, coarse = encoder(pyramid(((3, 3), (3, 3)))).position.chunk(2, dim=1)
+    torch.testing.assert_close(coarse - fine, (encoder.level_embed[1] - encoder.level_embed[0]).expand_as(fine))
+
+
 def test_a_batch_of_two_equals_two_batches_of_one() -> None:
     encoder = stir(tiny_encoder(2)).eval()
     alone = [pyramid(((5, 3), (3, 2))), pyramid(seed=1)]
