@@ -11,6 +11,7 @@ from detectron2.utils.events import EventStorage
 
 from dk_detr.criterion import HungarianMatcher, SetCriterion
 from dk_detr.structures import Predictions
+from dk_detr.utils import record_now
 from tests.model_fixtures import learn, random, targets_of
 
 ONES = {"class": 1.0, "l1": 1.0, "giou": 1.0}
@@ -75,6 +76,7 @@ def test_the_last_layer_is_recorded_by_itself() -> None:
     given = predictions(depth=3)
     with EventStorage() as storage:
         learn(criterion(), given, TWO_IMAGES)
+        record_now()
     alone, _ = learn(criterion(), Predictions(given.logits[-1:], given.boxes[-1:]), TWO_IMAGES)
     recorded = {f"loss_{term}": storage.latest()[f"last_layer/{term}"][0] for term in ONES}
     assert recorded == pytest.approx({name: loss.item() for name, loss in alone.items()}, rel=1e-5)

@@ -84,15 +84,6 @@ def test_the_first_stage_has_weights_of_its_own_and_the_square_is_that_of_the_co
     assert built.padded_size == 1536
 
 
-def test_the_backbone_has_no_map_that_nobody_reads(cfg: CfgNode) -> None:
-    resnets = cfg.MODEL.RESNETS
-    resnets.DEPTH, resnets.WIDTH_PER_GROUP, resnets.OUT_FEATURES = 50, 8, ["res3", "res4", "res5"]
-    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.DETR.IN_FEATURES = "build_resnet_backbone", ["res3", "res4"]
-    backbone = build.backbone_from_config(cfg)
-    assert list(backbone.output_shape()) == ["res3", "res4"] and not hasattr(backbone, "res5")
-    assert resnets.OUT_FEATURES == ["res3", "res4", "res5"]
-
-
 def test_terms_alone_make_neither_distillation_nor_a_teacher(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip_crops, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
     cfg.MODEL.TRAINING_EXTENSIONS = []

@@ -54,7 +54,7 @@ def test_what_only_fills_up_is_no_detection_and_the_rest_is_what_it_was() -> Non
     valid = torch.tensor([[True, True, True], [True, False, False]])
     novel = torch.zeros(WORDS, dtype=torch.bool)
     scores = [
-        heads().scores(trace(one), InitialQueries(one), text(), novel)
+        heads().scores(trace(one), InitialQueries(one), text(), text(), novel)
         for one in (group(DETECTION, valid), group(DETECTION))
     ]
     assert not scores[0][~valid].any() and scores[1].all()
