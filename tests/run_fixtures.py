@@ -5,7 +5,6 @@ On each image lie a red box and a green one, on every other image a blue one too
 
 import json
 import logging
-import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from dk_detr.commands.train import train_or_evaluate
-from dk_detr.data import register_all
+from dk_detr.data import datasets_below
 from dk_detr.language import save_vocabulary
 from dk_detr.structures import Vocabulary
 
@@ -87,15 +86,8 @@ class World:
     @contextmanager
     def in_use(self) -> Iterator["World"]:
         """The registered data sets are those of this world, as long as the block lasts."""
-        before = os.environ.get("DETECTRON2_DATASETS")
-        os.environ["DETECTRON2_DATASETS"] = str(self.root)
-        register_all()
-        try:
+        with datasets_below(str(self.root)):
             yield self
-        finally:
-            os.environ.pop("DETECTRON2_DATASETS")
-            os.environ.update({"DETECTRON2_DATASETS": before} if before is not None else {})
-            register_all()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from dk_detr.data.datasets import (
     DATASETS,
     DataSet,
     categories_of,
+    datasets_below,
     datasets_root,
     load_coco_format,
     read_annotations,
@@ -18,6 +19,6 @@ register_all()
 
 __all__ = [
     "DATASETS", "DataSet", "TrainMapper", "TrainStream", "batch_size_per_worker", "build_train_stream", "categories_of",
-    "datasets_root", "labels_among", "load_coco_format", "read_annotations", "register", "register_all",
-    "require_images", "test_mapper", "train_augmentations", "train_records",
+    "datasets_below", "datasets_root", "labels_among", "load_coco_format", "read_annotations", "register",
+    "register_all", "require_images", "test_mapper", "train_augmentations", "train_records",
 ]  # fmt: skip

@@ -8,7 +8,8 @@ not.
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -134,6 +135,20 @@ def register_all() -> None:
         else:
             novel = {"novel_names": SPLITS[dataset.split].novel} if dataset.split else {}
             register(name, json_file, images, dataset.evaluator_type, word_list=dataset.word_list, **novel)
+
+
+@contextmanager
+def datasets_below(root: str) -> Iterator[None]:
+    """For as long as the block lasts, the registered data sets are those below another DETECTRON2_DATASETS."""
+    before = os.environ.get("DETECTRON2_DATASETS")
+    os.environ["DETECTRON2_DATASETS"] = root
+    register_all()
+    try:
+        yield
+    finally:
+        os.environ.pop("DETECTRON2_DATASETS")
+        os.environ.update({"DETECTRON2_DATASETS": before} if before is not None else {})
+        register_all()
 
 
 def categories_of(name: str) -> list[dict[str, Any]]:
