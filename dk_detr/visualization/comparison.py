@@ -1,6 +1,8 @@
 """The picture and the table of a comparison."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import cycle
 
 import numpy as np
@@ -21,6 +23,23 @@ from dk_detr.visualization.curves import (
 )
 
 Curve = tuple[list[int], list[float]]
+Scores = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is shown of a config, over its seeds.
+
+    Attributes:
+        histories: of its runs. millions: of parameters.
+        also: data set -> for each run the metrics of boxes that its weights reach there.
+        changes: of its runs, where queries are steady: objects matched to another query, in per cent.
+    """
+
+    histories: Sequence[History]
+    millions: float
+    also: Mapping[str, Sequence[Scores]] = field(default_factory=dict)
+    changes: Sequence[Curve] = ()
 
 
 def curve_of(history: History, metric: str) -> Curve:
@@ -31,53 +50,127 @@ def curve_of(history: History, metric: str) -> Curve:
     names = [name for name in metric_names(history) if "bbox/" in name]
     name = next((name for name in names if name.endswith(f"bbox/{metric}")), metric)
     if names and name not in names:
-        known = ", ".join(dict.fromkeys(name.partition("bbox/")[2] for name in names))
-        raise ValueError(f'--metric "{metric}" was not recorded; these were: {known}.')
+        raise _not_recorded(metric, [name.partition("bbox/")[2] for name in names])
     iterations, values = series(history, name)
     return [iteration + 1 for iteration in iterations], values
 
 
-def draw(panels: Mapping[str, Mapping[str, Curve]]) -> np.ndarray:
-    """A picture (H, W, 3) uint8: for each title a panel with the curves of the runs, from 0 to 100.
+def _score_of(scores: Scores, metric: str) -> float:
+    if metric not in scores:
+        raise _not_recorded(metric, list(scores))
+    return scores[metric]
+
+
+def _not_recorded(metric: str, known: Sequence[str]) -> ValueError:
+    return ValueError(f'--metric "{metric}" was not recorded; these were: {", ".join(dict.fromkeys(known))}.')
+
+
+# ---- the picture ----
+
+
+def draw(panels: Mapping[str, Mapping[str, Sequence[Curve]]]) -> np.ndarray:
+    """A picture (H, W, 3) uint8: for each title a panel from 0 to 100, with the mean of each config's runs in a band
+    from the lowest to the highest.
 
     Args:
-        panels: title -> name of the run -> its curve.
+        panels: title -> name of the config -> the curves of its runs.
     """
     figure = Figure(figsize=(6 * len(panels), 4), dpi=130, layout="constrained")
-    runs = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    colours = dict(zip(runs, cycle(COLOURS)))
-    for panel, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
-        _draw_panel(panel, title, curves, colours)
+    names = list(dict.fromkeys(name for configs in panels.values() for name in configs))
+    colours = dict(zip(names, cycle(COLOURS)))
+    for panel, (title, configs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        _draw_panel(panel, title, configs, colours)
     return rendered(figure)
 
 
-def _draw_panel(panel: Axes, title: str, curves: Mapping[str, Curve], colours: Mapping[str, str]) -> None:
-    for name, (iterations, values) in curves.items():
-        panel.plot(iterations, values, color=colours[name], label=name, **MARKED)
+def _draw_panel(panel: Axes, title: str, configs: Mapping[str, Sequence[Curve]], colours: Mapping[str, str]) -> None:
+    for name, curves in configs.items():
+        iterations, values = aligned(curves)
+        panel.plot(iterations, values.mean(0), color=colours[name], label=name, **MARKED)
+        panel.fill_between(iterations, values.min(0), values.max(0), color=colours[name], alpha=0.2, linewidth=0)
     panel.set_ylim(0, 100)
     finish_panel(panel, title, "points")
 
 
-def table(
-    histories: Mapping[str, History],
-    metrics: Sequence[str],
-    changes: Mapping[str, Curve],
-    millions: Mapping[str, float],
-) -> str:
-    """Markdown: a line for each run, its metrics halfway and at its end, its size and its time."""
+def aligned(curves: Sequence[Curve]) -> tuple[list[int], np.ndarray]:
+    """The iterations at which all curves have a value, and these values (number of curves, iterations)."""
+    points = [dict(zip(*curve)) for curve in curves]
+    shared = sorted(set.intersection(*(set(values) for values in points)))
+    return shared, np.array([[values[iteration] for iteration in shared] for values in points])
+
+
+# ---- the table ----
+
+
+def table(configs: Mapping[str, Compared], metrics: Sequence[str]) -> str:
+    """Markdown: for each config its metrics, at the end of training and on further data sets, its size and its time.
+    Of a single run also its metrics halfway."""
     rows = []
-    for name, history in histories.items():
-        row: dict[str, str] = {"": name}
-        for metric in metrics:
-            _, values = curve_of(history, metric)
-            if not values:
-                continue
-            half = values[(len(values) - 1) // 2]
-            row[f"{metric}, halfway"], row[f"{metric}, end"] = f"{half:.1f}", f"{values[-1]:.1f}"
-        if changes.get(name, ((), ()))[1]:
-            row["matched anew, mean"] = f"{np.mean(changes[name][1]):.1f} %"
-            row["matched anew, end"] = f"{changes[name][1][-1]:.1f} %"
-        row["M parameters"] = f"{millions[name]:.2f}"
-        row["s an iteration"] = f"{60 * training_minutes(history) / max(iterations_done(history), 1):.3f}"
+    for name, config in configs.items():
+        row = {"": name}
+        row |= {title: with_values(values) for title, values in scores(config, metrics).items() if values}
+        row |= {title: f"{with_values(values)} %" for title, values in _matching(config).items()}
+        row["M parameters"] = f"{config.millions:.2f}"
+        minutes = [training_minutes(history) for history in config.histories]
+        steps = [max(iterations_done(history), 1) for history in config.histories]
+        row["s an iteration"] = mean_and_spread([60 * time / count for time, count in zip(minutes, steps)], 3)
+        row["min of training"] = mean_and_spread(minutes, 1)
         rows.append(row)
+    return _markdown(rows)
+
+
+def scores(config: Compared, metrics: Sequence[str]) -> dict[str, list[float]]:
+    """Column of the table -> the values of the runs, where they are numbers."""
+    return {title: values for metric in metrics for title, values in _scores(config, metric).items()}
+
+
+def _scores(config: Compared, metric: str) -> dict[str, list[float]]:
+    curves = [values for history in config.histories if (values := curve_of(history, metric)[1])]
+    halfway = {f"{metric}, halfway": [values[(len(values) - 1) // 2] for values in curves]}
+    also = {
+        f"{metric}, {name}": [value for one in runs if math.isfinite(value := _score_of(one, metric))]
+        for name, runs in config.also.items()
+    }
+    return {**(halfway if len(config.histories) == 1 else {}), f"{metric}, end": [v[-1] for v in curves], **also}
+
+
+def _matching(config: Compared) -> dict[str, list[float]]:
+    changes = [values for _, values in config.changes if values]
+    if not changes:
+        return {}
+    means = [float(np.mean(values)) for values in changes]
+    return {"matched anew, mean": means, "matched anew, end": [values[-1] for values in changes]}
+
+
+def mean_and_spread(values: Sequence[float], digits: int) -> str:
+    """Mean ± half the range: "64.6 ± 1.2"; a single value alone."""
+    mean, half = np.mean(values), (max(values) - min(values)) / 2
+    return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if len(values) > 1 else "")
+
+
+def with_values(values: Sequence[float]) -> str:
+    """The same, with the values: "64.6 ± 1.2 (63.1, 65.2, 65.5)"."""
+    each = ", ".join(f"{value:.1f}" for value in values)
+    return mean_and_spread(values, 1) + (f" ({each})" if len(values) > 1 else "")
+
+
+def differences(configs: Mapping[str, Compared], metrics: Sequence[str], baseline: str) -> str:
+    """Markdown: for each other config, how much higher the means of its metrics are than the baseline's; see
+    `difference`."""
+    below = scores(configs[baseline], metrics)
+    rows = []
+    for name in [name for name in configs if name != baseline]:
+        above = scores(configs[name], metrics)
+        both = [title for title, values in above.items() if values and below.get(title)]
+        rows.append({"": name, **{title: difference(above[title], below[title]) for title in both}})
+    return _markdown(rows)
+
+
+def difference(values: Sequence[float], baseline: Sequence[float]) -> str:
+    """Of the means: "+14.0", or "+0.5 (ranges overlap)" where it is not larger than the spread."""
+    apart = min(values) > max(baseline) or max(values) < min(baseline)
+    return f"{np.mean(values) - np.mean(baseline):+.1f}" + ("" if apart else " (ranges overlap)")
+
+
+def _markdown(rows: Sequence[Mapping[str, str]]) -> str:
     return tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True, stralign="right")

@@ -1,31 +1,37 @@
 """What tools/compare_runs.py promises: each config trained, one picture, one table, and nothing done twice."""
 
+import json
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from detectron2.modeling import build_model
 from PIL import Image
 
+from dk_detr.commands.compare_runs.also_test import AlsoTest, Evaluation, also_tests
 from dk_detr.commands.compare_runs.matching import changes_of_matching, has_steady_queries, matched_queries
-from dk_detr.commands.compare_runs.runs import refuse_other_runs, runs_of
+from dk_detr.commands.compare_runs.runs import Job, names_of, refuse_mixed_folders, refuse_other_runs, runs_of
+from dk_detr.data import datasets_below, datasets_root
+from dk_detr.data.bank import unequal
 from dk_detr.engine import setup_cfg
-from dk_detr.visualization.comparison import curve_of, draw, table
+from dk_detr.engine.run_folder import write_results
 from tests.model_fixtures import stir, tiny_input
-from tests.run_fixtures import REPOSITORY, World
+from tests.run_fixtures import REPOSITORY, World, make_world, own_log_handlers, state_of, write_json
 
 MINI = REPOSITORY / "configs" / "mini"
-HISTORY = {number: {"time": 0.5, "bbox/AP50-base": 10.0 * number, "bbox/AP50-base-unseen": 1.0} for number in (1, 3, 5)}
 
 
 @pytest.fixture
 def compare(run_tool, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Runs the tool on two small configs for two iterations; returns its exit status."""
+    """Runs the tool on small configs for two iterations; returns its exit status."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
 
-    def run(*more: object, **options: Any) -> int:
-        names = [MINI / f"{name}.yaml" for name in ("dn_detr", "dino")]
+    def run(*more: object, configs: Sequence[str] = ("dn_detr", "dino"), **options: Any) -> int:
+        names = [MINI / f"{name}.yaml" for name in configs]
         opts = world.options(SOLVER__MAX_ITER=2, MODEL__DETR__DECODER_LAYERS=2, **options)
         arguments = ("--output", tmp_path, "--period", 1, "--parallel", 2, *more, "--opts", *opts)
         with world.in_use():
@@ -38,8 +44,8 @@ def test_each_config_is_trained_once_drawn_and_listed(compare, tmp_path: Path, c
     assert compare() == 0
     printed = capsys.readouterr().out
     lines = (tmp_path / "comparison.md").read_text()
-    assert lines in printed and "AP50-base, end" in lines
-    rows = {line.split("|")[1].strip(): line for line in lines.splitlines()[2:]}
+    assert lines in printed and "AP50-base, halfway" in lines and "At the end and halfway: mini_lvis_test." in lines
+    rows = {line.split("|")[1].strip(): line for line in lines.splitlines()[2:4]}
     assert list(rows) == ["dn_detr", "dino"] and "%" in rows["dn_detr"] and "%" not in rows["dino"]
     assert Image.open(tmp_path / "comparison.png").width > 500
     written = (tmp_path / "dino" / "model_final.pth").stat().st_mtime_ns
@@ -47,15 +53,64 @@ def test_each_config_is_trained_once_drawn_and_listed(compare, tmp_path: Path, c
     assert (tmp_path / "dino" / "model_final.pth").stat().st_mtime_ns == written
 
 
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch, run_tool) -> None:
+    """What the tool would do in processes of their own is done in this one, by the same commands, which saves time."""
+
+    def work_here(jobs: Sequence[Job], *_: object) -> None:
+        for job in [job for job in jobs if not job.is_done]:
+            with datasets_below(job.root or datasets_root()), own_log_handlers():
+                assert run_tool("train_net.py", *job.command(Path("train_net.py"))[2:]) == 0
+
+    monkeypatch.setattr(import_module("dk_detr.commands.compare_runs.main"), "work", work_here)
+
+
+@pytest.fixture
+def second_world(tmp_path: Path) -> Path:
+    """Another DETECTRON2_DATASETS, whose test split has three images."""
+    root = make_world(tmp_path / "datasets 1").root
+    file = root / "mini_lvis" / "annotations" / "mini_lvis_test.json"
+    content = json.loads(file.read_text())
+    images = content["images"][:3]
+    boxes = [box for box in content["annotations"] if box["image_id"] in {image["id"] for image in images}]
+    write_json(file, {**content, "images": images, "annotations": boxes})
+    return root
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_each_seed_is_trained_and_tested_on_every_data_set_once(compare, second_world: Path, tmp_path: Path) -> None:
+    second = f"mini_lvis_test@{second_world}"
+    asked = ("--seeds", 0, 3, "--also-test", "mini_lvis_val", "--also-test", second)
+    assert compare(*asked, configs=["dino"]) == 0
+    header, _, row, _, note = (tmp_path / "comparison.md").read_text().splitlines()
+    tests = ["AP50-base, end", "AP50-base, mini_lvis_val", f"AP50-base, {second}"]
+    assert [cell.strip() for cell in header.split("|")[1:5]] == ["", *tests]
+    assert row.split("|")[1].strip() == "dino" and row.count("±") == 5
+    assert note == "At the end: mini_lvis_test. Mean ± half the range, and the values of seeds 0, 3."
+
+    folders = [tmp_path / "dino" / seed for seed in "03"]
+    assert [yaml.safe_load((folder / "config.yaml").read_text())["SEED"] for folder in folders] == [0, 3]
+    first, other = (state_of(folder / "model_final.pth")["model"] for folder in folders)
+    assert any(not torch.equal(weights, other[name]) for name, weights in first.items())
+
+    on_val = folders[1] / "evaluation" / "mini_lvis_val"
+    of_run, beside = (json.loads((path / "results.json").read_text()) for path in (folders[1], on_val))
+    assert of_run["results"] == beside["results"]  # the small world has the same images in both splits
+    (detections,) = (folders[1] / "evaluation").glob("mini_lvis_test@*/inference/mini_lvis_test/lvis_results.json")
+    assert {detection["image_id"] for detection in json.loads(detections.read_text())} == {1, 2, 3}
+
+    (on_val / "results.json").unlink()
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "dino").rglob("*") if path.is_file()}
+    assert compare(*asked, configs=["dino"]) == 0
+    assert (on_val / "results.json").is_file()
+    again = [path for path, time in written.items() if path.stat().st_mtime_ns != time]
+    assert again and all(path.is_relative_to(on_val) for path in again)
+
+
 def test_a_run_that_fails_is_named_with_the_end_of_its_log(compare, tmp_path: Path, capfd) -> None:
     assert compare(DATASETS__TRAIN=("nowhere",)) == 1
     said = capfd.readouterr().err
     assert "stopped with exit status 1" in said and str(tmp_path) in said and "nowhere" in said
-
-
-def test_two_configs_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match='Two configs are called "detr"'):
-        runs_of(["a/detr.yaml", "b/detr.yaml"], tmp_path, [], 10)
 
 
 def test_matching_that_stays_has_no_changes_and_shuffled_queries_change_it_for_all(
@@ -88,31 +143,6 @@ def test_matching_is_followed_where_a_query_is_the_same_in_each_image(name: str,
     assert has_steady_queries(setup_cfg(str(MINI / f"{name}.yaml"))) is steady
 
 
-def test_the_table_shows_metrics_halfway_and_at_the_end() -> None:
-    lines = table({"one": HISTORY}, ["AP50-base"], {"one": ([3, 5], [40.0, 20.0])}, {"one": 1.25}).splitlines()
-    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
-        "one",
-        "30.0",
-        "50.0",
-        "30.0 %",
-        "20.0 %",
-        "1.25",
-        "0.500",
-    ]
-
-
-def test_a_curve_counts_iterations_from_one_and_takes_the_very_metric() -> None:
-    assert curve_of(HISTORY, "AP50-base") == ([2, 4, 6], [10.0, 30.0, 50.0])
-    assert draw({"AP50-base": {"one": curve_of(HISTORY, "AP50-base")}}).shape[2] == 3
-
-
-def test_a_metric_that_was_not_recorded_is_refused_with_those_that_were() -> None:
-    with pytest.raises(
-        ValueError, match='--metric "AP50_base" was not recorded; these were: AP50-base, AP50-base-unseen'
-    ):
-        curve_of(HISTORY, "AP50_base")
-
-
 def test_a_folder_with_a_run_of_other_settings_is_refused_by_the_key(world: World, tmp_path: Path) -> None:
     options = world.options()
     (run,) = runs_of([str(MINI / "detr.yaml")], tmp_path, options, 10)
@@ -122,6 +152,135 @@ def test_a_folder_with_a_run_of_other_settings_is_refused_by_the_key(world: Worl
     (changed,) = runs_of([str(MINI / "detr.yaml")], tmp_path, [*options, "SEED", "7"], 10)
     with pytest.raises(ValueError, match="holds a run of other settings: SEED was 0, now 7. Choose another --output"):
         refuse_other_runs([changed])
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "root", "vocabulary"),
+    [
+        ("voc", "voc", None, None),
+        ("voc@/a/b", "voc", "/a/b", None),
+        ("voc=a/w.npz", "voc", None, "a/w.npz"),
+        ("voc@b=a/w.npz", "voc", "b", "a/w.npz"),
+    ],
+)
+def test_a_further_test_has_a_name_a_place_and_words(
+    text: str, name: str, root: str | None, vocabulary: str | None
+) -> None:
+    assert also_tests([text]) == [AlsoTest(text, name, root, vocabulary)]
+
+
+def test_a_further_test_is_the_run_with_another_data_set_its_words_and_the_final_weights(
+    world: World, tmp_path: Path
+) -> None:
+    options = world.options(MODEL__VOCABULARY__OF_DATASETS="['mini_lvis_test=own.npz']")
+    (run,) = runs_of([str(MINI / "dk_detr.yaml")], tmp_path, options, 10, [4])
+    words = {}
+    for test in also_tests(["mini_lvis_val=val.npz", "mini_lvis_val", "mini_lvis_test@there"]):
+        evaluation = Evaluation(run, test)
+        trained, tested = (yaml.safe_load(cfg.dump()) for cfg in (run.cfg, evaluation.cfg))
+        changed = {key: now for key, _, now in unequal(trained, tested)}
+        words[test.text] = changed.pop("MODEL.VOCABULARY.OF_DATASETS", ["mini_lvis_test=own.npz"])
+        assert changed.pop("MODEL.WEIGHTS") == str(tmp_path / "dk_detr" / "4" / "model_final.pth")
+        assert changed.pop("OUTPUT_DIR") == str(evaluation.folder)
+        assert changed.keys() <= {"DATASETS.TEST"} and list(evaluation.cfg.DATASETS.TEST) == [test.name]
+    assert words == {
+        "mini_lvis_val=val.npz": ["mini_lvis_val=val.npz"],
+        "mini_lvis_val": [],
+        "mini_lvis_test@there": ["mini_lvis_test=own.npz"],
+    }
+
+
+def test_tests_of_other_places_and_words_have_other_folders(tmp_path: Path) -> None:
+    (run,) = runs_of(["detr.yaml"], tmp_path, [], 10)
+    texts = ["voc", "voc@a/b", "voc@a_b", "voc@a%2Fb", "voc=a/b", "voc@a=b"]
+    folders = [Evaluation(run, test).folder for test in also_tests(texts)]
+    assert len({*folders}) == len(texts) and {folder.parent for folder in folders} == {run.folder / "evaluation"}
+
+
+def test_an_evaluation_of_fewer_iterations_is_done_again(tmp_path: Path) -> None:
+    (run,) = runs_of([str(MINI / "detr.yaml")], tmp_path, ["SOLVER.MAX_ITER", "20"], 10)
+    evaluation = Evaluation(run, *also_tests(["mini_lvis_val"]))
+    for iteration, done in ((10, False), (20, True)):
+        evaluation.folder.mkdir(parents=True, exist_ok=True)
+        write_results(str(evaluation.folder), iteration, {"bbox": {"AP50": 1.5}}, weights="model.pth")
+        assert evaluation.is_done is done
+    assert evaluation.scores == {"AP50": 1.5}
+
+
+def test_runs_with_seeds_and_without_do_not_share_a_folder(tmp_path: Path) -> None:
+    (single,), seeded = runs_of(["detr.yaml"], tmp_path, [], 10), runs_of(["detr.yaml"], tmp_path, [], 10, (0, 1))
+    assert [run.folder for run in seeded] == [tmp_path / "detr" / "0", tmp_path / "detr" / "1"]
+    refuse_mixed_folders([single, *seeded])
+    write_json(single.folder / "config.yaml", {})
+    refuse_mixed_folders([single])
+    with pytest.raises(ValueError, match="detr holds a run without --seeds. Choose another --output, or leave out"):
+        refuse_mixed_folders(seeded)
+    (single.folder / "config.yaml").unlink()
+    write_json(seeded[1].folder / "config.yaml", {})
+    refuse_mixed_folders(seeded)
+    with pytest.raises(ValueError, match="detr holds runs of seeds 1. Choose another --output, or add --seeds"):
+        refuse_mixed_folders([single])
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["configs/mini/vild.yaml", "configs/mini/detr.yaml"], ["vild", "detr"]),
+        (["a/detr.yaml", "/b/detr.yaml"], ["a-detr", "b-detr"]),
+        (["a/mini/detr.yaml", "b/mini/Detr.yaml", "dino.yaml"], ["a-mini-detr", "b-mini-Detr", "dino"]),
+        (
+            ["configs/mini/vild.yaml", "projects/ViLD/configs/mini/ViLD.yaml"],
+            ["configs-mini-vild", "ViLD-configs-mini-ViLD"],
+        ),
+    ],
+)
+def test_configs_are_called_by_as_much_of_their_path_as_tells_them_apart(files: list[str], names: list[str]) -> None:
+    assert names_of(files) == names
+
+
+@pytest.mark.parametrize(
+    "files", [["a.yaml", "./a.yaml"], ["/a/b.yaml", "a/b.yaml"], ["a/b.yaml", "c/b.yaml", "a-b.yaml"]]
+)
+def test_configs_that_would_share_a_folder_are_refused(files: list[str]) -> None:
+    with pytest.raises(ValueError, match="is given twice, or cannot be told from another by its folders"):
+        names_of(files)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--seeds", 0, 1, 0), "--seeds must be different numbers from 0 on, got 0 1 0."),
+        (("--seeds", -1), "--seeds must be different numbers from 0 on, got -1."),
+        (("--seeds", 0, 1, "--baseline", "detr"), "--baseline detr is none of the configs; these are: dn_detr, dino."),
+        (
+            ("--baseline", "dino"),
+            "--baseline compares differences with the spread of seeds. Give several: --seeds 0 1 2.",
+        ),
+        (("--also-test", "val@"), '--also-test "val@" is not of the form NAME[@FOLDER][=VOCABULARY].'),
+        (("--also-test", "val", "--also-test", "val"), "--also-test val is given twice."),
+        (("--also-test", "mini_lvis_test"), "--also-test mini_lvis_test: dn_detr is evaluated on it anyway"),
+        (("--also-test", "mini_lvis_vla"), 'There is no data set "mini_lvis_vla"'),
+        (("--also-test", "mini_lvis_val@nowhere"), "needs nowhere/mini_lvis/annotations/mini_lvis_val.json"),
+        (("--also-test", "mini_lvis_val=nowhere.npz"), "nowhere.npz"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line_before_any_training(
+    compare, tmp_path: Path, capsys, options: Sequence[object], said: str
+) -> None:
+    assert compare(*options) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line
+    assert not list(tmp_path.glob("d*"))
+
+
+def test_a_seed_is_said_once(compare, capsys) -> None:
+    assert compare("--seeds", 0, 1, SEED=3) == 1
+    assert "--seeds and SEED in --opts both say the seed. Give one of them." in capsys.readouterr().err
+
+
+def test_the_only_config_has_nothing_to_be_compared_with(compare, capsys) -> None:
+    assert compare("--seeds", 0, 1, "--baseline", "dino", configs=["dino"]) == 1
+    assert "--baseline dino is the only config. Give another to --config-file." in capsys.readouterr().err
 
 
 def test_no_run_at_a_time_is_refused(compare, capsys) -> None:

@@ -1,42 +1,66 @@
-"""Runs that are compared: each trains in a process of its own, and goes on where it was interrupted."""
+"""Runs that are compared: each config is trained with each seed, in a folder of its own."""
 
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import yaml
 from detectron2.config import CfgNode
-from tqdm import tqdm
 
 from dk_detr.data.bank import unequal
 from dk_detr.engine.run_folder import read_results
 from dk_detr.engine.setup import setup_cfg
 from dk_detr.visualization.curves import History, iterations_done, read_metrics
 
-LOG = "train.txt"
-LAST_LINES = 5  # of a failed run's log that its error shows
-
 
 @dataclass(frozen=True)
 class Run:
-    """A config with options, and the folder that it trains in."""
+    """A config with options, and the folder that it trains in.
+
+    Attributes:
+        name: of the config. seed: of --seeds; None where the config has it.
+    """
 
     name: str
     config_file: str
     folder: Path
     options: tuple[str, ...]
+    seed: int | None = None
+
+    @property
+    def title(self) -> str:
+        """How terminal and errors call it."""
+        return self.name if self.seed is None else f"{self.name}, seed {self.seed}"
+
+    @property
+    def root(self) -> str | None:
+        """Data sets are below DETECTRON2_DATASETS."""
+        return None
 
     @property
     def is_done(self) -> bool:
         """Whether it was trained to its end, and evaluated there."""
         cfg, results = self.cfg, read_results(str(self.folder)) or {}
         evaluated = not cfg.DATASETS.TEST or results.get("iteration") == cfg.SOLVER.MAX_ITER
-        return (self.folder / "model_final.pth").is_file() and evaluated
+        return self.weights.is_file() and evaluated
+
+    @property
+    def units(self) -> int:
+        """Iterations to do."""
+        return int(self.cfg.SOLVER.MAX_ITER)
+
+    @property
+    def units_done(self) -> int:
+        """Iterations that are done."""
+        return iterations_done(self.history)
+
+    @property
+    def weights(self) -> Path:
+        """What it has learned in the end."""
+        return self.folder / "model_final.pth"
 
     @property
     def history(self) -> History:
@@ -54,79 +78,114 @@ class Run:
         return [sys.executable, str(train_net), "--config-file", self.config_file, "--resume", *self.options]
 
 
-def runs_of(config_files: Sequence[str], output: Path, options: Sequence[str], period: int) -> list[Run]:
-    """One run for each config, evaluated and saved every `period` iterations.
+def runs_of(
+    config_files: Sequence[str], output: Path, options: Sequence[str], period: int, seeds: Sequence[int] = ()
+) -> list[Run]:
+    """One run for each config and seed, evaluated and saved every `period` iterations: in <output>/<config>/<seed>, or,
+    without seeds, in <output>/<config>.
 
-    Raises: ValueError for two configs of one name, whose folders would be the same.
+    Raises: ValueError for seeds that cannot be, and for configs that cannot be told apart.
     """
-    names = [Path(file).stem for file in config_files]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ValueError(f'Two configs are called "{twice[0]}": their runs would share the folder {output / twice[0]}.')
+    _check_seeds(seeds, options)
     every = {"TEST.EVAL_PERIOD": period, "SOLVER.CHECKPOINT_PERIOD": period, "SOLVER.CHECKPOINTS_TO_KEEP": 999}
-    kept = [str(word) for pair in every.items() for word in pair]
-    return [
-        Run(name, file, output / name, (*options, *kept, "OUTPUT_DIR", str(output / name)))
-        for name, file in zip(names, config_files)
-    ]
+    runs = []
+    for name, file in zip(names_of(config_files), config_files):
+        for seed in seeds or (None,):
+            folder = output / name if seed is None else output / name / str(seed)
+            keys = {**every, **({} if seed is None else {"SEED": seed}), "OUTPUT_DIR": folder}
+            kept = [str(word) for pair in keys.items() for word in pair]
+            runs.append(Run(name, file, folder, (*options, *kept), seed))
+    return runs
 
 
-def refuse_other_runs(runs: Sequence[Run]) -> None:
+def _check_seeds(seeds: Sequence[int], options: Sequence[str]) -> None:
+    if len({*seeds}) < len(seeds) or min(seeds, default=0) < 0:
+        raise ValueError(f"--seeds must be different numbers from 0 on, got {' '.join(map(str, seeds))}.")
+    if seeds and "SEED" in options[::2]:
+        raise ValueError("--seeds and SEED in --opts both say the seed. Give one of them.")
+
+
+def names_of(config_files: Sequence[str]) -> list[str]:
+    """What runs and their folders are called: the name of the file, with as many of its folders as tell it from the
+    others, on disks that ignore case, too: "mini-vild", "ViLD-ViLD".
+
+    Raises: ValueError for a config that is given twice.
+    """
+    parts = [_parts(Path(file).with_suffix("")) for file in config_files]
+    names = [""] * len(parts)
+    for depth in range(1, max(map(len, parts)) + 1):
+        tails = ["-".join(part[-depth:]) for part in parts]
+        folded = [tail.casefold() for tail in tails]
+        names = [name or (tail if folded.count(tail.casefold()) == 1 else "") for name, tail in zip(names, tails)]
+    for name, file in zip(names, config_files):
+        if not name or [other.casefold() for other in names].count(name.casefold()) > 1:
+            raise ValueError(f"--config-file: {file} is given twice, or cannot be told from another by its folders.")
+    return names
+
+
+def _parts(path: Path) -> tuple[str, ...]:
+    return path.relative_to(path.anchor).parts
+
+
+class Job(Protocol):
+    """What is done in a process of its own: the training of a run, or an evaluation of its weights."""
+
+    @property
+    def title(self) -> str:
+        """How terminal and errors call it."""
+
+    @property
+    def folder(self) -> Path:
+        """What it writes to."""
+
+    @property
+    def cfg(self) -> CfgNode:
+        """Its whole config."""
+
+    @property
+    def root(self) -> str | None:
+        """Where its data sets are, in place of DETECTRON2_DATASETS; None for there."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+
+    @property
+    def units(self) -> int:
+        """How much there is to do, for the progress bar."""
+
+    @property
+    def units_done(self) -> int:
+        """How much of it is done."""
+
+    def command(self, train_net: Path) -> list[str]:
+        """The command that does it, or goes on with it."""
+
+
+def refuse_other_runs(jobs: Sequence[Job]) -> None:
     """Raises ValueError for a folder that holds a run of other settings: its results would be shown for these."""
-    for run in runs:
-        if not (run.folder / "config.yaml").is_file():
+    for job in jobs:
+        if not (job.folder / "config.yaml").is_file():
             continue
-        saved = (run.folder / "config.yaml").read_text(encoding="utf-8")
-        changed = list(unequal(yaml.safe_load(saved), yaml.safe_load(run.cfg.dump())))
+        saved = (job.folder / "config.yaml").read_text(encoding="utf-8")
+        changed = list(unequal(yaml.safe_load(saved), yaml.safe_load(job.cfg.dump())))
         if changed:
             (key, was, now), more = changed[0], f", and {len(changed) - 1} more keys" if changed[1:] else ""
             raise ValueError(
-                f"{run.folder} holds a run of other settings: {key} was {was!r}, now {now!r}{more}. "
+                f"{job.folder} holds a run of other settings: {key} was {was!r}, now {now!r}{more}. "
                 "Choose another --output, or delete it."
             )
 
 
-def train(runs: Sequence[Run], train_net: Path, parallel: int) -> None:
-    """Train those that are not done, `parallel` at a time, with an equal share of the CPUs each.
-
-    Raises: ValueError for a run that fails, with the end of its log; the others are stopped, and can go on.
-    """
-    waiting = [run for run in runs if not run.is_done]
-    if not waiting:
-        return
-    total = sum(run.cfg.SOLVER.MAX_ITER for run in waiting)
-    at_work: dict[Run, subprocess.Popen[bytes]] = {}
-    queue = list(waiting)
-    with tqdm(total=total, desc="training", unit="it") as bar:
-        try:
-            while queue or at_work:
-                while queue and len(at_work) < parallel:
-                    run = queue.pop(0)
-                    at_work[run] = _start(run, train_net, parallel)
-                time.sleep(1)
-                for run in [run for run, process in at_work.items() if process.poll() is not None]:
-                    _check(run, at_work.pop(run).returncode)
-                bar.n = sum(iterations_done(run.history) for run in waiting)
-                bar.set_postfix_str(", ".join(run.name for run in at_work))
-        finally:
-            for process in at_work.values():
-                process.terminate()
-
-
-def _start(run: Run, train_net: Path, parallel: int) -> "subprocess.Popen[bytes]":
-    run.folder.mkdir(parents=True, exist_ok=True)
-    threads = str(max(1, (os.cpu_count() or 1) // parallel))
-    with open(run.folder / LOG, "ab") as log:
-        return subprocess.Popen(
-            run.command(train_net), stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": threads}
-        )
-
-
-def _check(run: Run, returncode: int) -> None:
-    if returncode == 0 and run.is_done:
-        return
-    lines = (run.folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
-    raise ValueError(
-        f"{run.name} stopped with exit status {returncode}; {run.folder / LOG} ends so:\n"
-        + "\n".join(lines[-LAST_LINES:])
-    )
+def refuse_mixed_folders(runs: Sequence[Run]) -> None:
+    """Raises ValueError for a folder where a run without --seeds would meet runs with them."""
+    for run in runs:
+        if run.seed is not None and (run.folder.parent / "config.yaml").is_file():
+            raise ValueError(
+                f"{run.folder.parent} holds a run without --seeds. Choose another --output, or leave out --seeds."
+            )
+        seeded = sorted(path.parent.name for path in run.folder.glob("*/config.yaml") if path.parent.name.isdecimal())
+        if run.seed is None and seeded:
+            raise ValueError(
+                f"{run.folder} holds runs of seeds {', '.join(seeded)}. Choose another --output, or add --seeds."
+            )
