@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
     """See tools/show_run.py for the arguments."""
     with one_clear_error():
         run = Path(args.output_dir)
-        cfg = _config_of(run)
+        cfg = config_of(run)
         print(summary(run, cfg.DATASETS.TEST))
         files = draw_pictures(cfg, run, args.images, args.seed, args.confidence_threshold)
         print("\npictures:", *files, sep="\n  ")
@@ -108,12 +108,13 @@ def _history_of(run: Path) -> History:
     return read_metrics(run / "metrics.json") if (run / "metrics.json").is_file() else {}
 
 
-def _config_of(run: Path) -> CfgNode:
+def config_of(run: Path) -> CfgNode:
+    """The config of a run, with its last weights. Raises FileNotFoundError, or ValueError without DATASETS.TEST."""
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(f"{run} holds no run: there is no config.yaml. Name the OUTPUT_DIR of a training run.")
     cfg = setup_cfg(str(run / "config.yaml"), ["MODEL.WEIGHTS", _weights_of(run)])
     if not cfg.DATASETS.TEST:
-        raise ValueError(f"DATASETS.TEST of {run / 'config.yaml'} is empty: there are no test images to show.")
+        raise ValueError(f"DATASETS.TEST of {run / 'config.yaml'} is empty: there are no test images.")
     return cfg
 
 
@@ -136,12 +137,17 @@ def _compare(
 ) -> Iterator[Comparison]:
     """Ground truth and detections: those that the evaluation saved, or, where there are none, predicted now."""
     dataset = cfg.DATASETS.TEST[0]
-    inference = Path(results_folder(str(run))) / "inference"
-    saved = inference / dataset / results_file(MetadataCatalog.get(dataset).evaluator_type)
+    saved = saved_detections_file(run, dataset)
     find = _saved_detections(saved, dataset) if saved.is_file() else _new_detections(cfg, words)
     for record in images:
         detections = confident_boxes(find(record), words, threshold)
         yield Comparison(read_image(record["file_name"]), _ground_truth(record, words), detections)
+
+
+def saved_detections_file(run: Path, dataset: str) -> Path:
+    """Where the last evaluation of a run saved the detections of a data set, if there was one."""
+    inference = Path(results_folder(str(run))) / "inference"
+    return inference / dataset / results_file(MetadataCatalog.get(dataset).evaluator_type)
 
 
 def _ground_truth(record: Record, words: Vocabulary) -> LabelledBoxes:

@@ -115,20 +115,26 @@ def _named(dataset: str) -> Iterator[None]:
 
 
 def build_evaluator(cfg: CfgNode, name: str, words: Vocabulary) -> OpenVocabularyEvaluator:
-    """The evaluator of a data set; for what is novel see `choose_novel`."""
+    """The evaluator of a data set."""
     data_set = MetadataCatalog.get(name)
-    unseen = [category["name"] for category in categories_of(name) if category.get("unseen_concept")]
     return OpenVocabularyEvaluator(
         data_set.get("evaluator_type", "none"),
         data_set.json_file,
         words.names,
-        novel=_novel(name, words),
-        groups={"novel-unseen": unseen} if unseen else {},
+        novel=novel_names_of(name, words),
+        groups=groups_of(name),
         output_dir=f"{cfg.OUTPUT_DIR}/inference/{name}",
     )
 
 
-def _novel(name: str, words: Vocabulary) -> tuple[str, ...]:
+def groups_of(name: str) -> dict[str, list[str]]:
+    """Further groups of names that a data set asks for: "novel-unseen", of concepts that no training image shows."""
+    unseen = [category["name"] for category in categories_of(name) if category.get("unseen_concept")]
+    return {"novel-unseen": unseen} if unseen else {}
+
+
+def novel_names_of(name: str, words: Vocabulary) -> tuple[str, ...]:
+    """The novel names of a data set; see `choose_novel`."""
     of_benchmark = MetadataCatalog.get(name).get("novel_names", ())
     listed = [word for word in words.names if word in of_benchmark]
     if words.novel_names and listed and set(words.novel_names) != set(listed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,6 +44,31 @@ def evaluate_file(
     Returns: {iou_type: {metric: points}}, nan where there is no ground truth.
     Raises: FileNotFoundError; ValueError naming what in which file is wrong.
     """
+    rules, truth, found, chosen = read_files(annotations, results, protocol, novel, groups, iou_type)
+    if rules.also_reported() and len(found) and np.bincount(found.image).max() <= USUAL_LIMIT:
+        logger.warning("%s has at most %d detections of an image; fixed AP asks for all.", results, USUAL_LIMIT)
+    table = categories_file(output_dir, protocol, iou_type)
+    return {iou_type: evaluate_and_report(rules, truth, found, chosen, iou_type, table)}
+
+
+class Files(NamedTuple):
+    """What an annotation file and a file of results say, and the rules to evaluate them by."""
+
+    protocol: COCO
+    ground_truth: GroundTruth
+    found: Detections
+    groups: dict[str, list[int]]  # category indices by name: "base", "novel", and others
+
+
+def read_files(
+    annotations: str,
+    results: str,
+    protocol: str,
+    novel: Collection[str] | None,
+    groups: Mapping[str, Collection[str]] | None,
+    iou_type: str,
+) -> Files:
+    """Read what is to be evaluated; see `evaluate_file` for arguments and errors."""
     rules = choose_protocol(protocol)
     if iou_type not in IOU_TYPES:
         raise ValueError(f'There is no IoU type "{iou_type}"; choose one of {", ".join(IOU_TYPES)}.')
@@ -50,10 +76,7 @@ def evaluate_file(
     chosen = base_and_novel(truth, _novel_names(protocol, truth) if novel is None else choose_novel(novel), groups)
     found = read_results(results, truth, iou_type)
     _tell_empty_images(found, truth, results)
-    if rules.also_reported() and len(found) and np.bincount(found.image).max() <= USUAL_LIMIT:
-        logger.warning("%s has at most %d detections of an image; fixed AP asks for all.", results, USUAL_LIMIT)
-    table = categories_file(output_dir, protocol, iou_type)
-    return {iou_type: evaluate_and_report(rules, truth, found, chosen, iou_type, table)}
+    return Files(rules, truth, found, chosen)
 
 
 def _novel_names(protocol: str, truth: GroundTruth) -> tuple[str, ...]:

@@ -9,9 +9,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,6 +53,21 @@ class CategoryAP:
         known = ap if categories is None else ap[:, list(categories)]
         known = known[~np.isnan(known)]
         return 100.0 * float(known.mean()) if known.size else float("nan")
+
+
+class Evaluated(NamedTuple):
+    """The N detections that a protocol evaluates, and what each of them finds, of G objects, in A area ranges.
+
+    Attributes:
+        detections: sorted by category, then image, then score; the best first. matches: of them.
+        ignored_objects: (G, A) bool: whoever matches one is neither a true nor a false positive.
+        ignored_detections: (N, A) bool: no false positive where it matches no object.
+    """
+
+    detections: Detections
+    matches: Matches
+    ignored_objects: np.ndarray
+    ignored_detections: np.ndarray
 
 
 class COCO:
@@ -97,19 +114,29 @@ class COCO:
         """Other protocols whose metrics are reported, too, by the suffix of their names."""
         return {}
 
-    def accumulate(self, ground_truth: GroundTruth, found: Detections) -> CategoryAP:
-        """AP of each category: matching, then precision over recall."""
+    def evaluated(self, ground_truth: GroundTruth, found: Detections) -> Evaluated:
+        """Which detections count, and what they find."""
         found, ignored_if_unmatched = self.admit(ground_truth, found)
         order = np.lexsort((-found.score, group := ground_truth.group(found.image, found.category)))
         found, group, ignored_if_unmatched = found.take(order), group[order], ignored_if_unmatched[order]
-        objects = ground_truth.objects
-        ignored = self.ignored(ground_truth)[:, None] | self._outside(objects.area)
+        ignored = self.ignored(ground_truth)[:, None] | self._outside(ground_truth.objects.area)
         matches = self.match(ground_truth, found, group, ignored)
-        ignored_detections = ignored_if_unmatched[:, None] | self._outside(found.area)
+        return Evaluated(found, matches, ignored, ignored_if_unmatched[:, None] | self._outside(found.area))
+
+    def accumulate(self, ground_truth: GroundTruth, found: Detections) -> CategoryAP:
+        """AP of each category: matching, then precision over recall."""
+        detections, matches, ignored_objects, ignored_detections = self.evaluated(ground_truth, found)
         ap = average_precision(
-            found, matches, objects, ignored, ignored_detections, self.recall_points, len(ground_truth.category_ids)
-        )
+            detections, matches, ground_truth.objects, ignored_objects, ignored_detections, self.recall_points,
+            len(ground_truth.category_ids),
+        )  # fmt: skip
         return CategoryAP(ap, self.thresholds, tuple(self.areas))
+
+    def at(self, iou: float) -> COCO:
+        """The same rules at one IoU threshold, for objects of any area."""
+        rules = copy.copy(self)
+        rules.thresholds, rules.areas = np.array([iou]), {"": self.areas[""]}
+        return rules
 
     def metrics(self, ground_truth: GroundTruth, category_ap: CategoryAP) -> dict[str, float]:
         """What the benchmark publishes, in points."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from dk_detr.evaluation.detections import Detections
 from dk_detr.evaluation.ground_truth import Objects
-from dk_detr.evaluation.matching import Matches, match_greedily, pairs_that_overlap
+from dk_detr.evaluation.matching import match_greedily, pairs_that_overlap
 
 BUDGETS = (100, 300)  # boxes of an image
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -37,20 +37,36 @@ def class_agnostic_recall(
 
     Returns: for each of BUDGETS, and for all objects and each group; nan without objects.
     """
-    order = np.argsort(objects.image, kind="stable")
-    image, category, ignored, crowd = (a[order] for a in (objects.image, objects.category, ignored, crowd))
     boxes = best_distinct(detections, max(BUDGETS))
-    things = objects.boxes_or_masks[order]
-    pairs = pairs_that_overlap(boxes.boxes_or_masks, boxes.image, things, image, crowd, thresholds.min())
-    matches = match_greedily(pairs, boxes.image, ignored[:, None], crowd, thresholds)
-    rank = np.arange(len(boxes)) - np.searchsorted(boxes.image, boxes.image)
-    finder = _finders(matches, rank, len(objects))
-    members = {"": ~ignored, **{f"-{name}": ~ignored & np.isin(category, ids) for name, ids in groups.items()}}
+    finder = finders(boxes, objects, ignored, crowd, thresholds)
+    members = {
+        "": ~ignored,
+        **{f"-{name}": ~ignored & np.isin(objects.category, ids) for name, ids in groups.items()},
+    }
     return {
         f"AR@{budget}{suffix}": 100.0 * float((finder[mask] < budget).mean()) if mask.any() else float("nan")
         for budget in BUDGETS
         for suffix, mask in members.items()
     }
+
+
+def finders(
+    boxes: Detections, objects: Objects, ignored: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray
+) -> np.ndarray:
+    """(G, T) the rank, in its image, of the box that matches each object, whatever the words; infinite where none does.
+
+    Args:
+        boxes: see `best_distinct`. ignored, crowd, thresholds: see `class_agnostic_recall`.
+    """
+    order = np.argsort(objects.image, kind="stable")
+    things, image, crowd = objects.boxes_or_masks[order], objects.image[order], crowd[order]
+    pairs = pairs_that_overlap(boxes.boxes_or_masks, boxes.image, things, image, crowd, thresholds.min())
+    matches = match_greedily(pairs, boxes.image, ignored[order][:, None], crowd, thresholds)
+    rank = np.arange(len(boxes)) - np.searchsorted(boxes.image, boxes.image)
+    finder = np.full((len(objects), len(thresholds)), np.inf)
+    row, threshold = np.nonzero(matches.object[:, 0] >= 0)
+    finder[order[matches.object[row, 0, threshold]], threshold] = rank[matches.detection[row]]
+    return finder
 
 
 def best_distinct(detections: Detections, count: int) -> Detections:
@@ -74,12 +90,3 @@ def _codes(found: Detections) -> np.ndarray:
         code = (code ^ column) * MULTIPLIER
         code ^= code >> np.uint64(29)
     return code
-
-
-def _finders(matches: Matches, rank: np.ndarray, num_objects: int) -> np.ndarray:
-    """(G, T) the rank of the box that matches each object; infinite where none does."""
-    found = matches.object[:, 0]
-    finder = np.full((num_objects, found.shape[1]), np.inf)
-    row, threshold = np.nonzero(found >= 0)
-    finder[found[row, threshold], threshold] = rank[matches.detection[row]]
-    return finder
