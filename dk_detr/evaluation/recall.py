@@ -11,7 +11,7 @@ import numpy as np
 
 from dk_detr.evaluation.detections import Detections
 from dk_detr.evaluation.ground_truth import Objects
-from dk_detr.evaluation.matching import match_greedily, pairs_that_overlap
+from dk_detr.evaluation.matching import Pairs, match_greedily, pairs_that_overlap
 
 BUDGETS = (100, 300)  # boxes of an image
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -38,7 +38,8 @@ def class_agnostic_recall(
     Returns: for each of BUDGETS, and for all objects and each group; nan without objects.
     """
     boxes = best_distinct(detections, max(BUDGETS))
-    finder = finders(boxes, objects, ignored, crowd, thresholds)
+    pairs = class_agnostic_pairs(boxes, objects, crowd, thresholds.min())
+    finder = finders(boxes, pairs, ignored, crowd, thresholds)
     members = {
         "": ~ignored,
         **{f"-{name}": ~ignored & np.isin(objects.category, ids) for name, ids in groups.items()},
@@ -50,22 +51,32 @@ def class_agnostic_recall(
     }
 
 
+def class_agnostic_pairs(boxes: Detections, objects: Objects, crowd: np.ndarray, least_iou: float) -> Pairs:
+    """All pairs of a detection and an object of its image with at least this IoU, whatever their words.
+
+    Args:
+        boxes: sorted by image. crowd: (G,) bool.
+    """
+    order = np.argsort(objects.image, kind="stable")
+    things, image = objects.boxes_or_masks[order], objects.image[order]
+    pairs = pairs_that_overlap(boxes.boxes_or_masks, boxes.image, things, image, crowd[order], least_iou)
+    return pairs._replace(object=order[pairs.object])
+
+
 def finders(
-    boxes: Detections, objects: Objects, ignored: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray
+    boxes: Detections, pairs: Pairs, ignored: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray
 ) -> np.ndarray:
     """(G, T) the rank, in its image, of the box that matches each object, whatever the words; infinite where none does.
 
     Args:
-        boxes: see `best_distinct`. ignored, crowd, thresholds: see `class_agnostic_recall`.
+        boxes: see `best_distinct`. pairs: see `class_agnostic_pairs`; they may overlap less than the thresholds.
+        ignored, crowd, thresholds: see `class_agnostic_recall`.
     """
-    order = np.argsort(objects.image, kind="stable")
-    things, image, crowd = objects.boxes_or_masks[order], objects.image[order], crowd[order]
-    pairs = pairs_that_overlap(boxes.boxes_or_masks, boxes.image, things, image, crowd, thresholds.min())
-    matches = match_greedily(pairs, boxes.image, ignored[order][:, None], crowd, thresholds)
+    matches = match_greedily(pairs, boxes.image, ignored[:, None], crowd, thresholds)
     rank = np.arange(len(boxes)) - np.searchsorted(boxes.image, boxes.image)
-    finder = np.full((len(objects), len(thresholds)), np.inf)
+    finder = np.full((len(ignored), len(thresholds)), np.inf)
     row, threshold = np.nonzero(matches.object[:, 0] >= 0)
-    finder[order[matches.object[row, 0, threshold]], threshold] = rank[matches.detection[row]]
+    finder[matches.object[row, 0, threshold], threshold] = rank[matches.detection[row]]
     return finder
 
 

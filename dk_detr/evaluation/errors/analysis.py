@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dk_detr.evaluation.detections import Detections
-from dk_detr.evaluation.errors.kinds import Findings, Kind, classify, overlaps_of_images
+from dk_detr.evaluation.errors.kinds import NEAR_OBJECT, Findings, Kind, classify, images_at_a_time
 from dk_detr.evaluation.errors.oracles import ap50, ap50_with_oracles
 from dk_detr.evaluation.evaluate import read_files
 from dk_detr.evaluation.ground_truth import FREQUENCIES, GroundTruth
 from dk_detr.evaluation.protocols import COCO, Groups
-from dk_detr.evaluation.recall import BUDGETS, best_distinct, finders
+from dk_detr.evaluation.recall import BUDGETS, best_distinct, class_agnostic_pairs, finders
 
 ALL = "all"
 FREQUENCY_GROUPS = dict(zip(FREQUENCIES, ("rare", "common", "frequent")))
@@ -184,12 +184,13 @@ class _ByObject(NamedTuple):
 
 
 def _by_object(protocol: COCO, ground_truth: GroundTruth, found: Detections, findings: Findings) -> _ByObject:
-    counts, objects = ~findings.ignored, ground_truth.objects
-    boxes = best_distinct(found, max(BUDGETS))
-    rank = finders(boxes, objects, findings.ignored, protocol.crowd(ground_truth), RECALL_IOUS)
-    nearest = np.zeros(len(objects))
-    for _, thing, iou in overlaps_of_images(boxes, objects, np.flatnonzero(counts)):
-        np.maximum.at(nearest, thing, iou)
+    counts, objects, crowd = ~findings.ignored, ground_truth.objects, protocol.crowd(ground_truth)
+    rank, nearest = np.full((len(objects), len(RECALL_IOUS)), np.inf), np.zeros(len(objects))
+    for rows, things in images_at_a_time(found, objects):
+        boxes = best_distinct(found.take(rows), max(BUDGETS))
+        pairs = class_agnostic_pairs(boxes, objects.take(things), crowd[things], NEAR_OBJECT)
+        rank[things] = finders(boxes, pairs, findings.ignored[things], crowd[things], RECALL_IOUS)
+        np.maximum.at(nearest, things[pairs.object], pairs.iou)
     category, best = objects.category[counts], findings.best[counts]
     taken_for = np.append(findings.detections.category, -1)[best]
     seen = best >= 0

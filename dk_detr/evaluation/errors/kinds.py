@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 
 from dk_detr.evaluation.detections import Detections
 from dk_detr.evaluation.ground_truth import GroundTruth, Objects
-from dk_detr.evaluation.matching import Pairs, pairs_that_overlap
 from dk_detr.evaluation.protocols import COCO
+from dk_detr.evaluation.recall import class_agnostic_pairs
 
 ON_OBJECT, NEAR_OBJECT = 0.5, 0.1  # least IoU of a box that is on an object, and of one that is near; as in TIDE
 PAIRS_OF_IMAGES = 1 << 22  # of boxes with objects, looked at together: bounds the memory
@@ -118,7 +119,11 @@ def _nearest(
     own_iou, other_iou = np.zeros(len(found)), np.zeros(len(found))
     best = np.full(len(objects), -1, dtype=np.int64)
     may_confuse = (match < 0) & ~unjudged
-    for detection, thing, iou in overlaps_of_images(found, objects, np.flatnonzero(~ignored)):
+    for rows, things in images_at_a_time(found, objects):
+        things = things[~ignored[things]]
+        none = np.zeros(len(things), dtype=bool)
+        pairs = class_agnostic_pairs(found.take(rows), objects.take(things), none, NEAR_OBJECT)
+        detection, thing, iou = rows[pairs.detection], things[pairs.object], pairs.iou
         same = found.category[detection] == objects.category[thing]
         for chosen, row_of, iou_of in ((same, own, own_iou), (~same, other, other_iou)):
             # Pairs come by ascending overlap, and of repeated indices the last value stays.
@@ -129,30 +134,15 @@ def _nearest(
     return _Nearest(own, own_iou, other, other_iou, best)
 
 
-def overlaps_of_images(found: Detections, objects: Objects, chosen: np.ndarray) -> Iterator[Pairs]:
-    """All pairs of a detection with an object of its image, of any word, that it is near; some images at a time.
-
-    Args:
-        chosen: rows of the objects that take part.
-    """
-    rows = np.argsort(found.image, kind="stable")
-    things = chosen[np.argsort(objects.image[chosen], kind="stable")]
+def images_at_a_time(found: Detections, objects: Objects) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of the detections and of the objects of some images, by image; so that what is computed from their pairs
+    fits into memory."""
+    rows, things = (np.argsort(column, kind="stable") for column in (found.image, objects.image))
     image, image_of_thing = found.image[rows], objects.image[things]
-    counts = [np.bincount(column, minlength=_num_images(image, image_of_thing)) for column in (image, image_of_thing)]
-    portion = np.cumsum(counts[0] * counts[1]) // PAIRS_OF_IMAGES
-    for images in np.split(np.arange(len(portion)), np.flatnonzero(np.diff(portion)) + 1):
-        if not len(images):
-            continue
-        ours, theirs = (
-            column[slice(*np.searchsorted(place, (images[0], images[-1] + 1)))]
-            for column, place in ((rows, image), (things, image_of_thing))
-        )
-        pairs = pairs_that_overlap(
-            found.boxes_or_masks[ours], found.image[ours], objects.boxes_or_masks[theirs], objects.image[theirs],
-            np.zeros(len(theirs), dtype=bool), NEAR_OBJECT,
-        )  # fmt: skip
-        yield Pairs(ours[pairs.detection], theirs[pairs.object], pairs.iou)
-
-
-def _num_images(*columns: np.ndarray) -> int:
-    return max((int(column.max()) + 1 for column in columns if len(column)), default=0)
+    num_images = max((int(column[-1]) + 1 for column in (image, image_of_thing) if len(column)), default=0)
+    edges = np.arange(num_images + 1)
+    ours, theirs = np.searchsorted(image, edges), np.searchsorted(image_of_thing, edges)
+    portion = np.cumsum(np.diff(ours) * np.diff(theirs)) // PAIRS_OF_IMAGES
+    cuts = [0, *(np.flatnonzero(np.diff(portion)) + 1).tolist(), num_images]
+    for first, end in pairwise(cuts):
+        yield rows[ours[first] : ours[end]], things[theirs[first] : theirs[end]]
