@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +12,9 @@ import numpy as np
 from dk_detr.annotations.records import is_number, whole
 from dk_detr.evaluation.detections import Detections
 from dk_detr.evaluation.ground_truth import GroundTruth, Row, index_of, read_boxes_or_masks
-from dk_detr.utils import atomic_file, read_json
+from dk_detr.utils import atomic_file, read_json_list
 
+Name = Callable[[int], str]  # says which result a number is
 RESULT_KEYS = ("image_id", "category_id", "score")
 
 
@@ -28,23 +29,33 @@ class ImageDetections(NamedTuple):
 
 
 def read_results(path: str, ground_truth: GroundTruth, iou_type: str = "bbox") -> Detections:
-    """Read a file of results.
+    """Read a file of results, some thousands of detections at a time: as Python objects, those of LVIS take gigabytes.
 
     Raises: FileNotFoundError; ValueError for a file that is cut short or no list, and for a result of an unknown image
         or category, without score, or without the box or mask that is to be evaluated.
     """
-    rows = read_json(path, "file of results")
-    if not isinstance(rows, list):
-        kind = type(rows).__name__
-        raise ValueError(f"{path} holds a {kind}; results are a list of detections.")  # noqa: TRY004  a user's mistake
-    _check_keys(rows, path)
-    image = _places("image", ground_truth.image_ids, rows, path, ground_truth.file)
-    category = _places("category", ground_truth.category_ids, rows, path, ground_truth.file)
-    found = read_boxes_or_masks(rows, image, ground_truth.sizes, iou_type, lambda number: f"{path}, result {number}")
-    return Detections(image, category, _scores(rows, path), found)
+    parts, first = [_columns([], path, 0, ground_truth, iou_type)], 0
+    for rows in read_json_list(path, "file of results", "results are a list of detections"):
+        parts.append(_columns(rows, path, first, ground_truth, iou_type))
+        first += len(rows)
+    columns = ("image", "category", "score", "boxes_or_masks")
+    return Detections(*(np.concatenate([getattr(part, column) for part in parts]) for column in columns))
 
 
-def _scores(rows: Sequence[Row], path: str) -> np.ndarray:
+def _columns(rows: Sequence[Any], path: str, first: int, ground_truth: GroundTruth, iou_type: str) -> Detections:
+    """Some results of a file. first: the number of the first in the file."""
+
+    def name(number: int) -> str:
+        return f"{path}, result {first + number}"
+
+    _check_keys(rows, name)
+    image = _places("image", ground_truth.image_ids, rows, name, ground_truth.file)
+    category = _places("category", ground_truth.category_ids, rows, name, ground_truth.file)
+    found = read_boxes_or_masks(rows, image, ground_truth.sizes, iou_type, name)
+    return Detections(image, category, _scores(rows, name), found)
+
+
+def _scores(rows: Sequence[Row], name: Name) -> np.ndarray:
     try:
         score = np.array([row["score"] for row in rows], dtype=np.float64)
         if np.isfinite(score).all():
@@ -52,21 +63,21 @@ def _scores(rows: Sequence[Row], path: str) -> np.ndarray:
     except OverflowError:
         pass
     wrong = next(number for number, row in enumerate(rows) if not is_number(row["score"]))
-    raise ValueError(f"{path}, result {wrong}: its score is not finite.")
+    raise ValueError(f"{name(wrong)}: its score is not finite.")
 
 
-def _places(kind: str, ids: np.ndarray, rows: Sequence[Row], path: str, annotation_file: str) -> np.ndarray:
-    index = index_of(ids, _whole_numbers([row[f"{kind}_id"] for row in rows], f"{kind}_id", path))
+def _places(kind: str, ids: np.ndarray, rows: Sequence[Row], name: Name, annotation_file: str) -> np.ndarray:
+    index = index_of(ids, _whole_numbers([row[f"{kind}_id"] for row in rows], f"{kind}_id", name))
     if (index < 0).any():
         number = int(np.argmin(index))
         raise ValueError(
-            f"{path}, result {number}: {annotation_file} has no {kind} {rows[number][f'{kind}_id']}. "
+            f"{name(number)}: {annotation_file} has no {kind} {rows[number][f'{kind}_id']}. "
             "Were they predicted for another annotation file?"
         )
     return index
 
 
-def _whole_numbers(values: Sequence[Any], key: str, path: str) -> np.ndarray:
+def _whole_numbers(values: Sequence[Any], key: str, name: Name) -> np.ndarray:
     found = np.array(values) if len(values) else np.empty(0, dtype=np.int64)
     if found.dtype.kind == "i":
         return found.astype(np.int64)
@@ -75,15 +86,15 @@ def _whole_numbers(values: Sequence[Any], key: str, path: str) -> np.ndarray:
         try:
             numbers[number] = whole(value)
         except ValueError as error:
-            raise ValueError(f'{path}, result {number}: its {key} is {error}.') from error
+            raise ValueError(f'{name(number)}: its {key} is {error}.') from error
     return numbers
 
 
-def _check_keys(rows: Sequence[Any], path: str) -> None:
+def _check_keys(rows: Sequence[Any], name: Name) -> None:
     for number, row in enumerate(rows):
         lacking = [key for key in RESULT_KEYS if not (isinstance(row, dict) and isinstance(row.get(key), int | float))]
         if lacking:
-            raise ValueError(f'{path}, result {number} has no number "{lacking[0]}": {row!r:.80}.')
+            raise ValueError(f'{name(number)} has no number "{lacking[0]}": {row!r:.80}.')
 
 
 def gather(

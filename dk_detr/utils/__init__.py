@@ -1,10 +1,10 @@
 """Utilities: what any room may need and none is about: files that appear whole, choices by name, figures of a step."""
 
 from dk_detr.utils.choose import choose, require
-from dk_detr.utils.files import as_json, atomic_file, atomic_write, read_json, with_nan
+from dk_detr.utils.files import as_json, atomic_file, atomic_write, read_json, read_json_list, with_nan
 from dk_detr.utils.record import record, record_later, record_now, timed
 
 __all__ = [
-    "as_json", "atomic_file", "atomic_write", "choose", "read_json", "record", "record_later",
+    "as_json", "atomic_file", "atomic_write", "choose", "read_json", "read_json_list", "record", "record_later",
     "record_now", "require", "timed", "with_nan",
 ]  # fmt: skip

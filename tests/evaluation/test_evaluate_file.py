@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from dk_detr.evaluation import OpenVocabularyEvaluator, evaluate_file, results_file
+from dk_detr.evaluation import results as results_module
 from dk_detr.evaluation.matching import pairs_that_overlap
+from dk_detr.utils import read_json_list
 from tests.evaluation.random_worlds import random_world, write
 
 
@@ -247,3 +250,14 @@ def test_only_what_is_of_one_group_meets() -> None:
     boxes = np.array([[0, 0, 10, 10]] * 4, dtype=float)
     pairs = pairs_that_overlap(boxes, np.array([1, 1, 2, 9]), boxes, np.array([0, 1, 2, 2]), np.zeros(4, bool), 0.5)
     assert list(zip(pairs.detection.tolist(), pairs.object.tolist())) == [(0, 1), (1, 1), (2, 2), (2, 3)]
+
+
+def test_a_wrong_result_is_named_by_its_number_in_a_file_that_is_read_in_portions(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(results_module, "read_json_list", partial(read_json_list, chunk=300))
+    rows = load(files[1])
+    in_portions = evaluate_file(*files, "coco")["bbox"]
+    rows[100] |= {"image_id": 4711}
+    with pytest.raises(ValueError, match="result 100: .*has no image 4711"):
+        evaluate_file(files[0], write(tmp_path / "wrong.json", rows), "coco")
+    monkeypatch.undo()
+    assert in_portions == pytest.approx(evaluate_file(*files, "coco")["bbox"], nan_ok=True)
