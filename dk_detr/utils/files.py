@@ -12,6 +12,7 @@ from typing import Any
 LIST_CHUNK = 1 << 24  # characters
 LONGEST_GAP = 64  # characters between two objects of a list: a comma, and what makes it readable
 
+
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a place beside `path` to write to, and moves what was written there when the block ends without an error.
