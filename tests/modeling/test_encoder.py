@@ -1,7 +1,10 @@
 """The encoder: places counted from the image, padding without influence, padded images as if alone."""
 
+import pytest
 import torch
+from torch import nn
 
+from dk_detr.modeling import Encoder
 from dk_detr.structures import FeaturePyramid, Memory
 from tests.model_fixtures import CHANNELS, random, stir, tiny_encoder
 
@@ -33,6 +36,14 @@ def test_an_encoder_without_layers_passes_the_tokens_on() -> None:
     images = pyramid()
     memory = tiny_encoder(num_layers=0)(images)
     assert torch.equal(memory.tokens, Memory.from_pyramid(images).tokens)
+
+
+def test_an_encoder_that_tells_nobody_its_levels_takes_weights_that_once_did() -> None:
+    """Strictly: any other name that it does not have is an error."""
+    detector = nn.ModuleDict({"encoder": Encoder([], 0, CHANNELS)})
+    detector.load_state_dict({"encoder.level_embed": torch.zeros(2, CHANNELS)})
+    with pytest.raises(RuntimeError, match="another"):
+        detector.load_state_dict({"encoder.another": torch.zeros(2, CHANNELS)})
 
 
 def test_tokens_of_all_levels_and_places_take_part() -> None:

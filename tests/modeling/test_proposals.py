@@ -1,5 +1,6 @@
 """The first stage: the tokens that most look like an object become queries, whatever the object is called."""
 
+import pytest
 import torch
 
 from dk_detr.modeling import Mixed, Proposals
@@ -107,8 +108,9 @@ def test_padding_is_never_proposed_and_changes_no_proposal() -> None:
         torch.testing.assert_close(both.group.content[image], single.group.content[0], atol=1e-5, rtol=1e-4)
 
 
-def test_an_image_with_fewer_tokens_than_queries_gives_what_it_has() -> None:
-    group = proposals(num_queries=61)(memory()).group
+@pytest.mark.parametrize("kind", [Proposals, Mixed])
+def test_an_image_with_fewer_tokens_than_queries_gives_what_it_has(kind: type[Proposals]) -> None:
+    group = kind(CHANNELS, 61, 0.1).eval()(memory()).group
     assert len(group) == 60
     assert group.content.shape == group.position.shape == (*group.reference.shape[:2], CHANNELS)
 
