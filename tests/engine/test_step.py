@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -79,6 +80,16 @@ def test_a_step_follows_the_gradient_of_the_sum_of_the_losses() -> None:
     metrics = storage.latest()
     assert metrics["loss_a"][0] == 3 and metrics["loss_b"][0] == 1 and metrics["total_loss"][0] == 4
     assert metrics["data_time"][0] >= 0
+
+
+def test_the_mean_of_the_losses_of_workers_and_the_longest_wait_for_data_are_reported() -> None:
+    step, _ = step_of_toys(3.0)
+    two_workers = patch("dk_detr.engine.step._of_all_workers", lambda row: torch.stack([row, row + 8]))
+    with EventStorage() as storage, two_workers:
+        step.run_step()
+    metrics = storage.latest()
+    assert (metrics["loss_a"][0], metrics["loss_b"][0], metrics["total_loss"][0]) == (3 + 4, 1 + 4, 4 + 8)
+    assert metrics["data_time"][0] >= 8
 
 
 def test_each_step_follows_its_own_gradient() -> None:

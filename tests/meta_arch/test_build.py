@@ -15,7 +15,7 @@ from dk_detr.distillation.from_config import term_settings
 from dk_detr.distillation.teachers import clip_crops
 from dk_detr.language import save_vocabulary
 from dk_detr.meta_arch import DETR, build
-from dk_detr.modeling import CLASSIFIERS, CosineTextEnsemble, Linear
+from dk_detr.modeling import BOX_PARAMETERIZATIONS, CLASSIFIERS, CosineTextEnsemble, Linear
 from dk_detr.modeling.acceleration import Compiled
 from dk_detr.structures import Vocabulary
 from tests.model_fixtures import WIDTH, TwoConvolutions, random, tiny_clip, tiny_vocabulary
@@ -82,6 +82,18 @@ def test_the_first_stage_has_weights_of_its_own_and_the_square_is_that_of_the_co
     built = detector(cfg)
     assert (built.criterion.weights["giou"], built.proposal_criterion.weights["giou"]) == (3.0, 4.0)
     assert built.padded_size == 1536
+
+
+def test_the_decoder_makes_boxes_by_the_parameterization_of_the_config(
+    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other(BOX_PARAMETERIZATIONS["Logits"]):
+        """An entry of a project."""
+
+    monkeypatch.setitem(BOX_PARAMETERIZATIONS, "Other", Other)
+    for refinement in ("Iterative", "LookForwardTwice"):
+        cfg.MODEL.DETR.BOXES, cfg.MODEL.DETR.REFINEMENT = "Other", refinement
+        assert type(detector(cfg).decoder.refinement.boxes) is Other
 
 
 def test_terms_alone_make_neither_distillation_nor_a_teacher(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,19 @@ import torch
 from detectron2.utils.events import EventStorage
 
 from dk_detr.distillation import SlotSelection, TermSettings
+from dk_detr.extensions import Denoising
 from dk_detr.meta_arch import DETR
 from dk_detr.modeling import CLASSIFIERS, QUERIES, REFINEMENTS
 from dk_detr.utils import record_now
-from tests.model_fixtures import TERMS, teaching, tiny_detector, tiny_distillation, tiny_input, training_losses
+from tests.model_fixtures import (
+    CHANNELS,
+    TERMS,
+    teaching,
+    tiny_detector,
+    tiny_distillation,
+    tiny_input,
+    training_losses,
+)
 
 TAUGHT = ("Auxiliary", "SelectedAuxiliary", "Detection")
 each_kind_of_queries = pytest.mark.parametrize("taught", TAUGHT)
@@ -114,6 +123,13 @@ def test_a_classifier_that_learns_from_a_teacher_misses_it_in_training_and_not_i
     assert len(detector([tiny_input()])[0]["instances"])
     message = rf'CLASSIFIER.NAME "{classifier}" learns from a teacher: .*MODEL.TRAINING_EXTENSIONS.*MODEL.KD.TERMS'
     with pytest.raises(ValueError, match=message):
+        training_losses(detector, [tiny_input()])
+
+
+def test_denoising_is_no_teacher() -> None:
+    detector = tiny_detector(classifier="CosineTextEnsemble")
+    detector.extensions["Denoising"] = Denoising(CHANNELS, len(detector.train_vocabulary), detector.criterion)
+    with pytest.raises(ValueError, match="learns from a teacher"):
         training_losses(detector, [tiny_input()])
 
 

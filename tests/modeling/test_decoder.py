@@ -197,6 +197,14 @@ def test_a_decoder_makes_boxes_as_its_parameterization_says() -> None:
         torch.testing.assert_close(boxes[layer], detection.reference + 0.01 * (layer + 1))
 
 
+def test_positions_are_told_the_number_of_the_layer() -> None:
+    """The first content is no knowledge yet, so that some of them leave it out there."""
+    decoder, told = tiny_decoder(num_layers=3), []
+    decoder.positions.register_forward_hook(lambda module, given, position: told.append(given[3]))
+    decode(group("detection", 1), decoder=decoder.eval())
+    assert told == [0, 1, 2]
+
+
 def test_queries_without_position_or_reference_are_refused() -> None:
     bare = QueryGroup("detection", random(2, 4, CHANNELS), None, None, ("detection",), None)
     with pytest.raises(ValueError, match="needs queries with a position"):
