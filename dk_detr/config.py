@@ -15,6 +15,10 @@ def add_dk_detr_config(cfg: CN) -> None:
     # What training adds to the detector: "Denoising" (DN-DETR), "ContrastiveDenoising" (DINO), "Distillation" (DK-DETR,
     # see MODEL.KD), and those of projects. Any number together; a detector that is built to detect has none.
     cfg.MODEL.TRAINING_EXTENSIONS = []
+    # A file of tools/calibrate.py: "CosineText" and the term "semantic" then take temperature and offset from it, in
+    # place of CLASSIFIER.TEMPERATURE, LOGIT_BIAS and KD.SEMANTIC.TEMPERATURE, OFFSET, which stay at their defaults. For
+    # training only: weights bring the numbers along, and inference does not read the file. "": the paper's form.
+    cfg.MODEL.CALIBRATION = ""
     _add_detr(cfg)
     _add_language(cfg)
     _add_distillation(cfg)
@@ -171,7 +175,7 @@ def _add_distillation(cfg: CN) -> None:
     kd.DUPLICATES_IOU = 0.7  # of "duplicates"
     kd.MIN_SIDE = 4.0  # pixels of the network's input
 
-    kd.SEMANTIC = CN({"WEIGHT": 1.0, "TEMPERATURE": 0.05})
+    kd.SEMANTIC = CN({"WEIGHT": 1.0, "TEMPERATURE": 0.05, "OFFSET": 0.0})  # (cosine - OFFSET) / TEMPERATURE
     kd.RELATIONAL = CN({"WEIGHT": 1.0, "TEMPERATURE": 0.1})
     kd.RELATIONAL.SCOPES = ["image", "batch"]  # regions of each image; of the whole batch of all workers
     kd.RELATIONAL.DIRECTION = "teacher_student"  # KL(teacher ‖ student), or "student_teacher"

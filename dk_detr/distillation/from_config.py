@@ -2,6 +2,7 @@
 
 from detectron2.config import CfgNode
 
+from dk_detr.distillation.calibration_file import calibration_from_config
 from dk_detr.distillation.slots import SlotSelection
 from dk_detr.distillation.taught_queries import (
     AUXILIARY,
@@ -13,7 +14,7 @@ from dk_detr.distillation.taught_queries import (
 from dk_detr.distillation.teachers import TEACHERS, Teacher
 from dk_detr.distillation.terms import TermSettings, build_terms
 from dk_detr.modeling import CLASSIFIERS, QUERIES, CosineText
-from dk_detr.structures import DETECTION, Vocabulary
+from dk_detr.structures import DETECTION, Calibration, Vocabulary
 from dk_detr.utils import choose, require
 
 TAUGHT = ("Auxiliary", "SelectedAuxiliary", "Detection")  # by their name in MODEL.KD.QUERIES
@@ -97,15 +98,16 @@ def _refuse_what_cannot_be_taught(detr: CfgNode, name: str) -> None:
 
 
 def term_settings(cfg: CfgNode) -> TermSettings:
-    """Numbers of the terms, of MODEL.KD."""
-    kd = cfg.MODEL.KD
-    names = ("semantic", "relational", "embedding_l1")
+    """Numbers of the terms, of MODEL.KD; those of "semantic" of MODEL.CALIBRATION where there is one."""
+    kd, calibration = cfg.MODEL.KD, calibration_from_config(cfg)
+    semantic = Calibration(kd.SEMANTIC.TEMPERATURE, kd.SEMANTIC.OFFSET) if calibration is None else calibration.semantic
     return TermSettings(
-        {name: kd[name.upper()].WEIGHT for name in names},
-        kd.SEMANTIC.TEMPERATURE,
-        kd.RELATIONAL.TEMPERATURE,
-        kd.RELATIONAL.DIRECTION,
-        tuple(kd.RELATIONAL.SCOPES),
+        weights={name: kd[name.upper()].WEIGHT for name in ("semantic", "relational", "embedding_l1")},
+        semantic_temperature=semantic.temperature,
+        semantic_offset=semantic.offset,
+        relational_temperature=kd.RELATIONAL.TEMPERATURE,
+        relational_direction=kd.RELATIONAL.DIRECTION,
+        relational_scopes=tuple(kd.RELATIONAL.SCOPES),
     )
 
 

@@ -11,6 +11,7 @@ from fvcore.common.checkpoint import _IncompatibleKeys
 from torch import Tensor, nn
 
 from dk_detr.convert.reading import Checkpoint, read_content, refuse_what_is_not_finite, weights_in
+from dk_detr.engine.calibrated_weights import agree_on_calibration
 from dk_detr.engine.ema import EMA_KEY, averaged
 from dk_detr.engine.fit import no_weights, refuse_other_architectures, start_new, under_our_names
 from dk_detr.engine.old_names import under_current_names
@@ -75,7 +76,8 @@ class StrictCheckpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: Any) -> Any:
         weights = self._weights_to_load(checkpoint)
         theirs = list(weights)
-        checkpoint["model"] = under_our_names(weights, self.model.state_dict())
+        weights = under_our_names(weights, self.model.state_dict())
+        checkpoint["model"] = agree_on_calibration(self.model, weights, self._path, self._goes_on)
         found = cast(_IncompatibleKeys, super()._load_model(checkpoint))
         starts = self.model.training and not self._goes_on
         if starts:

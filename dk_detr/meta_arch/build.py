@@ -9,6 +9,7 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 from dk_detr.criterion import CLASS_LOSSES, ClassLoss, CrossEntropy, Focal, HungarianMatcher, SetCriterion
+from dk_detr.distillation.calibration_file import calibration_from_config, warn_of_other_crops
 from dk_detr.extensions import BuildContext
 from dk_detr.language import vocabularies_from_config
 from dk_detr.meta_arch.combinations import refuse_bad_combinations
@@ -23,6 +24,7 @@ from dk_detr.modeling import (
     Linear,
     accelerate,
 )
+from dk_detr.structures import Vocabulary
 from dk_detr.utils import choose
 
 
@@ -31,6 +33,7 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     detr = cfg.MODEL.DETR
     refuse_bad_combinations(cfg)
     train_vocabulary, vocabulary = vocabularies_from_config(cfg)
+    _check_calibration(cfg, vocabulary)
     criterion = build_criterion(cfg, build_class_loss(cfg), detr.LOSS.WEIGHTS)
     context = BuildContext(train_vocabulary, vocabulary, criterion)
     parts = {
@@ -87,7 +90,18 @@ def backbone_from_config(cfg: CfgNode) -> Backbone:
 def build_classifier(cfg: CfgNode, width: int, num_projections: int) -> CosineText | Linear:
     """The classifier of MODEL.DETR.CLASSIFIER, for words of this width."""
     part = choose(CLASSIFIERS, "MODEL.DETR.CLASSIFIER.NAME", cfg.MODEL.DETR.CLASSIFIER.NAME)
-    return part(cfg, width, num_projections)
+    calibration = calibration_from_config(cfg)
+    if calibration is None:
+        return part(cfg, width, num_projections)
+    return CosineText(cfg, width, num_projections, calibration=calibration.classifier)  # it refuses all others
+
+
+def _check_calibration(cfg: CfgNode, vocabulary: Vocabulary) -> None:
+    """Raises ValueError where MODEL.CALIBRATION is of another CLIP than the words."""
+    calibration = calibration_from_config(cfg)
+    if calibration is not None:
+        calibration.require_teacher_of(vocabulary)
+        warn_of_other_crops(calibration, cfg)
 
 
 def build_class_loss(cfg: CfgNode) -> ClassLoss:

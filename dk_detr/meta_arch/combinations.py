@@ -3,6 +3,7 @@
 from detectron2.config import CfgNode
 
 from dk_detr.criterion import CLASS_LOSSES
+from dk_detr.distillation.calibration_file import calibration_from_config
 from dk_detr.language import is_closed
 from dk_detr.meta_arch.extensions import refuse_bad_extensions
 from dk_detr.modeling import ATTENTIONS, CLASSIFIERS, DECODERS, QUERIES, CosineTextObjectness
@@ -18,6 +19,7 @@ def refuse_bad_combinations(cfg: CfgNode) -> None:
     choose(DECODERS, "MODEL.DETR.DECODER", detr.DECODER).refuse_bad_combinations(detr)
     _first_stage(cfg)
     _padding_and_sizes(cfg)
+    calibration_from_config(cfg)
     refuse_bad_extensions(cfg)
 
 

@@ -1,5 +1,6 @@
 """Structures: the nouns that pass between the rooms of the detector, as frozen dataclasses."""
 
+from dk_detr.structures.calibration import Calibration
 from dk_detr.structures.features import FeaturePyramid, Memory
 from dk_detr.structures.knowledge import Candidates, RegionKnowledge, Regions, TeacherInput
 from dk_detr.structures.predictions import Predictions, Trace
@@ -8,6 +9,6 @@ from dk_detr.structures.targets import Assignment, Targets
 from dk_detr.structures.vocabulary import Vocabulary, require_words
 
 __all__ = [
-    "DETECTION", "Assignment", "Candidates", "FeaturePyramid", "Memory", "Predictions", "QueryGroup", "QuerySet",
-    "RegionKnowledge", "Regions", "Targets", "TeacherInput", "Trace", "Vocabulary", "require_words",
+    "DETECTION", "Assignment", "Calibration", "Candidates", "FeaturePyramid", "Memory", "Predictions", "QueryGroup",
+    "QuerySet", "RegionKnowledge", "Regions", "Targets", "TeacherInput", "Trace", "Vocabulary", "require_words",
 ]  # fmt: skip

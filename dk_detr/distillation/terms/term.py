@@ -42,6 +42,7 @@ class TermSettings:
     relational_temperature: float = 0.1
     relational_direction: str = "teacher_student"
     relational_scopes: tuple[str, ...] = ("image", "batch")
+    semantic_offset: float = 0.0
 
 
 def build_terms(names: Sequence[str], settings: TermSettings) -> list[DistillationTerm]:
@@ -54,7 +55,8 @@ def build_terms(names: Sequence[str], settings: TermSettings) -> list[Distillati
 
 
 def _semantic(settings: TermSettings, weight: float) -> list[DistillationTerm]:
-    return [DistillationTerm("semantic", partial(semantic_kd_loss, temperature=settings.semantic_temperature), weight)]
+    temperature, offset = settings.semantic_temperature, settings.semantic_offset
+    return [DistillationTerm("semantic", partial(semantic_kd_loss, temperature=temperature, offset=offset), weight)]
 
 
 def _embedding_l1(settings: TermSettings, weight: float) -> list[DistillationTerm]:

@@ -1,5 +1,6 @@
 """CosineText: similarity with text embeddings, for any words. K classes, E text width."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dk_detr.modeling.classifiers.classifier import Classifier
-from dk_detr.structures import Vocabulary, require_words
+from dk_detr.structures import Calibration, Vocabulary, require_words
 
 
 class CosineText(Classifier):
@@ -18,7 +19,12 @@ class CosineText(Classifier):
         channels, width, num_projections: see `Classifier`.
         temperature: of the cosine, 0.05 in DK-DETR.
         logit_bias: a fixed number added to all logits; None (the paper) for none.
+        calibration: in place of both; None (the paper) for none.
         novel_objectness: exponent of the first stage's objectness in the scores of novel words; 0 (the paper) for none.
+
+    Attributes:
+        calibration: (2,) temperature and offset, or None. A buffer: weights bring the numbers that they were trained
+            with, and a classifier without any takes them.
 
     Source: DK-DETR (ICCV 2023), eq. 1 and 2.
     """
@@ -34,12 +40,18 @@ class CosineText(Classifier):
         temperature: float = 0.05,
         logit_bias: float | None = None,
         novel_objectness: float = 0.0,
+        calibration: Calibration | None = None,
     ) -> None:
         super().__init__(channels, width, num_projections)
         self.temperature, self.logit_bias, self.novel_objectness = temperature, logit_bias, novel_objectness
+        numbers = None if calibration is None else torch.tensor([calibration.temperature, calibration.offset])
+        self.register_buffer("calibration", numbers)
+
+    calibration: Tensor | None
 
     @classmethod
     def from_config(cls, cfg: CfgNode, width: int, num_projections: int) -> dict[str, Any]:
+        """`calibration` is given beside the config: it is read where the teacher is known."""
         settings = cfg.MODEL.DETR.CLASSIFIER
         sizes = {"channels": cfg.MODEL.DETR.CHANNELS, "width": width, "num_projections": num_projections}
         numbers = {"temperature": settings.TEMPERATURE, "logit_bias": settings.LOGIT_BIAS}
@@ -48,7 +60,11 @@ class CosineText(Classifier):
     def score(self, projected: Tensor, text: Tensor) -> Tensor:
         """See `Classifier`. At this temperature half floats would round a logit by 0.01."""
         with torch.autocast(projected.device.type, enabled=False):
-            logits = F.linear(F.normalize(projected.float(), dim=-1), text.float()) / self.temperature
+            cosines = F.linear(F.normalize(projected.float(), dim=-1), text.float())
+            if self.calibration is not None:
+                temperature, offset = self.calibration.float()
+                return (cosines - offset) / temperature
+            logits = cosines / self.temperature
         return logits if self.logit_bias is None else logits + self.logit_bias
 
     def confidence(
@@ -59,6 +75,13 @@ class CosineText(Classifier):
         if self.novel_objectness and objectness is not None:
             return torch.where(novel, scores * objectness.float().sigmoid()[..., None] ** self.novel_objectness, scores)
         return scores
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        """Weights with a calibration bring its place along; a softmax has none."""
+        theirs = state_dict.get(f"{prefix}calibration")
+        if theirs is not None and self.calibration is None and self.activation == "sigmoid":
+            self.calibration = theirs.new_ones(2, dtype=torch.float32, device=next(self.parameters()).device)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def check(self, vocabulary: Vocabulary) -> None:
         """See `Classifier`."""

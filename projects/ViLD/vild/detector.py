@@ -50,6 +50,8 @@ class ViLD(OpenVocabularyDetector, GeneralizedRCNN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        if cfg.MODEL.CALIBRATION:
+            raise ValueError('MODEL.CALIBRATION is for a sigmoid, and ViLD has a softmax: set MODEL.CALIBRATION "".')
         train_vocabulary, vocabulary = vocabularies_from_config(cfg)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()

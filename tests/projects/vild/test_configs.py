@@ -233,3 +233,8 @@ def test_without_its_project_a_key_is_unknown(tmp_path: Path) -> None:
 def test_a_misspelt_key_of_a_project_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"no config key MODEL.VILD.FROM\. Did you mean MODEL.VILD.FORM\?"):
         setup_cfg(mini("ViLD"), ["MODEL.VILD.FROM", "ViLD"])
+
+
+def test_a_calibration_of_a_sigmoid_is_refused(world: World) -> None:
+    with pytest.raises(ValueError, match="MODEL.CALIBRATION is for a sigmoid, and ViLD has a softmax: set"):
+        build_model(shrunk_cfg(world, mini(NAMES[0]), MODEL__CALIBRATION="a.json"))
