@@ -24,7 +24,7 @@ History = dict[int, dict[str, float]]  # iteration -> metric -> value, in the or
 LOSS_PANELS = {
     "distillation": "loss_kd_",
     "proposal": "loss_proposal_",
-    "denoising": "loss_noisy_",
+    "denoising": "loss_dn_",
     "detection": "loss_",
 }
 PANEL_ORDER = ("detection", "proposal", "denoising", "distillation")

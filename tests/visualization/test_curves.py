@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from dk_detr.meta_arch.extensions import TRAINING_EXTENSIONS
 from dk_detr.visualization import curves
 
 
@@ -68,3 +69,8 @@ def test_scores_get_a_panel_of_their_own(tmp_path):
 
 def test_an_empty_history_gives_an_empty_picture(tmp_path):
     assert curves.draw_curves({}).size > 0
+
+
+def test_the_losses_of_every_extension_have_a_panel_of_their_own() -> None:
+    beginnings = {f"loss_{extension.prefix}" for extension in TRAINING_EXTENSIONS.values()}
+    assert beginnings | {"loss_proposal_", "loss_"} == set(curves.LOSS_PANELS.values())
