@@ -1,5 +1,6 @@
-"""Meta-architectures: whole detectors for Detectron2's registry."""
+"""Meta-architectures: whole detectors for Detectron2's registry, and the table of what training adds to them."""
 
 from dk_detr.meta_arch.detr import DETR
+from dk_detr.meta_arch.extensions import TRAINING_EXTENSIONS
 
-__all__ = ["DETR"]
+__all__ = ["DETR", "TRAINING_EXTENSIONS"]
