@@ -71,14 +71,7 @@ class Denoising(TrainingExtension[DenoisingPlan]):
     @classmethod
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> dict[str, Any]:
         noise = cfg.MODEL.DETR.DENOISING
-        return {
-            "channels": cfg.MODEL.DETR.CHANNELS,
-            "num_words": len(context.train_vocabulary),
-            "criterion": context.criterion,
-            "groups": noise.GROUPS,
-            "label_noise": noise.LABEL_NOISE,
-            "box_noise": noise.BOX_NOISE,
-        }
+        return {"groups": noise.GROUPS, **_shared_arguments(cfg, noise, context)}
 
     @classmethod
     def refuse_bad_combinations(cls, cfg: CfgNode, name: str) -> None:
@@ -175,14 +168,7 @@ class ContrastiveDenoising(Denoising):
     @classmethod
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> dict[str, Any]:
         noise = cfg.MODEL.DETR.CONTRASTIVE_DENOISING
-        return {
-            "channels": cfg.MODEL.DETR.CHANNELS,
-            "num_words": len(context.train_vocabulary),
-            "criterion": context.criterion,
-            "queries": noise.QUERIES,
-            "label_noise": noise.LABEL_NOISE,
-            "box_noise": noise.BOX_NOISE,
-        }
+        return {"queries": noise.QUERIES, **_shared_arguments(cfg, noise, context)}
 
     def num_groups(self, most: int) -> int:
         """See `Denoising`."""
@@ -195,3 +181,14 @@ class ContrastiveDenoising(Denoising):
         size = torch.rand_like(boxes) + is_negative[:, None]
         sign = torch.randint_like(boxes, 2) * 2 - 1
         return to_cxcywh((to_xyxy(boxes) + reach * size * sign).clamp(0, 1))
+
+
+def _shared_arguments(cfg: CfgNode, noise: CfgNode, context: BuildContext) -> dict[str, Any]:
+    """Of both kinds of denoising; noise: the group of keys of one."""
+    return {
+        "channels": cfg.MODEL.DETR.CHANNELS,
+        "num_words": len(context.train_vocabulary),
+        "criterion": context.criterion,
+        "label_noise": noise.LABEL_NOISE,
+        "box_noise": noise.BOX_NOISE,
+    }
