@@ -24,7 +24,7 @@ from dk_detr.modeling import (
     Linear,
     accelerate,
 )
-from dk_detr.structures import Vocabulary
+from dk_detr.structures import Calibration, Vocabulary
 from dk_detr.utils import choose
 
 
@@ -33,11 +33,11 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     detr = cfg.MODEL.DETR
     refuse_bad_combinations(cfg)
     train_vocabulary, vocabulary = vocabularies_from_config(cfg)
-    _check_calibration(cfg, vocabulary)
+    calibration = _calibration(cfg, vocabulary)
     criterion = build_criterion(cfg, build_class_loss(cfg), detr.LOSS.WEIGHTS)
     context = BuildContext(train_vocabulary, vocabulary, criterion)
     parts = {
-        **build_network(cfg, backbone, len(train_vocabulary), vocabulary.width),
+        **build_network(cfg, backbone, len(train_vocabulary), vocabulary.width, calibration),
         "criterion": criterion,
         "proposal_criterion": build_criterion(cfg, Focal(), detr.LOSS.FIRST_STAGE_WEIGHTS),
         "extensions": build_extensions(cfg, context),
@@ -53,11 +53,13 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     return parts
 
 
-def build_network(cfg: CfgNode, backbone: Backbone, num_words: int, width: int) -> dict[str, nn.Module]:
+def build_network(
+    cfg: CfgNode, backbone: Backbone, num_words: int, width: int, calibration: Calibration | None = None
+) -> dict[str, nn.Module]:
     """What inference has: the modules of `DETR` with weights, by name.
 
     Args:
-        num_words: of training. width: of the words' embeddings.
+        num_words: of training. width: of the words' embeddings. calibration: of the classifier.
     """
     detr = cfg.MODEL.DETR
     neck = ChannelMapper(cfg, backbone.output_shape())
@@ -71,7 +73,7 @@ def build_network(cfg: CfgNode, backbone: Backbone, num_words: int, width: int) 
         "encoder": encoder,
         "queries": queries,
         "decoder": decoder,
-        "classifier": build_classifier(cfg, width, decoder.num_prediction_heads),
+        "classifier": build_classifier(cfg, width, decoder.num_prediction_heads, calibration),
     }
 
 
@@ -87,21 +89,24 @@ def backbone_from_config(cfg: CfgNode) -> Backbone:
     return build_backbone(cfg)
 
 
-def build_classifier(cfg: CfgNode, width: int, num_projections: int) -> CosineText | Linear:
+def build_classifier(
+    cfg: CfgNode, width: int, num_projections: int, calibration: Calibration | None = None
+) -> CosineText | Linear:
     """The classifier of MODEL.DETR.CLASSIFIER, for words of this width."""
     part = choose(CLASSIFIERS, "MODEL.DETR.CLASSIFIER.NAME", cfg.MODEL.DETR.CLASSIFIER.NAME)
-    calibration = calibration_from_config(cfg)
     if calibration is None:
         return part(cfg, width, num_projections)
-    return CosineText(cfg, width, num_projections, calibration=calibration.classifier)  # it refuses all others
+    return CosineText(cfg, width, num_projections, calibration=calibration)  # the config is refused with others
 
 
-def _check_calibration(cfg: CfgNode, vocabulary: Vocabulary) -> None:
-    """Raises ValueError where MODEL.CALIBRATION is of another CLIP than the words."""
+def _calibration(cfg: CfgNode, vocabulary: Vocabulary) -> Calibration | None:
+    """Of the classifier, by MODEL.CALIBRATION. Raises ValueError where that is of another CLIP than the words."""
     calibration = calibration_from_config(cfg)
-    if calibration is not None:
-        calibration.require_teacher_of(vocabulary)
-        warn_of_other_crops(calibration, cfg)
+    if calibration is None:
+        return None
+    calibration.require_teacher_of(vocabulary)
+    warn_of_other_crops(calibration, cfg)
+    return calibration.classifier
 
 
 def build_class_loss(cfg: CfgNode) -> ClassLoss:
