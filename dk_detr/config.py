@@ -12,8 +12,9 @@ def add_dk_detr_config(cfg: CN) -> None:
     # "queries"] for other classes and another number of queries. What of them fits is taken, the rest starts new and is
     # listed in the log. Training reads it once, at its start; evaluation and --resume do not.
     cfg.MODEL.NEW_PARTS = []
-    # What training adds to the detector: "Denoising" (DN-DETR), "ContrastiveDenoising" (DINO), "Distillation" (DK-DETR,
-    # see MODEL.KD), and those of projects. Any number together; a detector that is built to detect has none.
+    # What training adds to the detector: "Denoising" (DN-DETR), "ContrastiveDenoising" (DINO), "BoxDenoising" (ours),
+    # "OneToMany" (H-DETR), "Distillation" (DK-DETR, see MODEL.KD), and those of projects. One kind of denoising, any of
+    # the others together; a detector that is built to detect has none.
     cfg.MODEL.TRAINING_EXTENSIONS = []
     # A file of tools/calibrate.py: "CosineText" and the term "semantic" then take temperature and offset from it, in
     # place of CLASSIFIER.TEMPERATURE, LOGIT_BIAS and KD.SEMANTIC.TEMPERATURE, OFFSET, which stay at their defaults. For
@@ -65,9 +66,12 @@ def _add_detr(cfg: CN) -> None:
     # a teacher trains may see one object several times: no label tells them to give way.
     detr.NMS_IOU = None
 
-    # Of the training extensions "Denoising" and "ContrastiveDenoising"; see extensions/denoising.py.
+    # Of the training extensions "Denoising", "BoxDenoising", "ContrastiveDenoising": see extensions/denoising.py. Of
+    # "OneToMany": further queries, and how many of them answer for each object (extensions/one_to_many.py).
     detr.DENOISING = CN({"GROUPS": 5, "LABEL_NOISE": 0.2, "BOX_NOISE": 0.4})
+    detr.BOX_DENOISING = CN({"GROUPS": 5, "BOX_NOISE": 0.4})
     detr.CONTRASTIVE_DENOISING = CN({"QUERIES": 100, "LABEL_NOISE": 0.25, "BOX_NOISE": 1.0})
+    detr.ONE_TO_MANY = CN({"QUERIES": 300, "COPIES": 6})
 
     _add_transformer(detr)
     _add_classes(detr)
@@ -111,8 +115,12 @@ def _add_classes(detr: CN) -> None:
     classifier.TEMPERATURE = 0.05  # of the cosine with the text, in all but "Linear…"; fixed; 0.01 in ViLD
     classifier.LOGIT_BIAS = None  # a fixed number added to all logits, in "CosineText"; None in the paper
 
-    # In "CosineText", exponent of the first stage's objectness, which multiplies scores of novel words; 0.0 for none.
+    # In "CosineText", exponents of what multiplies scores, 0.0 for nothing: the first stage's objectness, for novel and
+    # for base words; and the word's share in a softmax over the words to detect: of two words for one object the worse
+    # one gets less. Read at inference only, so that they can be chosen after training.
     classifier.NOVEL_OBJECTNESS = 0.0
+    classifier.BASE_OBJECTNESS = 0.0
+    classifier.WORD_SHARE = 0.0
     # λ of the geometric mean in "CosineTextEnsemble", in [0, 1]: the weight of the projection that learns labels for
     # base words, and of the one that learns from the teacher for novel words.
     classifier.HOME_WEIGHT = 2 / 3

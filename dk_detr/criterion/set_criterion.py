@@ -20,6 +20,10 @@ class SetCriterion:
         self.matcher, self.weights, self.terms = matcher, dict(weights), matcher.terms
         require_terms(self.weights, self.terms)
 
+    def of_boxes(self) -> "SetCriterion":
+        """The same without the term "class"."""
+        return SetCriterion(self.matcher, {name: weight for name, weight in self.weights.items() if name != "class"})
+
     def __call__(
         self, predictions: Predictions, targets: Targets, num_objects: float | Tensor, stage: str = ""
     ) -> tuple[dict[str, Tensor], Assignment]:

@@ -3,7 +3,7 @@
 `extension.py` is the protocol. The table of all of them is in meta_arch/extensions.py.
 """
 
-from dk_detr.extensions.denoising import ContrastiveDenoising, Denoising, DenoisingPlan
+from dk_detr.extensions.denoising import BoxDenoising, ContrastiveDenoising, Denoising, DenoisingPlan
 from dk_detr.extensions.extension import (
     BuildContext,
     Plan,
@@ -12,8 +12,9 @@ from dk_detr.extensions.extension import (
     TrainingInputs,
     TrainingOutputs,
 )
+from dk_detr.extensions.one_to_many import OneToMany
 
 __all__ = [
-    "BuildContext", "ContrastiveDenoising", "Denoising", "DenoisingPlan", "Plan", "PositionOf", "TrainingExtension",
-    "TrainingInputs", "TrainingOutputs",
+    "BoxDenoising", "BuildContext", "ContrastiveDenoising", "Denoising", "DenoisingPlan", "OneToMany", "Plan",
+    "PositionOf", "TrainingExtension", "TrainingInputs", "TrainingOutputs",
 ]  # fmt: skip

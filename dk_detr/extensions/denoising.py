@@ -48,7 +48,7 @@ class Denoising(TrainingExtension[DenoisingPlan]):
     here all C numbers are learned, which includes that form.
     """
 
-    prefix = "dn_"
+    prefix, keys = "dn_", "DENOISING"
     copies = 1  # of an object in a group
 
     @configurable
@@ -63,7 +63,7 @@ class Denoising(TrainingExtension[DenoisingPlan]):
     ) -> None:
         super().__init__()
         if groups < 1:
-            raise ValueError(f"MODEL.DETR.DENOISING.GROUPS must be at least 1, got {groups}.")
+            raise ValueError(f"MODEL.DETR.{self.keys}.GROUPS must be at least 1, got {groups}.")
         self.criterion = criterion
         self.groups, self.label_noise, self.box_noise = groups, label_noise, box_noise
         self.content = nn.Embedding(num_words, channels)
@@ -135,6 +135,36 @@ class Denoising(TrainingExtension[DenoisingPlan]):
         sides = boxes[..., 2:]
         reach = self.box_noise * torch.cat([sides / 2, sides], dim=-1)
         return boxes + reach * (2 * torch.rand_like(boxes) - 1)
+
+
+class BoxDenoising(Denoising):
+    """Denoising of boxes alone: its queries are not told what their object is, and do not say it.
+
+    A decoder that learns boxes from matched queries only learns the outlines of the words that have boxes, and draws
+    those around other things. From a noisy box without a word, edges are all that there is to go by.
+
+    Args:
+        channels, criterion, groups, box_noise: see `Denoising`.
+
+    Source: ours.
+    """
+
+    keys = "BOX_DENOISING"
+
+    @configurable
+    def __init__(self, channels: int, criterion: SetCriterion, groups: int = 5, box_noise: float = 0.4) -> None:
+        super().__init__(channels, 1, criterion.of_boxes(), groups, 0.0, box_noise)
+        nn.init.zeros_(self.content.weight)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, context: BuildContext) -> dict[str, Any]:
+        noise = cfg.MODEL.DETR.BOX_DENOISING
+        sizes = {"channels": cfg.MODEL.DETR.CHANNELS, "criterion": context.criterion}
+        return {**sizes, "groups": noise.GROUPS, "box_noise": noise.BOX_NOISE}
+
+    def noisy_labels(self, labels: Tensor) -> Tensor:
+        """See `Denoising`: all are one word."""
+        return torch.zeros_like(labels)
 
 
 class ContrastiveDenoising(Denoising):

@@ -6,7 +6,7 @@ from dk_detr.criterion import CLASS_LOSSES
 from dk_detr.distillation.calibration_file import calibration_from_config
 from dk_detr.language import is_closed
 from dk_detr.meta_arch.extensions import refuse_bad_extensions
-from dk_detr.modeling import ATTENTIONS, CLASSIFIERS, DECODERS, QUERIES, CosineTextObjectness
+from dk_detr.modeling import ATTENTIONS, CLASSIFIERS, DECODERS, QUERIES, CosineText, CosineTextObjectness
 from dk_detr.modeling.decoder_checks import quoted, refusal, refuse_too_many_levels
 from dk_detr.utils import choose, require
 
@@ -14,7 +14,7 @@ from dk_detr.utils import choose, require
 def refuse_bad_combinations(cfg: CfgNode) -> None:
     """Raises ValueError for parts that do not go together, or that do not exist."""
     detr = cfg.MODEL.DETR
-    for check in (_ranges, _classifier_and_loss, _objectness, _queries_and_content, _encoder):
+    for check in (_ranges, _classifier_and_loss, _exponents, _queries_and_content, _encoder):
         check(detr)
     choose(DECODERS, "MODEL.DETR.DECODER", detr.DECODER).refuse_bad_combinations(detr)
     _first_stage(cfg)
@@ -52,15 +52,23 @@ def _classifier_and_loss(detr: CfgNode) -> None:
         )
 
 
-def _objectness(detr: CfgNode) -> None:
-    exponent, classifier = detr.CLASSIFIER.NOVEL_OBJECTNESS, detr.CLASSIFIER.NAME
-    if exponent < 0:
-        raise ValueError(f"MODEL.DETR.CLASSIFIER.NOVEL_OBJECTNESS must be 0 or more, got {exponent}.")
-    if exponent and not (classifier == "CosineText" and QUERIES[detr.QUERIES].proposes):
-        raise ValueError(
-            f"MODEL.DETR.CLASSIFIER.NOVEL_OBJECTNESS {exponent} is for MODEL.DETR.CLASSIFIER.NAME \"CosineText\" and "
-            f'queries with a first stage, not "{classifier}" with MODEL.DETR.QUERIES "{detr.QUERIES}": set it to 0.0.'
-        )
+def _exponents(detr: CfgNode) -> None:
+    """What multiplies scores is 1 or less, so that they stay in [0, 1]; and it must be there."""
+    classifier, proposes = detr.CLASSIFIER.NAME, QUERIES[detr.QUERIES].proposes
+    for key in CosineText.exponents:
+        exponent = detr.CLASSIFIER[key]
+        if exponent < 0:
+            raise ValueError(f"MODEL.DETR.CLASSIFIER.{key} must be 0 or more, got {exponent}.")
+        if exponent and classifier != "CosineText":
+            raise ValueError(
+                f"MODEL.DETR.CLASSIFIER.{key} {exponent} is for the scores of MODEL.DETR.CLASSIFIER.NAME "
+                f'"CosineText", not of "{classifier}": set it to 0.0.'
+            )
+        if exponent and "OBJECTNESS" in key and not proposes:
+            raise ValueError(
+                f"MODEL.DETR.CLASSIFIER.{key} {exponent} asks the first stage what is an object, but "
+                f'MODEL.DETR.QUERIES "{detr.QUERIES}" has none: set it to 0.0.'
+            )
 
 
 def _queries_and_content(detr: CfgNode) -> None:

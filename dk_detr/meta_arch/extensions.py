@@ -7,12 +7,14 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from dk_detr.distillation import Distillation
-from dk_detr.extensions import BuildContext, ContrastiveDenoising, Denoising, TrainingExtension
+from dk_detr.extensions import BoxDenoising, BuildContext, ContrastiveDenoising, Denoising, OneToMany, TrainingExtension
 from dk_detr.utils import choose
 
 TRAINING_EXTENSIONS: dict[str, type[TrainingExtension[Any]]] = {
     "Denoising": Denoising,
     "ContrastiveDenoising": ContrastiveDenoising,
+    "BoxDenoising": BoxDenoising,
+    "OneToMany": OneToMany,
     "Distillation": Distillation,
 }
 """By their name in MODEL.TRAINING_EXTENSIONS; a project adds its own when it is imported."""

@@ -37,6 +37,11 @@ class Targets:
         """The same objects, all of class 0: what the first stage learns from."""
         return Targets(tuple(torch.zeros_like(labels) for labels in self.labels), self.boxes)
 
+    def repeated(self, copies: int) -> "Targets":
+        """Each image's objects so many times, one copy of all after the other."""
+        labels = tuple(labels.repeat(copies) for labels in self.labels)
+        return Targets(labels, tuple(boxes.repeat(copies, 1) for boxes in self.boxes))
+
 
 @dataclass(frozen=True)
 class Assignment:

@@ -5,16 +5,17 @@ B images, M objects of the fullest image, G groups, N noisy queries, K words.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dk_detr.extensions import ContrastiveDenoising, Denoising
+from dk_detr.extensions import BoxDenoising, ContrastiveDenoising, Denoising
 from dk_detr.layers import to_xyxy
 from dk_detr.modeling import InitialQueries
-from dk_detr.structures import Assignment, QueryGroup, QuerySet, Targets
+from dk_detr.structures import Assignment, Predictions, QueryGroup, QuerySet, Targets
 from tests.model_fixtures import fixed_seed, random, targets_of, tiny_criterion, training_inputs
 
 C, K = 8, 5
@@ -307,3 +308,40 @@ def test_targets_are_left_alone_and_boxes_carry_no_gradient(kind: str) -> None:
 def test_each_word_has_a_content_of_its_own() -> None:
     for kind in KINDS:
         assert part(kind).content.weight.shape == (K, C)
+
+
+# ---- of boxes alone ----
+
+
+def test_queries_that_denoise_boxes_alone_know_nothing_of_the_labels() -> None:
+    with fixed_seed():
+        denoising = BoxDenoising(C, tiny_criterion(), groups=3)
+    nn.init.normal_(denoising.content.weight)
+    content = make(denoising, UNEQUAL).group.content
+    assert torch.equal(content, denoising.content.weight[0].expand_as(content))
+
+
+def test_they_start_from_noisy_boxes_of_every_object_as_those_of_dn_do() -> None:
+    with fixed_seed():
+        denoising = BoxDenoising(C, tiny_criterion(), groups=3, box_noise=0.2)
+    alone, usual = make(denoising, UNEQUAL), make(part("DN", groups=3), UNEQUAL)
+    assert torch.equal(alone.valid, usual.valid)
+    for name in ("image", "query", "target"):
+        assert torch.equal(getattr(alone.assignment, name), getattr(usual.assignment, name))
+    offset = (alone.group.reference - UNEQUAL.padded[1].repeat(1, 3, 1))[alone.valid].abs()
+    assert 0 < offset.max() <= 0.2 * max(max(box) for box in BOXES)
+
+
+def test_they_learn_boxes_and_no_words() -> None:
+    with fixed_seed():
+        denoising = BoxDenoising(C, tiny_criterion(), groups=3)
+    plan, inputs = prepare(denoising, UNEQUAL), training_inputs(
+        InitialQueries(QueryGroup("detection", LIKE, None, None, ("detection",), "detection")), UNEQUAL
+    )
+    number = len(plan.groups[0])
+    logits, boxes = random(1, 2, number, K).requires_grad_(), random(1, 2, number, 4, seed=1).sigmoid().requires_grad_()
+    outputs = SimpleNamespace(predictions={"denoising": Predictions(logits, boxes, plan.groups[0].valid)})
+    losses = denoising.supervise(plan, inputs, outputs)
+    assert losses.keys() == {"loss_dn_l1", "loss_dn_giou"} and all(loss > 0 for loss in losses.values())
+    sum(losses.values()).backward()
+    assert logits.grad is None and boxes.grad.any()

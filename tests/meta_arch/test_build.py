@@ -15,7 +15,7 @@ from dk_detr.distillation.from_config import term_settings
 from dk_detr.distillation.teachers import clip_crops
 from dk_detr.language import save_vocabulary
 from dk_detr.meta_arch import DETR, build
-from dk_detr.modeling import BOX_PARAMETERIZATIONS, CLASSIFIERS, CosineTextEnsemble, Linear
+from dk_detr.modeling import BOX_PARAMETERIZATIONS, CLASSIFIERS, CosineText, CosineTextEnsemble, Linear
 from dk_detr.modeling.acceleration import Compiled
 from dk_detr.structures import Vocabulary
 from tests.model_fixtures import WIDTH, TwoConvolutions, random, tiny_clip, tiny_vocabulary
@@ -302,7 +302,7 @@ def test_distillation_into_a_closed_detector_is_refused_by_both_names(cfg: CfgNo
 @pytest.mark.parametrize(
     ("key", "value"), [
         ("CLASSIFIER.TEMPERATURE", 0.0), ("ANCHOR_SIZE", 0.99), ("ANCHOR_SIZE", 0.0), ("NUM_QUERIES", 0),
-        ("CLASSIFIER.NOVEL_OBJECTNESS", -0.5),
+        ("CLASSIFIER.NOVEL_OBJECTNESS", -0.5), ("CLASSIFIER.BASE_OBJECTNESS", -0.5), ("CLASSIFIER.WORD_SHARE", -1.0),
     ],
 )  # fmt: skip
 def test_numbers_that_would_make_losses_no_numbers_are_refused_by_key(cfg: CfgNode, key: str, value: Any) -> None:
@@ -312,9 +312,14 @@ def test_numbers_that_would_make_losses_no_numbers_are_refused_by_key(cfg: CfgNo
 
 
 @pytest.mark.parametrize(
-    ("extension", "key"), [("Denoising", "DENOISING.GROUPS"), ("ContrastiveDenoising", "CONTRASTIVE_DENOISING.QUERIES")]
-)
-def test_denoising_with_nothing_is_refused_by_key(cfg: CfgNode, extension: str, key: str) -> None:
+    ("extension", "key"),
+    [
+        ("Denoising", "DENOISING.GROUPS"), ("BoxDenoising", "BOX_DENOISING.GROUPS"),
+        ("ContrastiveDenoising", "CONTRASTIVE_DENOISING.QUERIES"),
+        ("OneToMany", "ONE_TO_MANY.QUERIES"), ("OneToMany", "ONE_TO_MANY.COPIES"),
+    ],
+)  # fmt: skip
+def test_an_extension_with_nothing_is_refused_by_key(cfg: CfgNode, extension: str, key: str) -> None:
     cfg.MODEL.TRAINING_EXTENSIONS = [extension]
     cfg.merge_from_list([f"MODEL.DETR.{key}", 0])
     with pytest.raises(ValueError, match=f"MODEL.DETR.{key} must be at least 1, got 0"):
@@ -349,5 +354,13 @@ def test_an_iou_of_nms_that_is_none_is_refused_by_key(cfg: CfgNode, iou: float) 
 def test_objectness_without_a_first_stage_is_refused_by_both_keys(cfg: CfgNode) -> None:
     cfg.MODEL.TRAINING_EXTENSIONS, cfg.MODEL.DETR.QUERIES = [], "Learned"
     cfg.MODEL.DETR.CLASSIFIER.NOVEL_OBJECTNESS = 0.25
-    with pytest.raises(ValueError, match='NOVEL_OBJECTNESS 0.25 is for .* not "CosineText" .* "Learned"'):
+    with pytest.raises(ValueError, match='NOVEL_OBJECTNESS 0.25 asks the first stage .*"Learned" has none'):
+        detector(cfg)
+
+
+@pytest.mark.parametrize("key", CosineText.exponents)
+def test_an_exponent_of_scores_that_are_not_its_own_is_refused_by_both_keys(cfg: CfgNode, key: str) -> None:
+    cfg.merge_from_list(["MODEL.DETR.CLASSIFIER.NAME", "CosineTextBackground", "MODEL.DETR.LOSS.CLASS", "CrossEntropy"])
+    cfg.merge_from_list([f"MODEL.DETR.CLASSIFIER.{key}", 0.5])
+    with pytest.raises(ValueError, match=f'{key} 0.5 is for .*NAME "CosineText", not of "CosineTextBackground"'):
         detector(cfg)

@@ -162,7 +162,7 @@ def test_a_name_that_does_not_exist_is_refused_with_those_that_do(key: str, know
 
 
 def test_an_extension_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    known = "Denoising, ContrastiveDenoising, Distillation"
+    known = "Denoising, ContrastiveDenoising, BoxDenoising, OneToMany, Distillation"
     with pytest.raises(ValueError, match=f'MODEL.TRAINING_EXTENSIONS is "Noise"; choose one of {known}'):
         configured_detector(DINO, TRAINING_EXTENSIONS=["Noise"])
 

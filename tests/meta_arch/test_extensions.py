@@ -87,7 +87,7 @@ def assert_holds(whole: dict[str, Tensor], part: dict[str, Tensor]) -> None:
 # ---- several together ----
 
 
-@pytest.mark.parametrize("denoising", ["Denoising", "ContrastiveDenoising"])
+@pytest.mark.parametrize("denoising", ["Denoising", "BoxDenoising", "ContrastiveDenoising"])
 @pytest.mark.parametrize("order", [1, -1], ids=["denoising first", "distillation first"])
 def test_extensions_together_have_the_losses_of_each_alone(denoising: str, order: int) -> None:
     together = detector_with(*[denoising, "Distillation"][::order])
@@ -98,6 +98,20 @@ def test_extensions_together_have_the_losses_of_each_alone(denoising: str, order
     assert {name[: len("loss_dn_")] for name in own[0]} == {"loss_dn_"}
     assert {name[: len("loss_kd_")] for name in own[1]} == {"loss_kd_"}
     assert losses.keys() == bare.keys() | own[0] | own[1]
+    for part in (bare, *alone):
+        assert_holds(losses, part)
+
+
+def test_all_extensions_of_the_house_that_can_be_together_train_together() -> None:
+    names = ("BoxDenoising", "OneToMany", "Distillation")
+    together = detector_with(*names)
+    losses = assert_trains(together)
+    bare = step(detector_with(like=together))
+    alone = [step(detector_with(name, like=together)) for name in names]
+    terms = [{name for name in each if name not in bare} for each in alone]
+    assert terms[0] == {"loss_dn_l1", "loss_dn_giou"}
+    assert terms[1] == {"loss_o2m_class", "loss_o2m_l1", "loss_o2m_giou"}
+    assert losses.keys() == {*bare}.union(*terms)
     for part in (bare, *alone):
         assert_holds(losses, part)
 
@@ -169,17 +183,17 @@ def test_a_detector_for_inference_has_no_extension_and_loads_no_teacher(
 
 # ---- one of a project ----
 
-EXTRA = 4  # queries of `OneToMany`, of an image
+EXTRA = 4  # queries of `Hybrid`, of an image
 
 
 @dataclass(frozen=True)
-class OneToManyPlan(Plan):
+class HybridPlan(Plan):
     """Each object of an image `times` times."""
 
     targets: Targets
 
 
-class OneToMany(TrainingExtension[OneToManyPlan]):
+class Hybrid(TrainingExtension[HybridPlan]):
     """More queries, and each object is matched to several of them (as in H-DETR); they start from the backbone's map.
 
     Attributes:
@@ -200,7 +214,7 @@ class OneToMany(TrainingExtension[OneToManyPlan]):
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> dict[str, Any]:
         return {"channels": cfg.MODEL.DETR.CHANNELS, "criterion": context.criterion}
 
-    def prepare(self, inputs: TrainingInputs) -> OneToManyPlan:
+    def prepare(self, inputs: TrainingInputs) -> HybridPlan:
         """See `TrainingExtension`."""
         shown = self.content(inputs.pyramid.backbone["fine"].mean((2, 3)))[:, None].expand(-1, EXTRA, -1)
         boxes = self.places.weight.sigmoid().expand(len(shown), -1, -1)
@@ -209,9 +223,9 @@ class OneToMany(TrainingExtension[OneToManyPlan]):
         labels = tuple(each.repeat(self.times) for each in inputs.targets.labels)
         targets = Targets(labels, tuple(each.repeat(self.times, 1) for each in inputs.targets.boxes))
         self.seen["backbone"] = inputs.pyramid.backbone
-        return OneToManyPlan((group,), targets)
+        return HybridPlan((group,), targets)
 
-    def supervise(self, plan: OneToManyPlan, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
+    def supervise(self, plan: HybridPlan, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
         """See `TrainingExtension`."""
         predictions = outputs.predictions["many"]
         self.seen["predictions"] = predictions
@@ -220,49 +234,49 @@ class OneToMany(TrainingExtension[OneToManyPlan]):
 
 
 @pytest.fixture
-def with_one_to_many(monkeypatch: pytest.MonkeyPatch) -> Callable[..., DETR]:
-    monkeypatch.setitem(TRAINING_EXTENSIONS, "OneToMany", OneToMany)
+def with_hybrid(monkeypatch: pytest.MonkeyPatch) -> Callable[..., DETR]:
+    monkeypatch.setitem(TRAINING_EXTENSIONS, "Hybrid", Hybrid)
     return detector_with
 
 
-ALL_THREE = ("ContrastiveDenoising", "Distillation", "OneToMany")
+ALL_THREE = ("ContrastiveDenoising", "Distillation", "Hybrid")
 
 
-def test_an_extension_of_a_project_trains_beside_those_of_the_house(with_one_to_many: Callable[..., DETR]) -> None:
-    detector = with_one_to_many(*ALL_THREE)
+def test_an_extension_of_a_project_trains_beside_those_of_the_house(with_hybrid: Callable[..., DETR]) -> None:
+    detector = with_hybrid(*ALL_THREE)
     losses = assert_trains(detector)
-    others = step(with_one_to_many(*ALL_THREE[:2], like=detector))
+    others = step(with_hybrid(*ALL_THREE[:2], like=detector))
     assert losses.keys() - others.keys() == {f"loss_many_{term}" for term in ("class", "l1", "giou")}
     assert all(losses[name] > 0 for name in losses)
     assert_holds(losses, others)
-    assert_holds(losses, step(with_one_to_many("OneToMany", like=detector)))
+    assert_holds(losses, step(with_hybrid("Hybrid", like=detector)))
 
 
-def test_it_sees_the_maps_of_the_backbone_and_they_learn_from_it(with_one_to_many: Callable[..., DETR]) -> None:
-    detector, own = with_one_to_many(*ALL_THREE), {}
+def test_it_sees_the_maps_of_the_backbone_and_they_learn_from_it(with_hybrid: Callable[..., DETR]) -> None:
+    detector, own = with_hybrid(*ALL_THREE), {}
     detector.backbone.register_forward_hook(lambda module, given, maps: own.update(maps))
     losses = step(detector)
-    seen = detector.extensions["OneToMany"].seen["backbone"]
+    seen = detector.extensions["Hybrid"].seen["backbone"]
     assert list(seen) == ["fine", "coarse"] and all(seen[name] is own[name] for name in own)
     many: Any = sum(loss for name, loss in losses.items() if name.startswith("loss_many_"))
     many.backward()
-    learners = [*detector.backbone.first.parameters(), *detector.extensions["OneToMany"].parameters()]
+    learners = [*detector.backbone.first.parameters(), *detector.extensions["Hybrid"].parameters()]
     assert all(parameter.grad.any() for parameter in learners)
 
 
-def test_it_sees_the_predictions_of_its_own_group_in_every_layer(with_one_to_many: Callable[..., DETR]) -> None:
-    detector, traces = with_one_to_many(*ALL_THREE), []
+def test_it_sees_the_predictions_of_its_own_group_in_every_layer(with_hybrid: Callable[..., DETR]) -> None:
+    detector, traces = with_hybrid(*ALL_THREE), []
     detector.decoder.register_forward_hook(lambda module, given, trace: traces.append(trace))
     step(detector)
-    predictions: Predictions = detector.extensions["OneToMany"].seen["predictions"]
+    predictions: Predictions = detector.extensions["Hybrid"].seen["predictions"]
     hidden_states, boxes = traces[0].of("many")
     assert predictions.logits.shape == (3, 2, EXTRA, 3) and predictions.valid is None
     torch.testing.assert_close(predictions.logits, detector.classifier(hidden_states, detector.train_text))
     assert torch.equal(predictions.boxes, boxes)
 
 
-def test_at_inference_it_is_not_there(with_one_to_many: Callable[..., DETR]) -> None:
-    detector, seen = with_one_to_many(*ALL_THREE), []
+def test_at_inference_it_is_not_there(with_hybrid: Callable[..., DETR]) -> None:
+    detector, seen = with_hybrid(*ALL_THREE), []
     detector.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    assert len(detector(INPUTS)) == 2 and not detector.extensions["OneToMany"].seen
+    assert len(detector(INPUTS)) == 2 and not detector.extensions["Hybrid"].seen
     assert [(group.name, len(group)) for group in seen[0].groups] == [("detection", QUERIES)]

@@ -153,14 +153,31 @@ def test_an_open_classifier_refuses_words_of_another_width() -> None:
         CosineText(4, 16, 1).check(closed_vocabulary())
 
 
-def test_objectness_lowers_the_scores_of_novel_words_by_its_power_and_leaves_base_words_alone() -> None:
-    plain, helped = CosineText(4, 8, 1), CosineText(4, 8, 1, novel_objectness=0.25)
+@pytest.mark.parametrize(("setting", "lowered"), [("novel_objectness", [1, 2]), ("base_objectness", [0])])
+def test_objectness_lowers_the_scores_of_its_words_by_its_power_and_leaves_others_alone(
+    setting: str, lowered: list[int]
+) -> None:
+    plain, helped = CosineText(4, 8, 1), CosineText(4, 8, 1, **{setting: 0.25})
     helped.load_state_dict(plain.state_dict())
     hidden, text, objectness = random(2, 5, 4), F.normalize(random(3, 8, seed=1), dim=1), random(2, 5, seed=2)
-    novel = torch.tensor([False, True, True])
-    given = (hidden, text, text[:1], novel)
-    scores, lowered = plain.confidence(*given, objectness), helped.confidence(*given, objectness)
-    assert torch.equal(lowered[..., 0], scores[..., 0])
-    torch.testing.assert_close(lowered[..., 1:], scores[..., 1:] * objectness.sigmoid()[..., None] ** 0.25)
+    given = (hidden, text, text[:1], torch.tensor([False, True, True]))
+    scores, found = plain.confidence(*given, objectness), helped.confidence(*given, objectness)
+    others = sorted({0, 1, 2} - {*lowered})
+    assert torch.equal(found[..., others], scores[..., others])
+    expected = scores[..., lowered] * objectness.sigmoid()[..., None] ** 0.25
+    torch.testing.assert_close(found[..., lowered], expected)
     nothing = objectness.masked_fill(objectness > 0, -torch.inf)
-    assert not helped.confidence(*given, nothing)[..., 1:][objectness > 0].any()
+    assert not helped.confidence(*given, nothing)[..., lowered][objectness > 0].any()
+
+
+def test_of_two_words_for_one_object_the_worse_gets_less_and_a_single_word_keeps_its_score() -> None:
+    plain, sharing = CosineText(4, 8, 1), CosineText(4, 8, 1, word_share=1.0)
+    sharing.load_state_dict(plain.state_dict())
+    hidden, text = random(2, 5, 4), F.normalize(random(3, 8, seed=1), dim=1)
+    novel = torch.tensor([False, True, True])
+    scores, shared = (one.confidence(hidden, text, text, novel, None) for one in (plain, sharing))
+    share = plain.score(plain.project(hidden, -1), text).softmax(-1)
+    torch.testing.assert_close(shared, scores * share)
+    assert torch.equal(shared.argmax(-1), scores.argmax(-1))
+    alone = sharing.confidence(hidden, text[:1], text, novel[:1], None)
+    torch.testing.assert_close(alone, scores[..., :1])

@@ -20,16 +20,20 @@ class CosineText(Classifier):
         temperature: of the cosine, 0.05 in DK-DETR.
         logit_bias: a fixed number added to all logits; None (the paper) for none.
         calibration: in place of both; None (the paper) for none.
-        novel_objectness: exponent of the first stage's objectness in the scores of novel words; 0 (the paper) for none.
+        novel_objectness, base_objectness: exponents of the first stage's objectness in the scores of novel and of base
+            words; 0 (the paper) for none.
+        word_share: exponent of a word's share in a softmax over the words to detect; 0 (the paper) for none.
 
     Attributes:
         calibration: (2,) temperature and offset, or None. A buffer: weights bring the numbers that they were trained
             with, and a classifier without any takes them.
+        exponents: keys of MODEL.DETR.CLASSIFIER for its scores.
 
     Source: DK-DETR (ICCV 2023), eq. 1 and 2.
     """
 
     activation = "sigmoid"
+    exponents = ("NOVEL_OBJECTNESS", "BASE_OBJECTNESS", "WORD_SHARE")
 
     @configurable
     def __init__(
@@ -40,10 +44,13 @@ class CosineText(Classifier):
         temperature: float = 0.05,
         logit_bias: float | None = None,
         novel_objectness: float = 0.0,
+        base_objectness: float = 0.0,
+        word_share: float = 0.0,
         calibration: Calibration | None = None,
     ) -> None:
         super().__init__(channels, width, num_projections)
-        self.temperature, self.logit_bias, self.novel_objectness = temperature, logit_bias, novel_objectness
+        self.temperature, self.logit_bias = temperature, logit_bias
+        self.novel_objectness, self.base_objectness, self.word_share = novel_objectness, base_objectness, word_share
         numbers = None if calibration is None else torch.tensor([calibration.temperature, calibration.offset])
         self.register_buffer("calibration", numbers)
 
@@ -55,7 +62,8 @@ class CosineText(Classifier):
         settings = cfg.MODEL.DETR.CLASSIFIER
         sizes = {"channels": cfg.MODEL.DETR.CHANNELS, "width": width, "num_projections": num_projections}
         numbers = {"temperature": settings.TEMPERATURE, "logit_bias": settings.LOGIT_BIAS}
-        return {**sizes, **numbers, "novel_objectness": settings.NOVEL_OBJECTNESS}
+        exponents = {key.lower(): settings[key] for key in cls.exponents}
+        return {**sizes, **numbers, **exponents}
 
     def score(self, projected: Tensor, text: Tensor) -> Tensor:
         """See `Classifier`. At this temperature half floats would round a logit by 0.01."""
@@ -70,10 +78,15 @@ class CosineText(Classifier):
     def confidence(
         self, hidden_states: Tensor, text: Tensor, train_text: Tensor, novel: Tensor, objectness: Tensor | None
     ) -> Tensor:
-        """See `Classifier`. Where no label said what is no object, the first stage helps to tell."""
-        scores = super().confidence(hidden_states, text, train_text, novel, objectness)
-        if self.novel_objectness and objectness is not None:
-            return torch.where(novel, scores * objectness.float().sigmoid()[..., None] ** self.novel_objectness, scores)
+        """See `Classifier`. Where no label said what is no object, the first stage helps to tell; and where no label
+        said that an object is no star, the word that fits it better says so."""
+        logits = self.score(self.project(hidden_states, -1), text).float()
+        scores = logits.sigmoid()
+        if self.word_share:
+            scores = scores * logits.softmax(-1) ** self.word_share
+        if objectness is not None and (self.novel_objectness or self.base_objectness):
+            exponent = torch.where(novel, self.novel_objectness, self.base_objectness)
+            scores = scores * objectness.float().sigmoid()[..., None] ** exponent
         return scores
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
