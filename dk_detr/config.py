@@ -62,6 +62,10 @@ def _add_detr(cfg: CN) -> None:
     detr.BOXES = "Logits"
     detr.HEADS = "PerLayer"  # box heads and class projections: "PerLayer", each its own, or "Shared", one for all
 
+    # How well a box fits its object, whatever that is: learned in the "decoder", where it multiplies all scores by its
+    # power EXPONENT, and in the "first_stage", where the geometric mean with objectness ranks the proposals.
+    detr.QUALITY = CN({"PLACES": [], "WEIGHT": 0.5, "EXPONENT": 1.0})
+
     # IoU above which the worse of two detections of a word goes; None for no NMS, as DETRs are published. Queries that
     # a teacher trains may see one object several times: no label tells them to give way.
     detr.NMS_IOU = None

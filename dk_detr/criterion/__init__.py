@@ -4,9 +4,9 @@ from dk_detr.criterion.class_losses import CLASS_LOSSES, BoxesOnly, ClassLoss, C
 from dk_detr.criterion.matcher import HungarianMatcher
 from dk_detr.criterion.num_objects import mean_num_objects
 from dk_detr.criterion.set_criterion import SetCriterion
-from dk_detr.criterion.terms import BOX_TERMS, BoxGIoU, BoxL1, Term
+from dk_detr.criterion.terms import BOX_TERMS, BoxGIoU, BoxL1, Quality, Term
 
 __all__ = [
     "BOX_TERMS", "CLASS_LOSSES", "BoxGIoU", "BoxL1", "BoxesOnly", "ClassLoss", "CrossEntropy", "Focal",
-    "HungarianMatcher", "SetCriterion", "Term", "mean_num_objects",
+    "HungarianMatcher", "Quality", "SetCriterion", "Term", "mean_num_objects",
 ]  # fmt: skip

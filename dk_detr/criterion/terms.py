@@ -7,9 +7,12 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from dk_detr.layers import generalized_iou, to_xyxy
+from dk_detr.layers import generalized_iou, iou, to_xyxy
 from dk_detr.structures import Assignment, Predictions, Targets
+
+LEAST = 0.3  # IoU
 
 
 class Term(ABC):
@@ -56,7 +59,32 @@ class BoxGIoU(Term):
         return _sum_by_layer(1 - generalized_iou(to_xyxy(ours), to_xyxy(theirs)), predictions, assignment)
 
 
-BOX_TERMS: dict[str, type[Term]] = {"l1": BoxL1, "giou": BoxGIoU}
+class Quality(Term):
+    """Binary cross-entropy of the predicted quality of a box and its IoU with the object that it overlaps most, of all
+    queries with an IoU of `LEAST`, matched or not; there are no negatives. It costs nothing: matching is not by it.
+
+    Source: OLN, Kim et al. (RA-L 2022); there an L1 loss of centreness or IoU.
+    """
+
+    def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
+        """See `Term`."""
+        return predictions.boxes.new_zeros(*predictions.boxes.shape[:3], max(targets.counts, default=0))
+
+    def loss(self, predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
+        """See `Term`."""
+        assert predictions.quality is not None  # build.py weighs this term where there is one
+        if not any(targets.counts):
+            return predictions.quality.flatten(1).sum(1) * 0
+        boxes, objects = predictions.boxes.detach().float(), targets.padded[1].float()
+        overlap = iou(to_xyxy(boxes)[..., None, :], to_xyxy(objects)[:, None]).amax(-1)
+        learns = overlap >= LEAST
+        if predictions.valid is not None:
+            learns = learns & predictions.valid
+        losses = F.binary_cross_entropy_with_logits(predictions.quality, overlap, reduction="none")
+        return losses.masked_fill(~learns, 0.0).flatten(1).sum(1)
+
+
+BOX_TERMS: dict[str, type[Term]] = {"l1": BoxL1, "giou": BoxGIoU, "quality": Quality}
 """By their names, in capitals, in MODEL.DETR.LOSS.WEIGHTS and MODEL.DETR.MATCHER; the term "class" is a `ClassLoss`."""
 
 

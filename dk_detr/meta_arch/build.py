@@ -6,7 +6,6 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 from detectron2.modeling.backbone import Backbone
-from torch import nn
 
 from dk_detr.criterion import CLASS_LOSSES, ClassLoss, CrossEntropy, Focal, HungarianMatcher, SetCriterion
 from dk_detr.distillation.calibration_file import calibration_from_config, warn_of_other_crops
@@ -18,6 +17,7 @@ from dk_detr.modeling import (
     CLASSIFIERS,
     DECODERS,
     QUERIES,
+    BoxQuality,
     ChannelMapper,
     CosineText,
     Encoder,
@@ -34,12 +34,12 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     refuse_bad_combinations(cfg)
     train_vocabulary, vocabulary = vocabularies_from_config(cfg)
     calibration = _calibration(cfg, vocabulary)
-    criterion = build_criterion(cfg, build_class_loss(cfg), detr.LOSS.WEIGHTS)
+    criterion = build_criterion(cfg, build_class_loss(cfg), detr.LOSS.WEIGHTS, "decoder")
     context = BuildContext(train_vocabulary, vocabulary, criterion)
     parts = {
         **build_network(cfg, backbone, len(train_vocabulary), vocabulary.width, calibration),
         "criterion": criterion,
-        "proposal_criterion": build_criterion(cfg, Focal(), detr.LOSS.FIRST_STAGE_WEIGHTS),
+        "proposal_criterion": build_criterion(cfg, Focal(), detr.LOSS.FIRST_STAGE_WEIGHTS, "first_stage"),
         "extensions": build_extensions(cfg, context),
         "train_vocabulary": train_vocabulary,
         "vocabulary": vocabulary,
@@ -48,6 +48,7 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
         "num_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
         "padded_size": detr.PADDED_SIZE,
         "nms_iou": detr.NMS_IOU,
+        "quality_exponent": detr.QUALITY.EXPONENT,
     }
     accelerate(parts, detr.CHECKPOINTED, detr.COMPILED)
     return parts
@@ -55,7 +56,7 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
 
 def build_network(
     cfg: CfgNode, backbone: Backbone, num_words: int, width: int, calibration: Calibration | None = None
-) -> dict[str, nn.Module]:
+) -> dict[str, Any]:
     """What inference has: the modules of `DETR` with weights, by name.
 
     Args:
@@ -67,6 +68,7 @@ def build_network(
     encoder = Encoder(cfg, neck.num_levels)
     part = choose(DECODERS, "MODEL.DETR.DECODER", detr.DECODER)
     decoder = part(cfg, neck.num_levels, queries.reference_width)
+    rates_boxes = "decoder" in detr.QUALITY.PLACES
     return {
         "backbone": backbone,
         "neck": neck,
@@ -74,6 +76,7 @@ def build_network(
         "queries": queries,
         "decoder": decoder,
         "classifier": build_classifier(cfg, width, decoder.num_prediction_heads, calibration),
+        **({"quality": BoxQuality(detr.CHANNELS, decoder.num_prediction_heads)} if rates_boxes else {}),
     }
 
 
@@ -116,9 +119,11 @@ def build_class_loss(cfg: CfgNode) -> ClassLoss:
     return part(loss.NO_OBJECT_WEIGHT) if part is CrossEntropy else part()
 
 
-def build_criterion(cfg: CfgNode, class_loss: ClassLoss, weights: Mapping[str, float]) -> SetCriterion:
-    """Matching by the costs of MODEL.DETR.MATCHER, and losses of these weights."""
+def build_criterion(cfg: CfgNode, class_loss: ClassLoss, weights: Mapping[str, float], place: str) -> SetCriterion:
+    """Matching by the costs of MODEL.DETR.MATCHER, and losses of these weights; that of the quality where the `place`,
+    "decoder" or "first_stage", says one."""
     costs = {term.lower(): weight for term, weight in cfg.MODEL.DETR.MATCHER.items()}
-    return SetCriterion(
-        HungarianMatcher(costs, class_loss), {term.lower(): weight for term, weight in weights.items()}
-    )
+    learned = {term.lower(): weight for term, weight in weights.items()}
+    if place in cfg.MODEL.DETR.QUALITY.PLACES:
+        learned["quality"] = cfg.MODEL.DETR.QUALITY.WEIGHT
+    return SetCriterion(HungarianMatcher(costs, class_loss), learned)

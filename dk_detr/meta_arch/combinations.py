@@ -1,5 +1,7 @@
 """Parts that do not go together are refused here, before anything is built, naming both keys."""
 
+import math
+
 from detectron2.config import CfgNode
 
 from dk_detr.criterion import CLASS_LOSSES
@@ -8,13 +10,14 @@ from dk_detr.language import is_closed
 from dk_detr.meta_arch.extensions import refuse_bad_extensions
 from dk_detr.modeling import ATTENTIONS, CLASSIFIERS, DECODERS, QUERIES, CosineText, CosineTextObjectness
 from dk_detr.modeling.decoder_checks import quoted, refusal, refuse_too_many_levels
+from dk_detr.modeling.quality import PLACES
 from dk_detr.utils import choose, require
 
 
 def refuse_bad_combinations(cfg: CfgNode) -> None:
     """Raises ValueError for parts that do not go together, or that do not exist."""
     detr = cfg.MODEL.DETR
-    for check in (_ranges, _classifier_and_loss, _exponents, _queries_and_content, _encoder):
+    for check in (_ranges, _classifier_and_loss, _exponents, _quality, _queries_and_content, _encoder):
         check(detr)
     choose(DECODERS, "MODEL.DETR.DECODER", detr.DECODER).refuse_bad_combinations(detr)
     _first_stage(cfg)
@@ -69,6 +72,25 @@ def _exponents(detr: CfgNode) -> None:
                 f"MODEL.DETR.CLASSIFIER.{key} {exponent} asks the first stage what is an object, but "
                 f'MODEL.DETR.QUERIES "{detr.QUERIES}" has none: set it to 0.0.'
             )
+
+
+def _quality(detr: CfgNode) -> None:
+    quality = detr.QUALITY
+    for place in quality.PLACES:
+        require("MODEL.DETR.QUALITY.PLACES", place, PLACES)
+    for key in ("WEIGHT", "EXPONENT"):
+        if not 0 <= quality[key] < math.inf:
+            raise ValueError(f"MODEL.DETR.QUALITY.{key} must be 0 or more, got {quality[key]}.")
+    if "first_stage" in quality.PLACES and not QUERIES[detr.QUERIES].proposes:
+        raise ValueError(
+            f'MODEL.DETR.QUALITY.PLACES names "first_stage", but MODEL.DETR.QUERIES "{detr.QUERIES}" has none: choose '
+            '"Proposals" or "Mixed", or take it out.'
+        )
+    if "first_stage" in quality.PLACES and detr.FIRST_STAGE == "ClassAware":
+        raise ValueError(
+            'MODEL.DETR.QUALITY.PLACES names "first_stage", where MODEL.DETR.FIRST_STAGE "ClassAware" supervises the '
+            'chosen tokens only: choose "ClassAgnostic", or take it out.'
+        )
 
 
 def _queries_and_content(detr: CfgNode) -> None:

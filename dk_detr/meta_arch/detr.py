@@ -18,6 +18,7 @@ from dk_detr.meta_arch.build import backbone_from_config, parts_from_config
 from dk_detr.meta_arch.extensions import require_own_losses
 from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
 from dk_detr.modeling import (
+    BoxQuality,
     ChannelMapper,
     Classifier,
     Encoder,
@@ -49,6 +50,7 @@ class DETR(OpenVocabularyDetector):
         pixel_mean, pixel_std: of the input channels. num_detections: of an image, at most.
         padded_size: side of the square that images are padded to; 0 for no more than a batch needs.
         nms_iou: of two detections of a word that overlap more, the better stays; None for no NMS.
+        quality: says how well boxes fit; None for nobody. quality_exponent: of it in the scores.
     """
 
     @configurable
@@ -71,6 +73,8 @@ class DETR(OpenVocabularyDetector):
         num_detections: int,
         padded_size: int = 0,
         nms_iou: float | None = None,
+        quality: BoxQuality | None = None,
+        quality_exponent: float = 0.0,
     ) -> None:
         super().__init__()
         # Channels last is how convolutions are fastest, and how the levels of the neck are rows of tokens already.
@@ -80,7 +84,8 @@ class DETR(OpenVocabularyDetector):
         self.queries, self.decoder, self.classifier = queries, decoder, classifier
         self.criterion, self.proposal_criterion = criterion, proposal_criterion
         self.extensions = nn.ModuleDict() if extensions is None else extensions
-        self.heads = Heads(classifier)
+        self.quality = quality
+        self.heads = Heads(classifier, quality, quality_exponent)
         self.num_detections, self.padded_size, self.nms_iou = num_detections, padded_size, nms_iou
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)

@@ -35,16 +35,17 @@ from dk_detr.modeling.heads import Heads, PredictionsByGroup
 from dk_detr.modeling.neck import ChannelMapper
 from dk_detr.modeling.positions import POSITIONS, Positions, QueryPosition
 from dk_detr.modeling.postprocess import to_instances
+from dk_detr.modeling.quality import BoxQuality
 from dk_detr.modeling.queries import QUERIES, Anchors, InitialQueries, Learned, Mixed, Proposals, Queries
 from dk_detr.modeling.refinement import REFINEMENTS, FromReference, Iterative, LookForwardTwice, Refinement, box_heads
 
 __all__ = [
     "ATTENTIONS", "BOX_PARAMETERIZATIONS", "CLASSIFIERS", "DECODERS", "POSITIONS", "QUERIES", "REFINEMENTS", "Anchors",
-    "BoxParameterization", "ChannelMapper", "Classifier", "ConditionalCross", "ConditionalSelf", "CosineText",
-    "CosineTextBackground", "CosineTextEnsemble", "CosineTextObjectness", "Decoder", "DecoderLayer", "DeformableCross",
-    "DeformableTokens", "DenseCross", "DenseSelf", "DenseTokens", "Encoder", "EncoderLayer", "FeedForward",
-    "FirstConditionalCross", "FromReference", "Heads", "InitialQueries", "Iterative", "Learned", "Linear",
-    "LinearBackground", "LookForwardTwice", "Mixed", "Positions", "PredictionsByGroup", "Proposals", "Queries",
-    "QueryPosition", "Refinement", "accelerate", "box_heads", "build_clip_resnet_backbone", "ensemble",
+    "BoxParameterization", "BoxQuality", "ChannelMapper", "Classifier", "ConditionalCross", "ConditionalSelf",
+    "CosineText", "CosineTextBackground", "CosineTextEnsemble", "CosineTextObjectness", "Decoder", "DecoderLayer",
+    "DeformableCross", "DeformableTokens", "DenseCross", "DenseSelf", "DenseTokens", "Encoder", "EncoderLayer",
+    "FeedForward", "FirstConditionalCross", "FromReference", "Heads", "InitialQueries", "Iterative", "Learned",
+    "Linear", "LinearBackground", "LookForwardTwice", "Mixed", "Positions", "PredictionsByGroup", "Proposals",
+    "Queries", "QueryPosition", "Refinement", "accelerate", "box_heads", "build_clip_resnet_backbone", "ensemble",
     "to_instances", "with_background", "with_objectness", "without_background",
 ]  # fmt: skip

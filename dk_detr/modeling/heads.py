@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dk_detr.modeling.classifiers import Classifier
+from dk_detr.modeling.quality import BoxQuality
 from dk_detr.modeling.queries import InitialQueries
 from dk_detr.structures import DETECTION, Predictions, Trace
 
@@ -27,7 +28,9 @@ class PredictionsByGroup(Mapping[str, Predictions]):
         if name not in self._made:
             group = self._trace.queries[name]
             hidden_states, boxes = self._trace.of(name)
-            self._made[name] = Predictions(self._heads.classifier(hidden_states, self._text), boxes, group.valid)
+            logits, rate = self._heads.classifier(hidden_states, self._text), self._heads.quality
+            quality = None if rate is None else rate(hidden_states)
+            self._made[name] = Predictions(logits, boxes, group.valid, quality)
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -42,10 +45,13 @@ class Heads:
     """What queries say. Boxes are the decoder's already: its next layer starts from them.
 
     Attributes:
-        classifier: from hidden states to class logits.
+        classifier: from hidden states to class logits. quality: to how well boxes fit; None where nobody says.
+        quality_exponent: of the quality, which multiplies all scores.
     """
 
     classifier: Classifier
+    quality: BoxQuality | None = None
+    quality_exponent: float = 0.0
 
     def __call__(self, trace: Trace, text: Tensor) -> PredictionsByGroup:
         """Of every layer, for these words: text (K, E), unit rows."""
@@ -61,6 +67,9 @@ class Heads:
         """
         hidden_states, _ = trace.of(DETECTION)
         scores = self.classifier.confidence(hidden_states[-1], text, train_text, novel, initial.objectness)
+        if self.quality is not None and self.quality_exponent:
+            quality = self.quality.of_layer(hidden_states[-1], -1).sigmoid()
+            scores = scores * quality[..., None] ** self.quality_exponent
         valid = initial.group.valid
         return scores if valid is None else scores.masked_fill(~valid[..., None], 0.0)
 

@@ -38,8 +38,10 @@ class Predictions:
         logits: (D, B, Q, K) class logits for a sigmoid; or K + 1 for a softmax, the last for no object.
         boxes: (D, B, Q, 4) cxcywh in [0, 1] of the unpadded image.
         valid: (B, Q) bool, False where a prediction does not count (padding); None where all count.
+        quality: (D, B, Q) logits of how well the boxes fit; None where nobody says.
     """
 
     logits: Tensor
     boxes: Tensor
     valid: Tensor | None = None
+    quality: Tensor | None = None

@@ -154,10 +154,10 @@ def test_a_broken_prediction_shows_in_the_loss() -> None:
 
 
 def test_an_unknown_term_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"\['mask'\].*\['class', 'giou', 'l1'\]"):
+    with pytest.raises(ValueError, match=r"\['mask'\].*\['class', 'giou', 'l1', 'quality'\]"):
         SetCriterion(HungarianMatcher(), {"mask": 1.0})
 
 
 def test_a_criterion_without_any_term_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"choose from \['class', 'giou', 'l1'\]"):
+    with pytest.raises(ValueError, match=r"choose from \['class', 'giou', 'l1', 'quality'\]"):
         SetCriterion(HungarianMatcher(), {})

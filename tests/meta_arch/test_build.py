@@ -303,6 +303,7 @@ def test_distillation_into_a_closed_detector_is_refused_by_both_names(cfg: CfgNo
     ("key", "value"), [
         ("CLASSIFIER.TEMPERATURE", 0.0), ("ANCHOR_SIZE", 0.99), ("ANCHOR_SIZE", 0.0), ("NUM_QUERIES", 0),
         ("CLASSIFIER.NOVEL_OBJECTNESS", -0.5), ("CLASSIFIER.BASE_OBJECTNESS", -0.5), ("CLASSIFIER.WORD_SHARE", -1.0),
+        ("QUALITY.WEIGHT", -1.0), ("QUALITY.EXPONENT", float("nan")),
     ],
 )  # fmt: skip
 def test_numbers_that_would_make_losses_no_numbers_are_refused_by_key(cfg: CfgNode, key: str, value: Any) -> None:

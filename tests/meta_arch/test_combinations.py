@@ -88,6 +88,15 @@ REFUSED: list[tuple[str, dict[str, Any], str, str, str]] = [
         DK_DETR, {"FIRST_STAGE": "ClassAware"},
         'FIRST_STAGE "ClassAware"', 'CLASSIFIER.NAME "CosineText"', 'choose "ClassAgnostic"',
     ),
+    # who says how well boxes fit
+    (
+        DAB, {"QUALITY__PLACES": ["first_stage"]},
+        'QUALITY.PLACES names "first_stage"', 'QUERIES "Anchors" has none', 'choose "Proposals" or "Mixed"',
+    ),
+    (
+        DINO, {"QUALITY__PLACES": ["first_stage"]},
+        'QUALITY.PLACES names "first_stage"', 'FIRST_STAGE "ClassAware"', 'choose "ClassAgnostic"',
+    ),
     # classes
     (DETR, {"LOSS__CLASS": "Focal"}, 'LOSS.CLASS "Focal"', 'CLASSIFIER.NAME "LinearBackground"', '"CrossEntropy"'),
     (DINO, {"LOSS__CLASS": "CrossEntropy"}, 'LOSS.CLASS "CrossEntropy"', 'CLASSIFIER.NAME "Linear"', '"Focal"'),

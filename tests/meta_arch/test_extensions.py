@@ -116,6 +116,15 @@ def test_all_extensions_of_the_house_that_can_be_together_train_together() -> No
         assert_holds(losses, part)
 
 
+def test_a_detector_that_rates_boxes_trains_its_raters_in_all_places_and_with_all_queries() -> None:
+    names = ["BoxDenoising", "OneToMany", "Distillation"]
+    rates = {"QUALITY__PLACES": ["first_stage", "decoder"]}
+    losses = assert_trains(configured_detector(DK_DINO, TRAINING_EXTENSIONS=names, **rates))
+    rated = {name for name in losses if name.endswith("quality")}
+    assert rated == {"loss_quality", "loss_proposal_quality", "loss_dn_quality", "loss_o2m_quality"}
+    assert all(losses[name] > 0 for name in rated - {"loss_proposal_quality", "loss_quality"})
+
+
 def test_groups_are_decoded_in_the_order_in_which_the_config_names_their_extensions() -> None:
     started: list[list[str]] = []
     for names in (["ContrastiveDenoising", "Distillation"], ["Distillation", "ContrastiveDenoising"]):

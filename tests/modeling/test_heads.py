@@ -5,7 +5,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from dk_detr.modeling import CosineText, Heads, InitialQueries
+from dk_detr.modeling import BoxQuality, CosineText, Heads, InitialQueries
 from dk_detr.structures import DETECTION, QueryGroup, QuerySet, Trace
 from tests.model_fixtures import CHANNELS, WIDTH, fixed_seed, random
 
@@ -59,3 +59,27 @@ def test_what_only_fills_up_is_no_detection_and_the_rest_is_what_it_was() -> Non
     ]
     assert not scores[0][~valid].any() and scores[1].all()
     assert torch.equal(scores[0][valid], scores[1][valid])
+
+
+def rating(exponent: float) -> Heads:
+    made = heads()
+    with fixed_seed(1):
+        return Heads(made.classifier, BoxQuality(CHANNELS, LAYERS), exponent)
+
+
+def test_scores_of_all_words_are_multiplied_by_the_power_of_the_quality_of_the_last_layer() -> None:
+    one, novel = group(DETECTION), torch.tensor([False, True, True, False])
+    given = (trace(one), InitialQueries(one), text(), text(), novel)
+    made = rating(0.5)
+    quality = made.quality.heads[-1](trace(one).hidden_states[-1])[..., 0].sigmoid()
+    torch.testing.assert_close(made.scores(*given), heads().scores(*given) * quality[..., None].sqrt())
+    assert torch.equal(rating(0.0).scores(*given), heads().scores(*given))
+
+
+def test_each_group_says_in_every_layer_how_well_its_boxes_fit() -> None:
+    made, seen = rating(1.0), trace(group(DETECTION), group("other"))
+    found = made(seen, text())["other"].quality
+    assert found.shape == (LAYERS, IMAGES, QUERIES)
+    for layer, rate in enumerate(made.quality.heads):
+        torch.testing.assert_close(found[layer], rate(seen.hidden_states[layer, :, QUERIES:])[..., 0])
+    assert heads()(seen, text())["other"].quality is None

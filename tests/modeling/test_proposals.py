@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 from dk_detr.modeling import Mixed, Proposals
 from dk_detr.structures import FeaturePyramid, Memory
-from tests.model_fixtures import CHANNELS, random, stir
+from tests.model_fixtures import CHANNELS, fixed_seed, random, stir
 
 SHAPES = ((6, 8), (3, 4))
 
@@ -124,3 +125,24 @@ def test_in_a_batch_with_a_larger_one_a_tiny_image_hides_the_queries_that_see_no
     assert stage.group.valid.sum(1).tolist() == [number, 20] and stage.group.valid[0, :number].all()
     assert blocked[0, :, number:].sum() == 20 * (20 - number) - (20 - number), "all but themselves"
     assert not blocked[0, :, :number].any() and not blocked[1].any()
+
+
+def test_a_first_stage_that_rates_boxes_proposes_what_is_an_object_and_fits() -> None:
+    with fixed_seed():
+        first_stage = stir(Proposals(CHANNELS, 10, 0.1, rates_boxes=True))
+    given = first_stage(memory())
+    predictions = given.predictions
+    objectness, quality = predictions.logits[0, ..., 0].sigmoid(), predictions.quality[0].sigmoid()
+    wanted = (objectness * quality).sqrt().masked_fill(~predictions.valid, 0.0)
+    best, token = wanted.topk(10, dim=1)
+    torch.testing.assert_close(given.objectness.sigmoid(), best)
+    assert torch.equal(given.group.reference, predictions.boxes[0].gather(1, token[..., None].expand(-1, -1, 4)))
+    assert not given.objectness.requires_grad and predictions.quality.requires_grad
+
+
+def test_certainty_is_a_finite_logit() -> None:
+    with fixed_seed():
+        first_stage = Proposals(CHANNELS, 10, 0.1, rates_boxes=True)
+    for layer in (first_stage.objectness, first_stage.quality.heads[0].layers[-1]):
+        nn.init.constant_(layer.bias, 100.0)
+    assert first_stage(memory()).objectness.isfinite().all()

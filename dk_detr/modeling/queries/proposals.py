@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dk_detr.layers import box_head, grid_of_cells, inverse_sigmoid, sine_position_of_boxes
 from dk_detr.modeling.positions import POSITIONS
+from dk_detr.modeling.quality import BoxQuality
 from dk_detr.modeling.queries.content import Content
 from dk_detr.modeling.queries.initial import InitialQueries, Queries
 from dk_detr.structures import DETECTION, Memory, Predictions, QueryGroup
@@ -28,6 +30,8 @@ class Proposals(Queries):
             share of the image; it doubles from level to level.
         num_words: K for a class-aware first stage (DINO): tokens have a logit for each word, their best one ranks
             them, and only the chosen are supervised. 0 for a class-agnostic one: a single logit, all are supervised.
+        rates_boxes: whether tokens say, too, how well their box fits (see `BoxQuality`). Their objectness is then the
+            geometric mean of both.
 
     Source: Deformable DETR, two-stage; class-agnostic as in DK-DETR.
     """
@@ -35,7 +39,14 @@ class Proposals(Queries):
     reference_width, proposes, contents = 4, True, False
 
     @configurable
-    def __init__(self, channels: int, num_queries: int, anchor_size: float = 0.05, num_words: int = 0) -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_queries: int,
+        anchor_size: float = 0.05,
+        num_words: int = 0,
+        rates_boxes: bool = False,
+    ) -> None:
         super().__init__()
         self.num_queries, self.anchor_size, self.code_width = num_queries, anchor_size, channels // 2
         self.num_words = num_words
@@ -43,13 +54,15 @@ class Proposals(Queries):
         self.objectness = nn.Linear(channels, num_words or 1)
         self.box_head = box_head(channels)
         self.to_query: nn.Sequential | None = linear_norm(2 * channels, 2 * channels)
+        self.quality = BoxQuality(channels, 1) if rates_boxes else None
         nn.init.constant_(self.objectness.bias, -math.log(99))  # one token in a hundred shows an object
 
     @classmethod
     def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
         detr = cfg.MODEL.DETR
         sizes = {"channels": detr.CHANNELS, "num_queries": detr.NUM_QUERIES, "anchor_size": detr.ANCHOR_SIZE}
-        return {**sizes, "num_words": num_words if detr.FIRST_STAGE == "ClassAware" else 0}
+        rates_boxes = "first_stage" in detr.QUALITY.PLACES
+        return {**sizes, "num_words": num_words if detr.FIRST_STAGE == "ClassAware" else 0, "rates_boxes": rates_boxes}
 
     def forward(self, memory: Memory) -> InitialQueries:
         """Choose Q places of each image, or all there are where the largest image of the batch has fewer."""
@@ -59,7 +72,10 @@ class Proposals(Queries):
         logits = self.objectness(tokens).float()
         boxes = (self.box_head(tokens).float() + inverse_sigmoid(anchors)).sigmoid()
         number = min(self.num_queries, memory.tokens.shape[1])
+        quality = None if self.quality is None else self.quality(tokens[None])
         best = logits.detach().amax(-1)
+        if quality is not None:
+            best = _mean_of(best, quality[0].detach())
         top, index = best.masked_fill(~valid, -torch.inf).topk(number, dim=1)
         chosen = boxes.gather(1, index[..., None].expand(-1, -1, 4))
         group = self._group(chosen.detach(), memory.tokens.dtype)
@@ -68,7 +84,7 @@ class Proposals(Queries):
         chosen_valid = valid.gather(1, index) if memory.fewest < 2 * self.num_queries else None
         if chosen_valid is not None and bool(chosen_valid.all()):
             chosen_valid = None
-        predictions = Predictions(logits[None], boxes[None], valid)
+        predictions = Predictions(logits[None], boxes[None], valid, quality)
         if self.num_words:
             of_chosen = logits.gather(1, index[..., None].expand(-1, -1, self.num_words))
             predictions = Predictions(of_chosen[None], chosen[None], chosen_valid)
@@ -122,9 +138,10 @@ class Mixed(Proposals):
         num_queries: int,
         anchor_size: float = 0.05,
         num_words: int = 0,
+        rates_boxes: bool = False,
         gives_position: bool = True,
     ) -> None:
-        super().__init__(channels, num_queries, anchor_size, num_words)
+        super().__init__(channels, num_queries, anchor_size, num_words, rates_boxes)
         self.to_query = linear_norm(2 * channels, channels) if gives_position else None
         self.content = Content("Learned", num_queries, channels)
         nn.init.zeros_(self.content.weight)  # type: ignore[arg-type]
@@ -140,6 +157,12 @@ class Mixed(Proposals):
 
     def _position_and_content(self, boxes: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
         return self.position_of(boxes, dtype), self.content(boxes.to(dtype), boxes.shape[1])
+
+
+def _mean_of(objectness: Tensor, quality: Tensor) -> Tensor:
+    """Logits (…) of both -> the logit of the geometric mean of their probabilities."""
+    log = ((F.logsigmoid(objectness) + F.logsigmoid(quality)) / 2).clamp(max=-1e-6)  # certainty has no logit
+    return log - torch.log(-torch.expm1(log))
 
 
 def linear_norm(in_channels: int, out_channels: int) -> nn.Sequential:
