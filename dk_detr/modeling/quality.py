@@ -12,7 +12,7 @@ class BoxQuality(nn.Module):
     """The IoU of a query's box with the object in it, as a logit; learned where there is one (`criterion.Quality`).
 
     What is no object is never shown to it, so that an object without a label is no example of nothing, as it is for
-    objectness and for words.
+    objectness and for words. It judges and does not teach: no gradient reaches the hidden states.
 
     Args:
         channels: C. number: of heads; layer l takes head l modulo `number`.
@@ -30,4 +30,4 @@ class BoxQuality(nn.Module):
 
     def of_layer(self, hidden_states: Tensor, layer: int) -> Tensor:
         """(…, C) of a layer (-1: the last) -> (…) logits, in full precision."""
-        return self.heads[layer % len(self.heads)](hidden_states)[..., 0].float()
+        return self.heads[layer % len(self.heads)](hidden_states.detach())[..., 0].float()
