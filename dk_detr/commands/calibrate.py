@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from dk_detr.distillation import CLIPCrops
-from dk_detr.distillation.calibration import Cosines, fit, like_proposals
+from dk_detr.distillation.calibration import FIELDS, Cosines, fit, like_proposals
 from dk_detr.distillation.calibration_file import FORMAT, VERSION
 from dk_detr.engine.custom_vocabulary import prepare_custom_data
 from dk_detr.engine.setup import one_clear_error, setup_cfg, with_values
@@ -67,8 +67,8 @@ def calibrate(cfg: CfgNode, output: Path, num_images: int) -> None:
         raise ValueError(f"MODEL.VOCABULARY has {len(train_words)} base words: with fewer than two, none is wrong.")
     measured = measure(cfg, train_words, words, num_images)
     of_words, of_crops = measured.words, measured.crops
-    classifier = _rounded(fit(of_words.own, of_words.nearest_wrong, "The classifier (CosineText)"))
-    semantic = _rounded(fit(of_crops.own, of_crops.nearest_wrong, 'The term "semantic" (SKD)'))
+    classifier = _rounded(fit(of_words.own, of_words.close_wrong, "The classifier (CosineText)"))
+    semantic = _rounded(fit(of_crops.own, of_crops.close_wrong, 'The term "semantic" (SKD)'))
     panels = {"words, for the classifier": (of_words, classifier), "crops, for SKD": (of_crops, semantic)}
     data = {
         "data_sets": list(cfg.DATASETS.TRAIN),
@@ -153,7 +153,7 @@ def _section(calibration: Calibration, cosines: Cosines) -> dict[str, Any]:
         "offset": calibration.offset,
         "samples": len(cosines.own),
         "teacher_is_right": round(right, 5),
-        **{name: _quantiles(getattr(cosines, name)) for name in ("own", "nearest_wrong", "wrong")},
+        **{name: _quantiles(getattr(cosines, name)) for name in FIELDS},
     }
 
 
@@ -163,5 +163,5 @@ def _quantiles(values: Tensor) -> dict[str, float]:
 
 
 def _drawn(cosines: Cosines, calibration: Calibration) -> tuple[dict[str, np.ndarray], Calibration]:
-    named = {"own": cosines.own, "nearest wrong": cosines.nearest_wrong, "all wrong": cosines.wrong}
+    named = {"own": cosines.own, "close wrong": cosines.close_wrong, "all wrong": cosines.wrong}
     return {name: values.numpy() for name, values in named.items()}, calibration

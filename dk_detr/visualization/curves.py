@@ -25,9 +25,10 @@ LOSS_PANELS = {
     "distillation": "loss_kd_",
     "proposal": "loss_proposal_",
     "denoising": "loss_dn_",
+    "one-to-many": "loss_o2m_",
     "detection": "loss_",
 }
-PANEL_ORDER = ("detection", "proposal", "denoising", "distillation")
+PANEL_ORDER = ("detection", "proposal", "denoising", "one-to-many", "distillation")
 AP50_MARK = "bbox/AP50-"  # of several data sets, their name stands before it
 MARKED: dict[str, Any] = {  # the style of scores; not clipped, so that a mark at 100 is whole
     "linewidth": 1.6, "marker": "o", "markersize": 4, "clip_on": False,

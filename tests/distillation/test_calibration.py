@@ -50,7 +50,7 @@ def test_the_median_own_cosine_gets_four_fifths_and_the_median_wrong_one_a_fifth
     ("own", "wrong", "message"),
     [
         (OWN[:9], WRONG[:9], "The sigmoid cannot be calibrated: 9 samples are too few, it takes 10"),
-        (WRONG, OWN, r"\(0.810 in the median of 11 samples\) is not above that with the nearest wrong \(0.950\)"),
+        (WRONG, OWN, r"\(0.810 in the median of 11 samples\) is not above that with close wrong ones \(0.950\)"),
         (OWN, OWN, "is not above"),
         (OWN * math.nan, WRONG, "are no numbers"),
     ],
@@ -78,6 +78,24 @@ def test_own_and_nearest_wrong_are_read_off_the_pairs() -> None:
     both = Cosines.joined([found, found])
     assert len(both.own) == len(both.nearest_wrong) == 4 and len(both.wrong) == 8
     assert len(Cosines.joined([]).own) == 0
+
+
+@pytest.mark.parametrize(("words", "place"), [(2, 1), (36, 1), (101, 3), (866, 26)])
+def test_among_many_words_those_that_are_most_alike_are_too_alike_to_be_wrong(words: int, place: int) -> None:
+    """A share of 3 %, and at least the nearest."""
+    pairs = torch.rand(5, words, generator=torch.Generator().manual_seed(0))
+    found = Cosines.of(pairs, torch.zeros(5, dtype=torch.long))
+    ranked = pairs[:, 1:].sort(1, descending=True).values
+    assert torch.equal(found.nearest_wrong, ranked[:, 0]) and torch.equal(found.close_wrong, ranked[:, place - 1])
+
+
+def test_a_teacher_that_confuses_synonyms_more_often_than_not_can_be_calibrated() -> None:
+    pairs = 0.15 + 0.05 * torch.rand(40, 866, generator=torch.Generator().manual_seed(0))
+    pairs[:, 0], pairs[:, 1] = 0.28, 0.285
+    found = Cosines.of(pairs, torch.zeros(40, dtype=torch.long))
+    assert (found.nearest_wrong > found.own).all()
+    fitted = fit(found.own, found.close_wrong)
+    assert 0.2 < fitted.offset < 0.28 and 0.02 < fitted.temperature < 0.04
 
 
 def test_boxes_are_moved_as_proposals_are() -> None:
