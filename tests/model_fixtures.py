@@ -273,6 +273,7 @@ def tiny_config(name: str, **options: Any) -> CfgNode:
     if extensions is not None:
         cfg.MODEL.TRAINING_EXTENSIONS = extensions
     cfg.MODEL.KD.NUM_SLOTS, cfg.MODEL.KD.MIN_SIDE = 5, 0.0
+    cfg.MODEL.CALIBRATION = ""  # no file of it is here
     return cfg
 
 

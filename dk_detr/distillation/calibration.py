@@ -27,8 +27,8 @@ class Cosines:
 
     Attributes:
         own: (N,) cosine with what is right. nearest_wrong: (N,) with the wrong that is most alike. wrong: all of them.
-        close_wrong: (N,) with the last of the share `CLOSE` that is most alike. Among many words some are synonyms, which
-            no teacher and no sigmoid can tell apart.
+        close_wrong: (N,) with the last of the share `CLOSE` that is most alike. Among many words some are synonyms,
+            which no teacher and no sigmoid can tell apart.
     """
 
     own: Tensor

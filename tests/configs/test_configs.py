@@ -47,14 +47,16 @@ def two_steps(path: Path) -> dict[str, Any]:
     return {**TWO_STEPS, **padded, **OF_THE_WORLD, "MODEL__VOCABULARY__OF_DATASETS": []}
 
 
-def options_of(path: Path) -> dict[str, Any]:
+def options_of(path: Path, world: World) -> dict[str, Any]:
     """There is no bank here: tests/commands/build_embedding_bank trains with one."""
-    return {"MODEL__TEACHER__NAME": "CLIPCrops"} if load(path).MODEL.TEACHER.BANK else {}
+    cfg = load(path)
+    teacher = {"MODEL__TEACHER__NAME": "CLIPCrops"} if cfg.MODEL.TEACHER.BANK else {}
+    return {**teacher, **({"MODEL__CALIBRATION": world.root / "calibration.json"} if cfg.MODEL.CALIBRATION else {})}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=IDS)
 def test_every_config_builds_steps_answers_saves_and_resumes(path: Path, world: World, tmp_path: Path) -> None:
-    whole = world.train(tmp_path / "whole", config=str(path), **two_steps(path), **options_of(path))
+    whole = world.train(tmp_path / "whole", config=str(path), **two_steps(path), **options_of(path, world))
     results = read_results(str(whole))
     assert results is not None and results["iteration"] == 2
     assert "No loss reaches" not in (whole / "log.txt").read_text()  # several workers would wait for its gradient
@@ -63,10 +65,11 @@ def test_every_config_builds_steps_answers_saves_and_resumes(path: Path, world: 
     resumed.mkdir()
     (resumed / "model_0000000.pth").write_bytes((whole / "model_0000000.pth").read_bytes())
     (resumed / "last_checkpoint").write_text("model_0000000.pth")
-    world.train(resumed, config=str(path), resume=True, **{**two_steps(path), **options_of(path), "DATASETS__TEST": ()})
+    options = {**two_steps(path), **options_of(path, world)}
+    world.train(resumed, config=str(path), resume=True, **{**options, "DATASETS__TEST": ()})
     assert_same_training(resumed / "model_final.pth", whole / "model_final.pth")
 
-    model = build_model(setup_cfg(str(path), world.options(**{**two_steps(path), **options_of(path)}))).eval()
+    model = build_model(setup_cfg(str(path), world.options(**options))).eval()
     StrictCheckpointer(model).load(str(whole / "model_final.pth"))
     (answer,) = model([{"image": torch.full((3, SIDE, SIDE), 128.0), "height": 2 * SIDE, "width": SIDE}])
     found = answer["instances"]

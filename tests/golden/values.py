@@ -41,8 +41,8 @@ def config_of(name: str, world: World) -> CfgNode:
             "MODEL__ROI_BOX_HEAD__FC_DIM": 32, "MODEL__ROI_BOX_HEAD__CONV_DIM": 32, "MODEL__FPN__OUT_CHANNELS": 32,
             "MODEL__ROI_MASK_HEAD__CONV_DIM": 16, "MODEL__MASK_ON": False, "MODEL__KD__MIN_SIDE": 0.0,
         }  # fmt: skip
-        return setup_cfg(str(path), world.options(**small, **OF_THE_WORLD, **options_of(path)))
-    return setup_cfg(str(path), world.options(**{**two_steps(path), **options_of(path)}))
+        return setup_cfg(str(path), world.options(**small, **OF_THE_WORLD, **options_of(path, world)))
+    return setup_cfg(str(path), world.options(**{**two_steps(path), **options_of(path, world)}))
 
 
 def train(cfg: CfgNode, steps: int) -> tuple[Any, list[dict[str, float]]]:
