@@ -11,11 +11,21 @@ from torch import Tensor
 _LATER: dict[str, Tensor] = {}
 
 
-def record(name: str, value: float) -> None:
-    """Store a scalar under this iteration; outside a training loop it does nothing."""
+def current_iteration() -> int | None:
+    """Of the training loop, from 0; also after --resume it counts from the start of the run. None outside of a loop."""
+    storage = _storage()
+    return None if storage is None else int(storage.iter)
+
+
+def record(name: str, value: float, smoothed: bool = True) -> None:
+    """Store a scalar under this iteration; outside a training loop it does nothing.
+
+    Args:
+        smoothed: whether metrics.json and TensorBoard show the median of the last 20 values in its place.
+    """
     storage = _storage()
     if storage is not None:
-        storage.put_scalar(name, float(value))
+        storage.put_scalar(name, float(value), smoothing_hint=smoothed)
 
 
 def record_later(values: Mapping[str, Tensor]) -> None:

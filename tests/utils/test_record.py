@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from dk_detr.utils import record, record_later, record_now, timed
+from dk_detr.utils import current_iteration, record, record_later, record_now, timed
 
 
 def test_scalars_and_times_reach_the_storage_of_the_loop() -> None:
@@ -28,6 +28,21 @@ def test_what_is_recorded_later_is_stored_once_with_its_last_value() -> None:
     with EventStorage(8) as storage:
         record_now()
         assert not storage.latest()
+
+
+def test_what_is_not_smoothed_is_shown_as_it_is() -> None:
+    with EventStorage(7) as storage:
+        for value in (1.0, 2.0, 9.0):
+            record("as it is", value, smoothed=False)
+            record("median", value)
+    shown = storage.latest_with_smoothing_hint()
+    assert shown["as it is"][0] == 9.0 and shown["median"][0] == 2.0
+
+
+def test_the_iteration_is_that_of_the_loop_and_none_outside() -> None:
+    assert current_iteration() is None
+    with EventStorage(7):
+        assert current_iteration() == 7
 
 
 def test_outside_a_loop_nothing_happens() -> None:
