@@ -192,6 +192,10 @@ def _add_distillation(cfg: CN) -> None:
     kd.RELATIONAL.SCOPES = ["image", "batch"]  # regions of each image; of the whole batch of all workers
     kd.RELATIONAL.DIRECTION = "teacher_student"  # KL(teacher ‖ student), or "student_teacher"
     kd.EMBEDDING_L1 = CN({"WEIGHT": 0.5})  # ViLD's weight for R50
+    # A factor on the weights of all terms that changes over training, from FROM to TO, by iteration / SOLVER.MAX_ITER:
+    # "Linear", or "Cosine" (half a cosine, as in DeCo-DETR). "Constant" is none, with FROM and TO 1.0. Of at least 0;
+    # FROM 0.0 warms up. It is `kd_weight` in metrics.json; outside of a training loop it is FROM.
+    kd.ANNEAL = CN({"CURVE": "Constant", "FROM": 1.0, "TO": 1.0})
 
 
 def _add_data(cfg: CN) -> None:

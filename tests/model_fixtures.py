@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from dk_detr.criterion import CLASS_LOSSES, HungarianMatcher, SetCriterion
 from dk_detr.distillation import (
+    Anneal,
     AuxiliaryQueries,
     CLIPCrops,
     DetectionQueries,
@@ -177,6 +178,7 @@ def tiny_distillation(
     slots: SlotSelection | None = None,
     settings: TermSettings | None = None,
     teacher: CLIPCrops | StoredEmbeddings | None = None,
+    anneal: Anneal | None = None,
     **settings_of_queries: Any,
 ) -> Distillation:
     """Taught queries "Auxiliary", "SelectedAuxiliary" or "Detection"."""
@@ -189,7 +191,7 @@ def tiny_distillation(
             made = AuxiliaryQueries(teacher, slots, QUERIES, CHANNELS, **settings_of_queries)
         else:
             made = DetectionQueries(teacher, slots)
-        return Distillation(made, build_terms(terms, settings or TermSettings()), layers)
+        return Distillation(made, build_terms(terms, settings or TermSettings()), layers, anneal)
 
 
 def training_inputs(

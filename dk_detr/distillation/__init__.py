@@ -1,5 +1,6 @@
 """Distillation: a frozen teacher, the queries that listen to it, and what they should take over."""
 
+from dk_detr.distillation.anneal import Anneal, anneal_from_config
 from dk_detr.distillation.distillation import Distillation
 from dk_detr.distillation.from_config import (
     build_slots,
@@ -31,6 +32,7 @@ __all__ = [
     "AUXILIARY",
     "TEACHERS",
     "TERMS",
+    "Anneal",
     "AuxiliaryQueries",
     "CLIPCrops",
     "DetectionQueries",
@@ -43,6 +45,7 @@ __all__ = [
     "TaughtQueries",
     "Teacher",
     "TermSettings",
+    "anneal_from_config",
     "build_slots",
     "build_teacher",
     "build_terms",

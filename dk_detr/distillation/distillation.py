@@ -7,6 +7,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
+from dk_detr.distillation.anneal import Anneal, anneal_from_config
 from dk_detr.distillation.from_config import build_taught_queries, build_teacher, refuse_bad_distillation, term_settings
 from dk_detr.distillation.taught_queries import DistillationPlan, TaughtQueries
 from dk_detr.distillation.terms import DistillationTerm, build_terms
@@ -19,7 +20,7 @@ class Distillation(TrainingExtension[DistillationPlan]):
 
     Args:
         queries: which queries are taught, and which regions are chosen. terms: the losses.
-        layers: decoder layers that are taught, "last" or "all".
+        layers: decoder layers that are taught, "last" or "all". anneal: of the losses over training; None for none.
 
     Source: DK-DETR (ICCV 2023), §3.3.
     """
@@ -27,16 +28,27 @@ class Distillation(TrainingExtension[DistillationPlan]):
     prefix, teaches_image_embeddings = "kd_", True
 
     @configurable
-    def __init__(self, queries: TaughtQueries, terms: Sequence[DistillationTerm], layers: str = "last") -> None:
+    def __init__(
+        self,
+        queries: TaughtQueries,
+        terms: Sequence[DistillationTerm],
+        layers: str = "last",
+        anneal: Anneal | None = None,
+    ) -> None:
         super().__init__()
         require("MODEL.KD.LAYERS", layers, ("last", "all"))
-        self.queries, self.terms, self.layers = queries, terms, layers
+        self.queries, self.terms, self.layers, self.anneal = queries, terms, layers, anneal or Anneal()
 
     @classmethod
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> dict[str, Any]:
         teacher = build_teacher(cfg, context.vocabulary)
         terms = build_terms(cfg.MODEL.KD.TERMS, term_settings(cfg))
-        return {"queries": build_taught_queries(cfg, teacher), "terms": terms, "layers": cfg.MODEL.KD.LAYERS}
+        return {
+            "queries": build_taught_queries(cfg, teacher),
+            "terms": terms,
+            "layers": cfg.MODEL.KD.LAYERS,
+            "anneal": anneal_from_config(cfg),
+        }
 
     @classmethod
     def refuse_bad_combinations(cls, cfg: CfgNode, name: str) -> None:
@@ -60,7 +72,8 @@ class Distillation(TrainingExtension[DistillationPlan]):
             outputs.heads.image_embeddings(hidden_states[layer, regions.image, regions.query], layer)
             for layer in layers
         ]
+        factor = self.anneal.factor()
         return {
-            f"loss_{self.prefix}{term.name}": torch.stack([term(rows, knowledge) for rows in students]).sum()
+            f"loss_{self.prefix}{term.name}": factor * torch.stack([term(rows, knowledge) for rows in students]).sum()
             for term in self.terms
         }

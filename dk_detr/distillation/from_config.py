@@ -2,6 +2,7 @@
 
 from detectron2.config import CfgNode
 
+from dk_detr.distillation.anneal import anneal_from_config
 from dk_detr.distillation.calibration_file import calibration_from_config
 from dk_detr.distillation.slots import SlotSelection
 from dk_detr.distillation.taught_queries import (
@@ -57,6 +58,7 @@ def refuse_bad_distillation(cfg: CfgNode, name: str) -> None:
     require("MODEL.KD.LAYERS", kd.LAYERS, ("last", "all"))
     build_terms(kd.TERMS, term_settings(cfg))
     build_slots(cfg)
+    anneal_from_config(cfg)
     _refuse_what_cannot_be_taught(cfg.MODEL.DETR, name)
     _refuse_what_cannot_be_selected(kd, cfg.MODEL.TEACHER.NAME)
 

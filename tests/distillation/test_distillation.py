@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import EventStorage
 from torch import Tensor
 
 from dk_detr.distillation import (
     AUXILIARY,
+    Anneal,
     Distillation,
     DistillationPlan,
     DistillationTerm,
@@ -197,6 +199,14 @@ def test_each_term_has_its_name_in_the_losses() -> None:
         "loss_kd_semantic", "loss_kd_relational_image", "loss_kd_relational_batch", "loss_kd_embedding_l1",
     }  # fmt: skip
     assert all(loss.shape == () and loss > 0 for loss in losses.values())
+
+
+def test_all_losses_scale_with_the_factor_of_the_iteration() -> None:
+    plain, _ = step(tiny_distillation())
+    with EventStorage(5):
+        annealed, _ = step(tiny_distillation(anneal=Anneal("Linear", 1.0, 0.2, num_iterations=10)))
+    assert annealed.keys() == plain.keys() and all(loss > 0 for loss in plain.values())
+    assert all(torch.equal(loss, 0.6 * plain[name]) for name, loss in annealed.items())
 
 
 def test_without_regions_losses_are_zero_and_all_weights_get_a_gradient() -> None:

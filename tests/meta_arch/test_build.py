@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from dk_detr import add_dk_detr_config
 from dk_detr.criterion import CLASS_LOSSES, CrossEntropy, Focal
-from dk_detr.distillation import SelectedAuxiliaryQueries, StoredEmbeddings, TermSettings
+from dk_detr.distillation import Anneal, SelectedAuxiliaryQueries, StoredEmbeddings, TermSettings
 from dk_detr.distillation.from_config import term_settings
 from dk_detr.distillation.teachers import clip_crops
 from dk_detr.language import save_vocabulary
@@ -70,7 +70,10 @@ def test_each_number_of_distillation_reaches_its_own_place(cfg: CfgNode) -> None
     kd.SEMANTIC.TEMPERATURE, kd.RELATIONAL.TEMPERATURE = 0.2, 0.4
     kd.SEMANTIC.WEIGHT, kd.RELATIONAL.WEIGHT, kd.EMBEDDING_L1.WEIGHT = 2.0, 3.0, 4.0
     kd.RELATIONAL.DIRECTION, kd.RELATIONAL.SCOPES = "student_teacher", ["batch"]
-    slots = detector(cfg).extensions["Distillation"].queries.slots
+    kd.ANNEAL.CURVE, kd.ANNEAL.FROM, kd.ANNEAL.TO, cfg.SOLVER.MAX_ITER = "Cosine", 0.9, 0.1, 70
+    distillation = detector(cfg).extensions["Distillation"]
+    assert distillation.anneal == Anneal("Cosine", 0.9, 0.1, 70)
+    slots = distillation.queries.slots
     assert (slots.base_overlap_iou, slots.duplicates_iou, slots.min_side) == (0.3, 0.6, 9.0)
     weights = {"semantic": 2.0, "relational": 3.0, "embedding_l1": 4.0}
     assert term_settings(cfg) == TermSettings(weights, 0.2, 0.4, "student_teacher", ("batch",))
@@ -184,6 +187,13 @@ def test_the_teacher_is_compiled_and_computes_in_half_floats_where_the_config_sa
     cfg.MODEL.DETR.COMPILED, cfg.MODEL.TEACHER.DTYPE, cfg.MODEL.DEVICE = [], "auto", "cpu"
     teacher = detector(cfg).extensions["Distillation"].queries.teacher
     assert not isinstance(teacher.encode, Compiled) and teacher.dtype == torch.float32
+
+
+def test_a_bad_anneal_is_refused_before_the_teacher_is_loaded(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg.MODEL.KD.ANNEAL.TO = 0.5
+    monkeypatch.setattr(clip_crops, "clip_from_config", lambda cfg: pytest.fail("CLIP was loaded for nothing."))
+    with pytest.raises(ValueError, match='MODEL.KD.ANNEAL.CURVE "Constant" does not read MODEL.KD.ANNEAL.FROM 1.0'):
+        detector(cfg)
 
 
 @pytest.mark.parametrize(
