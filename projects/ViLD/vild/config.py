@@ -2,8 +2,8 @@
 
 It shares with DK-DETR: MODEL.VOCABULARY, MODEL.CLIP, MODEL.TEACHER (who teaches), MODEL.TRAINING_EXTENSIONS
 (["Distillation"] learns from the teacher, [] does not), and of MODEL.KD: TERMS (["embedding_l1"]), EMBEDDING_L1.WEIGHT
-(the paper's w), NUM_SLOTS (regions of an image that are taught, at most), SLOT_FILTERS, DUPLICATES_IOU,
-BASE_OVERLAP_IOU, MIN_SIDE.
+(the paper's w), ANNEAL (of w over training; the paper's is constant), NUM_SLOTS (regions of an image that are taught,
+at most), SLOT_FILTERS, DUPLICATES_IOU, BASE_OVERLAP_IOU, MIN_SIDE.
 """
 
 from detectron2.config import CfgNode as CN

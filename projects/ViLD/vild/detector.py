@@ -9,7 +9,7 @@ from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Instances
 from torch import Tensor
 
-from dk_detr.distillation import build_slots, build_teacher
+from dk_detr.distillation import anneal_from_config, build_slots, build_teacher
 from dk_detr.language import vocabularies_from_config
 from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
 from dk_detr.structures import Vocabulary
@@ -52,13 +52,14 @@ class ViLD(OpenVocabularyDetector, GeneralizedRCNN):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         if cfg.MODEL.CALIBRATION:
             raise ValueError('MODEL.CALIBRATION is for a sigmoid, and ViLD has a softmax: set MODEL.CALIBRATION "".')
+        anneal = anneal_from_config(cfg)
         train_vocabulary, vocabulary = vocabularies_from_config(cfg)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         return {
             "backbone": backbone,
             "proposal_generator": build_proposal_generator(cfg, shape),
-            "roi_heads": ViLDHeads(cfg, shape, num_words=len(train_vocabulary), width=vocabulary.width),
+            "roi_heads": ViLDHeads(cfg, shape, num_words=len(train_vocabulary), width=vocabulary.width, anneal=anneal),
             "teaching": _teaching_from_config(cfg, vocabulary),
             "train_vocabulary": train_vocabulary,
             "vocabulary": vocabulary,

@@ -9,7 +9,7 @@ from detectron2.modeling.roi_heads import StandardROIHeads, build_box_head
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from dk_detr.distillation import embedding_l1_loss
+from dk_detr.distillation import Anneal, embedding_l1_loss
 from dk_detr.modeling import (
     CosineText,
     CosineTextBackground,
@@ -48,16 +48,24 @@ class ViLDHeads(StandardROIHeads):
 
     Args:
         form: what is learned and how words are scored. image_head: where the form has two heads, else None.
-        image_weight: w, of the L1 loss. home_weight: see MODEL.VILD.HOME_WEIGHT. parts: Detectron2's.
+        image_weight: w, of the L1 loss. anneal: of w over training. home_weight: see MODEL.VILD.HOME_WEIGHT.
+        parts: Detectron2's.
     """
 
     @configurable
     def __init__(
-        self, *, form: Form, image_head: ImageHead | None, image_weight: float, home_weight: float, **parts: Any
+        self,
+        *,
+        form: Form,
+        image_head: ImageHead | None,
+        image_weight: float,
+        anneal: Anneal,
+        home_weight: float,
+        **parts: Any,
     ) -> None:
         super().__init__(**parts)
         self.form, self.image_head = form, image_head
-        self.image_weight, self.home_weight = image_weight, home_weight
+        self.image_weight, self.anneal, self.home_weight = image_weight, anneal, home_weight
 
     box_predictor: BoxPredictor
 
@@ -117,7 +125,8 @@ class ViLDHeads(StandardROIHeads):
             # Also where there is no region: other workers wait for its gradients, and SyncBN for its statistics.
             vectors, student = self.box_head(pooled), self.image_head(of_taught)
         losses = self.box_predictor.label_losses(vectors, text, proposals)
-        return {**losses, "loss_kd_embedding_l1": self.image_weight * embedding_l1_loss(student, taught.embeddings)}
+        weight = self.anneal.factor() * self.image_weight
+        return {**losses, "loss_kd_embedding_l1": weight * embedding_l1_loss(student, taught.embeddings)}
 
     def detect(self, features: Features, proposals: list[Instances], text: Tensor, novel: Tensor) -> list[Instances]:
         """Detections in the frame of the network.

@@ -116,6 +116,15 @@ def test_the_image_loss_is_the_weighted_distance_to_the_stored_embeddings(world:
 
 
 @taught_forms
+def test_the_image_loss_alone_scales_with_the_factor_of_the_iteration(world: World, name: str) -> None:
+    """`training_losses` is of the first iteration: the factor is where the curve starts."""
+    annealed = {f"MODEL__KD__ANNEAL__{key}": value for key, value in (("CURVE", "Linear"), ("FROM", 0.5))}
+    plain, half = (training_losses(tiny_vild(world, name, **keys), [sample()]) for keys in ({}, annealed))
+    assert plain[IMAGES] > 0
+    assert half == {**plain, IMAGES: 0.5 * plain[IMAGES]}
+
+
+@taught_forms
 def test_where_the_teacher_looks_moves_the_image_loss_alone(world: World, name: str) -> None:
     """Each loss has the rows of its own regions. (BatchNorm would mix them, so here is none.)"""
     detector = tiny_vild(world, name, MODEL__ROI_BOX_HEAD__NORM="''", **STORED)
@@ -325,6 +334,7 @@ TEACHING, TERM = {"MODEL__TRAINING_EXTENSIONS": ["Distillation"]}, {"MODEL__KD__
         ("ViLD", {"MODEL__KD__SLOT_FILTERS": ["unmatched"]}, 'take "unmatched" out of MODEL.KD.SLOT_FILTERS'),
         ("ViLD", {"MODEL__ROI_MASK_HEAD__CLS_AGNOSTIC_MASK": False}, "set MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK"),
         ("ViLD", {"MODEL__TEACHER__NAME": "Nobody"}, 'MODEL.TEACHER.NAME is "Nobody"'),
+        ("ViLD", {"MODEL__KD__ANNEAL__CURVE": "Steps"}, 'MODEL.KD.ANNEAL.CURVE is "Steps"; choose one of Constant'),
     ],
 )
 def test_what_does_not_go_together_is_refused_by_key(
