@@ -29,6 +29,7 @@ LOSS_PANELS = {
     "detection": "loss_",
 }
 PANEL_ORDER = ("detection", "proposal", "denoising", "one-to-many", "distillation")
+KD_WEIGHT = "kd_weight"  # recorded where MODEL.KD.ANNEAL changes the weights of distillation
 AP50_MARK = "bbox/AP50-"  # of several data sets, their name stands before it
 MARKED: dict[str, Any] = {  # the style of scores; not clipped, so that a mark at 100 is whole
     "linewidth": 1.6, "marker": "o", "markersize": 4, "clip_on": False,
@@ -121,6 +122,17 @@ def _draw_losses(panel: Axes, history: History, title: str, names: list[str]) ->
         panel.plot(*series(history, name), color=colour, linewidth=1.6, label=label)
     panel.set_yscale("log")
     finish_panel(panel, f"{title} losses", "weighted loss")
+    if title == "distillation" and series(history, KD_WEIGHT)[0]:
+        _draw_kd_weight(panel.twinx(), history)
+
+
+def _draw_kd_weight(panel: Axes, history: History) -> None:
+    """On a scale of its own at the right, so that the losses are drawn as without it."""
+    panel.plot(*series(history, KD_WEIGHT), color="#a0aec0", linewidth=1.2, linestyle="--")
+    panel.set_ylim(bottom=0)
+    panel.set_ylabel("factor on their weights (dashed)", fontsize=9)
+    panel.tick_params(labelsize=8)
+    panel.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_ap50(panel: Axes, history: History, names: list[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from matplotlib.figure import Figure
 
 from dk_detr.meta_arch.extensions import TRAINING_EXTENSIONS
 from dk_detr.visualization import curves
@@ -65,6 +66,21 @@ def test_scores_get_a_panel_of_their_own(tmp_path):
     with_scores = curves.draw_curves(history_of(tmp_path, {"iteration": 19, **losses, **scores}))
     assert with_scores.shape[1] == pytest.approx(without.shape[1] * 3 / 2, abs=2)
     assert with_scores.shape[2] == 3 and with_scores.std() > 5
+
+
+def test_the_weight_of_distillation_is_drawn_on_a_scale_of_its_own_and_moves_no_loss(tmp_path):
+    lines = [{"iteration": i, "loss_class": 2.0, "loss_kd_semantic": 3.0 / i} for i in (19, 39, 59)]
+    plain = history_of(tmp_path, *lines)
+    history = history_of(tmp_path, *({**line, "kd_weight": line["iteration"] / 100} for line in lines))
+    assert curves._loss_panels(history) == curves._loss_panels(plain)
+    of_both = [Figure().subplots() for _ in range(2)]
+    for panel, drawn in zip(of_both, (plain, history)):
+        curves._draw_losses(panel, drawn, "distillation", ["loss_kd_semantic"])
+    first, second = of_both
+    assert len(first.lines) == len(second.lines) == 1 and first.get_ylim() == second.get_ylim()
+    assert first.get_xlim() == second.get_xlim() and len(first.figure.axes) == 1
+    (line,) = second.figure.axes[1].lines
+    assert list(line.get_ydata()) == [0.19, 0.39, 0.59]
 
 
 def test_an_empty_history_gives_an_empty_picture(tmp_path):
