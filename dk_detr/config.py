@@ -135,6 +135,17 @@ def _add_classes(detr: CN) -> None:
     # "CosineTextEnsemble". "BoxesOnly" learns and matches no labels: for "CosineTextObjectness".
     loss.CLASS = "Focal"
     loss.NO_OBJECT_WEIGHT = 0.1  # in "CrossEntropy", of queries that match nothing, beside 1 of those that do
+    # In "Focal", the words of training that queries of an image learn not to be. The word of its object a matched query
+    # always learns; matching and the first stage have all words. "All". "Federated" (Detic): in a step the words of the
+    # batch's objects, and others drawn until there are NUM_WORDS, with a probability proportional to the word's number
+    # of training images to the power POWER. "OtherClusters" (LaMI-DETR): all but unlabelled words in the cluster of a
+    # word that is labelled in the image; for "CosineText".
+    loss.NEGATIVES = "All"
+    loss.FEDERATED = CN({"NUM_WORDS": 50, "POWER": 0.5})
+    # A JSON: a list of categories with "name" and "image_count", as Detic ships for LVIS, or an annotation file whose
+    # categories have these. "": all words are equally likely.
+    loss.FEDERATED.COUNTS = ""
+    loss.CLUSTERS = CN({"NUMBER": 128})  # of the text embeddings of the words of training
     # Weights of the terms (criterion/terms.py) in the loss of each decoder layer; of the first stage; and in the cost
     # that matching makes lowest.
     loss.WEIGHTS = CN({"CLASS": 2.0, "L1": 5.0, "GIOU": 2.0})
@@ -234,9 +245,9 @@ def _add_training(cfg: CN) -> None:
     cfg.SOLVER.AMP.DTYPE = "float16"
     # Gradient accumulation: a batch goes through the model in this many equal parts, one after the other, in the memory
     # of one; then the optimizer steps once. Detection losses are normalised as for the whole batch. What differs from
-    # 1: BatchNorm's statistics and the padding are those of a part, dropout draws other numbers, and the terms of
-    # MODEL.KD are means over parts as they are over workers: "relational" in "batch" compares the regions of one part
-    # of all workers.
+    # 1: BatchNorm's statistics and the padding are those of a part, dropout draws other numbers, "Federated" negatives
+    # are drawn for each part, and the terms of MODEL.KD are means over parts as they are over workers: "relational" in
+    # "batch" compares the regions of one part of all workers.
     cfg.SOLVER.ACCUMULATE = 1
     # Decay of an exponential moving average of the weights, say 0.9997; None for no average. Where there is one, it is
     # evaluated in place of the last weights. Checkpoints hold both, and only --resume loads the last weights.

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": NOUNS | {"annotations"},
     "evaluation": NOUNS | {"annotations"},
     "modeling": NOUNS,
-    "criterion": NOUNS,
+    "criterion": NOUNS | {"annotations"},
     "extensions": NOUNS | {"modeling", "criterion"},
     "distillation": NOUNS | {"language", "modeling", "criterion", "extensions"},
     "meta_arch": NOUNS | DETECTOR,

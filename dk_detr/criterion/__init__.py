@@ -2,11 +2,13 @@
 
 from dk_detr.criterion.class_losses import CLASS_LOSSES, BoxesOnly, ClassLoss, CrossEntropy, Focal
 from dk_detr.criterion.matcher import HungarianMatcher
+from dk_detr.criterion.negatives import NEGATIVES, All, Federated, Negatives, OtherClusters
 from dk_detr.criterion.num_objects import mean_num_objects
 from dk_detr.criterion.set_criterion import SetCriterion
 from dk_detr.criterion.terms import BOX_TERMS, BoxGIoU, BoxL1, Quality, Term
 
 __all__ = [
-    "BOX_TERMS", "CLASS_LOSSES", "BoxGIoU", "BoxL1", "BoxesOnly", "ClassLoss", "CrossEntropy", "Focal",
-    "HungarianMatcher", "Quality", "SetCriterion", "Term", "mean_num_objects",
+    "BOX_TERMS", "CLASS_LOSSES", "NEGATIVES", "All", "BoxGIoU", "BoxL1", "BoxesOnly", "ClassLoss", "CrossEntropy",
+    "Federated", "Focal", "HungarianMatcher", "Negatives", "OtherClusters", "Quality", "SetCriterion", "Term",
+    "mean_num_objects",
 ]  # fmt: skip

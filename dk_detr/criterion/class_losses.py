@@ -3,12 +3,13 @@
 D layers, B images, Q queries, K classes, M objects of the fullest image.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dk_detr.criterion.negatives import All, Negatives
 from dk_detr.criterion.terms import Term
 from dk_detr.layers import sigmoid_focal_loss
 from dk_detr.structures import Assignment, Predictions, Targets
@@ -28,9 +29,14 @@ class ClassLoss(Term):
 class Focal(ClassLoss):
     """Sigmoid focal loss over all queries and classes; a matched query is its object's class, others are none.
 
+    Attributes:
+        negatives: which words the queries of an image learn not to be; the word that it is matched to, a query always
+            learns.
+
     Source: Deformable DETR (ICLR 2021).
     """
 
+    negatives: Negatives = field(default_factory=All)
     activation = "sigmoid"
 
     def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
@@ -47,6 +53,9 @@ class Focal(ClassLoss):
         labels = targets.padded[0][assignment.image, assignment.target]
         wanted[assignment.layer, assignment.image, assignment.query, labels] = 1
         loss = sigmoid_focal_loss(logits, wanted)
+        negatives = self.negatives(targets, logits.shape[-1])
+        if negatives is not None:
+            loss = loss * (negatives[None, :, None] | wanted.bool())
         if predictions.valid is not None:
             loss = loss * predictions.valid[None, :, :, None]
         return loss.flatten(1).sum(1)

@@ -59,8 +59,10 @@ def with_values(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
 
 def for_inference(cfg: CfgNode) -> CfgNode:
     """The config of the same detector without what training adds to it: no extension, no teacher. The file of its
-    calibration is not read, either: weights bring its numbers."""
-    return with_values(cfg, {"MODEL.TRAINING_EXTENSIONS": [], "MODEL.CALIBRATION": ""})
+    calibration is not read, either: weights bring its numbers. Nor is what chooses the negatives of its loss."""
+    return with_values(
+        cfg, {"MODEL.TRAINING_EXTENSIONS": [], "MODEL.CALIBRATION": "", "MODEL.DETR.LOSS.NEGATIVES": "All"}
+    )
 
 
 @contextmanager

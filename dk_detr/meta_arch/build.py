@@ -7,7 +7,15 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 from detectron2.modeling.backbone import Backbone
 
-from dk_detr.criterion import CLASS_LOSSES, ClassLoss, CrossEntropy, Focal, HungarianMatcher, SetCriterion
+from dk_detr.criterion import (
+    CLASS_LOSSES,
+    NEGATIVES,
+    ClassLoss,
+    CrossEntropy,
+    Focal,
+    HungarianMatcher,
+    SetCriterion,
+)
 from dk_detr.distillation.calibration_file import calibration_from_config, warn_of_other_crops
 from dk_detr.extensions import BuildContext
 from dk_detr.language import vocabularies_from_config
@@ -34,7 +42,7 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     refuse_bad_combinations(cfg)
     train_vocabulary, vocabulary = vocabularies_from_config(cfg)
     calibration = _calibration(cfg, vocabulary)
-    criterion = build_criterion(cfg, build_class_loss(cfg), detr.LOSS.WEIGHTS, "decoder")
+    criterion = build_criterion(cfg, build_class_loss(cfg, train_vocabulary), detr.LOSS.WEIGHTS, "decoder")
     context = BuildContext(train_vocabulary, vocabulary, criterion)
     parts = {
         **build_network(cfg, backbone, len(train_vocabulary), vocabulary.width, calibration),
@@ -112,11 +120,16 @@ def _calibration(cfg: CfgNode, vocabulary: Vocabulary) -> Calibration | None:
     return calibration.classifier
 
 
-def build_class_loss(cfg: CfgNode) -> ClassLoss:
-    """What MODEL.DETR.LOSS.CLASS names."""
+def build_class_loss(cfg: CfgNode, train_vocabulary: Vocabulary) -> ClassLoss:
+    """What MODEL.DETR.LOSS.CLASS and NEGATIVES name."""
     loss = cfg.MODEL.DETR.LOSS
     part = choose(CLASS_LOSSES, "MODEL.DETR.LOSS.CLASS", loss.CLASS)
-    return part(loss.NO_OBJECT_WEIGHT) if part is CrossEntropy else part()
+    if issubclass(part, CrossEntropy):
+        return part(loss.NO_OBJECT_WEIGHT)
+    if issubclass(part, Focal):
+        negatives = choose(NEGATIVES, "MODEL.DETR.LOSS.NEGATIVES", loss.NEGATIVES)
+        return part(negatives.from_config(loss, train_vocabulary))
+    return part()
 
 
 def build_criterion(cfg: CfgNode, class_loss: ClassLoss, weights: Mapping[str, float], place: str) -> SetCriterion:

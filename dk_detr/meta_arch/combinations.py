@@ -4,7 +4,7 @@ import math
 
 from detectron2.config import CfgNode
 
-from dk_detr.criterion import CLASS_LOSSES
+from dk_detr.criterion import CLASS_LOSSES, NEGATIVES, All, Focal, OtherClusters
 from dk_detr.distillation.calibration_file import calibration_from_config
 from dk_detr.language import is_closed
 from dk_detr.meta_arch.extensions import refuse_bad_extensions
@@ -20,6 +20,7 @@ def refuse_bad_combinations(cfg: CfgNode) -> None:
     for check in (_ranges, _classifier_and_loss, _exponents, _quality, _queries_and_content, _encoder):
         check(detr)
     choose(DECODERS, "MODEL.DETR.DECODER", detr.DECODER).refuse_bad_combinations(detr)
+    _negatives(cfg)
     _first_stage(cfg)
     _padding_and_sizes(cfg)
     calibration_from_config(cfg)
@@ -52,6 +53,23 @@ def _classifier_and_loss(detr: CfgNode) -> None:
         raise ValueError(
             'MODEL.DETR.CLASSIFIER.NAME "CosineTextObjectness" asks the first stage what is an object, but '
             f'MODEL.DETR.QUERIES "{detr.QUERIES}" has none. Choose "Proposals" or "Mixed".'
+        )
+
+
+def _negatives(cfg: CfgNode) -> None:
+    detr, loss = cfg.MODEL.DETR, cfg.MODEL.DETR.LOSS
+    negatives = choose(NEGATIVES, "MODEL.DETR.LOSS.NEGATIVES", loss.NEGATIVES)
+    negatives.refuse_bad_values(loss)
+    if negatives is not All and not issubclass(CLASS_LOSSES[loss.CLASS], Focal):
+        raise ValueError(
+            f'MODEL.DETR.LOSS.NEGATIVES "{loss.NEGATIVES}" is for MODEL.DETR.LOSS.CLASS "Focal", not for '
+            f'"{loss.CLASS}", which judges words together or not at all: set the former to "All".'
+        )
+    if negatives is OtherClusters and is_closed(cfg):
+        raise ValueError(
+            'MODEL.DETR.LOSS.NEGATIVES "OtherClusters" groups words by their text embeddings, which '
+            f'MODEL.DETR.CLASSIFIER.NAME "{detr.CLASSIFIER.NAME}" does not have: choose "CosineText", or "All" or '
+            '"Federated" negatives.'
         )
 
 

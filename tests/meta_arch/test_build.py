@@ -150,6 +150,7 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
         ("DETR", "NUM_HEADS", 5, "32 channels do not divide among 5 heads"),
         ("DETR", "IN_FEATURES", ["fine", "res5"], r"MODEL.DETR.IN_FEATURES names \['res5'\]"),
         ("LOSS", "CLASS", "Hinge", 'MODEL.DETR.LOSS.CLASS is "Hinge"; choose one of Focal, CrossEntropy, BoxesOnly'),
+        ("LOSS", "NEGATIVES", "None", 'LOSS.NEGATIVES is "None"; choose one of All, Federated, OtherClusters'),
         ("KD", "TERMS", ["semantic", "magic"], 'MODEL.KD.TERMS is "magic"'),
         ("KD", "ATTENDS_TO", ["everybody"], 'MODEL.KD.ATTENDS_TO is "everybody"'),
         ("KD", "REFERENCE", "wander", 'MODEL.KD.REFERENCE is "wander"'),

@@ -100,6 +100,19 @@ REFUSED: list[tuple[str, dict[str, Any], str, str, str]] = [
     # classes
     (DETR, {"LOSS__CLASS": "Focal"}, 'LOSS.CLASS "Focal"', 'CLASSIFIER.NAME "LinearBackground"', '"CrossEntropy"'),
     (DINO, {"LOSS__CLASS": "CrossEntropy"}, 'LOSS.CLASS "CrossEntropy"', 'CLASSIFIER.NAME "Linear"', '"Focal"'),
+    # negatives
+    *(
+        (
+            config, {"LOSS__NEGATIVES": name},
+            f'LOSS.NEGATIVES "{name}"', f'not for "{loss}"', 'set the former to "All"',
+        )
+        for config, loss in ((DETR, "CrossEntropy"), ("vild_image_R50", "BoxesOnly"))
+        for name in ("Federated", "OtherClusters")
+    ),
+    (
+        DINO, {"LOSS__NEGATIVES": "OtherClusters"},
+        'LOSS.NEGATIVES "OtherClusters"', 'CLASSIFIER.NAME "Linear" does not have', 'choose "CosineText"',
+    ),
     (
         DAB, {"CLASSIFIER__NAME": "CosineTextObjectness", "LOSS__CLASS": "BoxesOnly"},
         'CLASSIFIER.NAME "CosineTextObjectness"', 'QUERIES "Anchors" has none', 'Choose "Proposals" or "Mixed"',
