@@ -6,6 +6,7 @@ B images, K words of training, C clusters.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -147,6 +148,8 @@ def image_counts(path: str, names: Sequence[str]) -> list[int]:
 
     Raises: FileNotFoundError; ValueError naming the file, and the first word without a count or with a bad one.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no {path} ({_KEY}.FEDERATED.COUNTS): name another file, or \"\" for none.")
     given = {category["name"]: category.get("image_count") for category in read_categories(path)}
     return [_count(name, given.get(name), path) for name in names]
 
