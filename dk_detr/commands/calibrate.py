@@ -48,10 +48,13 @@ class Measured:
 def main(args: argparse.Namespace) -> None:
     """See tools/calibrate.py for the arguments."""
     with one_clear_error():
-        output = Path(args.output)
+        cfg = setup_cfg(args.config_file, args.opts)
+        name = args.output or cfg.MODEL.CALIBRATION
+        if not name:
+            raise ValueError("Where to? MODEL.CALIBRATION of the config names no file: say it by --output FILE.json.")
+        output = Path(name)
         if output.suffix != ".json" or args.images < 1:
             raise ValueError(f"--output {output} must end in .json, and --images {args.images} be 1 or more.")
-        cfg = setup_cfg(args.config_file, args.opts)
         calibrate(cfg, output, args.images)
 
 

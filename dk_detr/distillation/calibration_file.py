@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -87,6 +88,11 @@ def warn_of_other_crops(calibration: StoredCalibration, cfg: CfgNode) -> None:
 
 def read_calibration(path: str) -> StoredCalibration:
     """Read and check. Raises FileNotFoundError; ValueError for what is no calibration, or one of another version."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"There is no calibration (MODEL.CALIBRATION) {path}: make it by tools/calibrate.py, with the --config-file of "
+            "the training."
+        )
     content = read_json(path, "calibration (MODEL.CALIBRATION)")
     if not isinstance(content, Mapping) or content.get("format") != FORMAT:
         raise ValueError(f"{path} (MODEL.CALIBRATION) is no calibration: make one by tools/calibrate.py.")

@@ -27,10 +27,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def calibrate(world: World, run_tool: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs the tool in the tiny world; returns what it says."""
 
-    def run(output: Path, *arguments: Any, **more: Any) -> str:
+    def run(output: Path | None, *arguments: Any, **more: Any) -> str:
         options = world.options(**{"MODEL__CLIP__WEIGHTS": world.root / "clip.pt", **more})
+        to = ["--output", output] if output else []
         with world.in_use(), own_log_handlers():
-            status = run_tool("calibrate.py", "--config-file", MINI, "--output", output, *arguments, *options)
+            status = run_tool("calibrate.py", "--config-file", MINI, *to, *arguments, *options)
         said = capsys.readouterr()
         assert (status == 1) == ("error: " in said.err)
         return said.err.partition("error: ")[2] if status else said.out
@@ -53,6 +54,13 @@ def test_the_file_says_what_was_fitted_and_to_what(calibrate: Callable[..., str]
         assert content[name]["temperature"] == pytest.approx((own - wrong) / 2 / 1.386294, abs=2e-5)
     assert f"MODEL.CALIBRATION {output}" in said
     assert Image.open(output.with_suffix(".png")).width > 1000
+
+
+def test_it_writes_where_the_config_expects_it(calibrate: Callable[..., str], world: World, tmp_path: Path) -> None:
+    wanted = tmp_path / "expected.json"
+    calibrate(None, MODEL__CALIBRATION=wanted)
+    assert read_calibration(str(wanted)).width == WIDTH
+    assert "MODEL.CALIBRATION of the config names no file: say it by --output" in calibrate(None)
 
 
 def test_two_processes_write_the_same_file(calibrate: Callable[..., str], world: World, tmp_path: Path) -> None:
