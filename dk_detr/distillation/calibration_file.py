@@ -90,7 +90,7 @@ def read_calibration(path: str) -> StoredCalibration:
     """Read and check. Raises FileNotFoundError; ValueError for what is no calibration, or one of another version."""
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"There is no calibration (MODEL.CALIBRATION) {path}: make it by tools/calibrate.py, with the --config-file of "
+            f"There is no calibration (MODEL.CALIBRATION) {path}: make it by tools/calibrate.py, with the config of "
             "the training."
         )
     content = read_json(path, "calibration (MODEL.CALIBRATION)")
