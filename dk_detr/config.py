@@ -198,6 +198,10 @@ def _add_distillation(cfg: CN) -> None:
     kd.DUPLICATES_IOU = 0.7  # of "duplicates"
     kd.MIN_SIDE = 4.0  # pixels of the network's input
 
+    # Detection queries where the teacher looked learn that they are not a word only as far as the teacher does not
+    # believe in it. Needs MODEL.CALIBRATION: without an offset such a teacher believes in every word.
+    kd.SOFT_NEGATIVES = False
+
     kd.SEMANTIC = CN({"WEIGHT": 1.0, "TEMPERATURE": 0.05, "OFFSET": 0.0})  # (cosine - OFFSET) / TEMPERATURE
     kd.RELATIONAL = CN({"WEIGHT": 1.0, "TEMPERATURE": 0.1})
     kd.RELATIONAL.SCOPES = ["image", "batch"]  # regions of each image; of the whole batch of all workers

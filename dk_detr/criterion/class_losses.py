@@ -56,6 +56,8 @@ class Focal(ClassLoss):
         negatives = self.negatives(targets, logits.shape[-1])
         if negatives is not None:
             loss = loss * (negatives[None, :, None] | wanted.bool())
+        if predictions.negative_weight is not None:
+            loss = torch.where(wanted.bool(), loss, loss * predictions.negative_weight)
         if predictions.valid is not None:
             loss = loss * predictions.valid[None, :, :, None]
         return loss.flatten(1).sum(1)

@@ -28,9 +28,13 @@ class SetCriterion:
         self, predictions: Predictions, targets: Targets, num_objects: float | Tensor, stage: str = ""
     ) -> tuple[dict[str, Tensor], Assignment]:
         """Returns the losses, see `losses`, and the assignment that they rest on."""
-        with timed(f"matching_{stage}".rstrip("_")):
-            assignment = self.matcher(predictions, targets)
+        assignment = self.match(predictions, targets, stage)
         return self.losses(predictions, targets, assignment, num_objects, stage), assignment
+
+    def match(self, predictions: Predictions, targets: Targets, stage: str = "") -> Assignment:
+        """Which prediction answers for which object."""
+        with timed(f"matching_{stage}".rstrip("_")):
+            return self.matcher(predictions, targets)
 
     def losses(
         self,

@@ -12,6 +12,7 @@ from dk_detr.distillation.from_config import build_taught_queries, build_teacher
 from dk_detr.distillation.taught_queries import DistillationPlan, TaughtQueries
 from dk_detr.distillation.terms import DistillationTerm, build_terms
 from dk_detr.extensions import BuildContext, TrainingExtension, TrainingInputs, TrainingOutputs
+from dk_detr.structures import DETECTION
 from dk_detr.utils import record, require
 
 
@@ -21,8 +22,10 @@ class Distillation(TrainingExtension[DistillationPlan]):
     Args:
         queries: which queries are taught, and which regions are chosen. terms: the losses.
         layers: decoder layers that are taught, "last" or "all". anneal: of the losses over training; None for none.
+        soft_negatives: whether detection queries where the teacher looked learn that they are not a word only as far as
+            the teacher does not believe in it, by the classifier's sigmoid.
 
-    Source: DK-DETR (ICCV 2023), §3.3.
+    Source: DK-DETR (ICCV 2023), §3.3; soft negatives are ours.
     """
 
     prefix, teaches_image_embeddings = "kd_", True
@@ -34,10 +37,12 @@ class Distillation(TrainingExtension[DistillationPlan]):
         terms: Sequence[DistillationTerm],
         layers: str = "last",
         anneal: Anneal | None = None,
+        soft_negatives: bool = False,
     ) -> None:
         super().__init__()
         require("MODEL.KD.LAYERS", layers, ("last", "all"))
         self.queries, self.terms, self.layers, self.anneal = queries, terms, layers, anneal or Anneal()
+        self.soft_negatives = soft_negatives
 
     @classmethod
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> dict[str, Any]:
@@ -48,6 +53,7 @@ class Distillation(TrainingExtension[DistillationPlan]):
             "terms": terms,
             "layers": cfg.MODEL.KD.LAYERS,
             "anneal": anneal_from_config(cfg),
+            "soft_negatives": cfg.MODEL.KD.SOFT_NEGATIVES,
         }
 
     @classmethod
@@ -59,6 +65,19 @@ class Distillation(TrainingExtension[DistillationPlan]):
         """See `TrainingExtension`."""
         plan: DistillationPlan = self.queries(inputs)
         return plan
+
+    def negative_weight(
+        self, plan: DistillationPlan, inputs: TrainingInputs, outputs: TrainingOutputs
+    ) -> Tensor | None:
+        """See `TrainingExtension`: 1 less what the teacher believes of a word, where it has looked."""
+        if not self.soft_negatives:
+            return None
+        logits = outputs.predictions[DETECTION].logits
+        knowledge = plan.knowledge(outputs.assignment.of_layer(len(logits) - 1))
+        weight = torch.ones_like(logits[0], dtype=torch.float32)
+        believed = outputs.heads.classifier.score(knowledge.embeddings, outputs.text).sigmoid()
+        weight[knowledge.regions.image, knowledge.regions.query] = 1 - believed
+        return weight
 
     def supervise(self, plan: DistillationPlan, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
         """See `TrainingExtension`: `loss_kd_<term>`."""

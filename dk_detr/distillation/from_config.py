@@ -61,6 +61,23 @@ def refuse_bad_distillation(cfg: CfgNode, name: str) -> None:
     anneal_from_config(cfg)
     _refuse_what_cannot_be_taught(cfg.MODEL.DETR, name)
     _refuse_what_cannot_be_selected(kd, cfg.MODEL.TEACHER.NAME)
+    if kd.SOFT_NEGATIVES:
+        _refuse_soft_negatives(cfg)
+
+
+def _refuse_soft_negatives(cfg: CfgNode) -> None:
+    classifier, queries = cfg.MODEL.DETR.CLASSIFIER, cfg.MODEL.KD.QUERIES
+    if queries == "SelectedAuxiliary":
+        raise ValueError(
+            "MODEL.KD.SOFT_NEGATIVES is for detection queries where the teacher looks, and MODEL.KD.QUERIES "
+            f'"{queries}" belong to none: choose "Auxiliary" or "Detection", or set the former to False.'
+        )
+    if classifier.NAME != "CosineText" or not (cfg.MODEL.CALIBRATION or classifier.LOGIT_BIAS):
+        raise ValueError(
+            "MODEL.KD.SOFT_NEGATIVES asks the teacher by a sigmoid that is calibrated to it: it needs "
+            'MODEL.CALIBRATION and MODEL.DETR.CLASSIFIER.NAME "CosineText", got '
+            f'"{cfg.MODEL.CALIBRATION}" and "{classifier.NAME}".'
+        )
 
 
 def _refuse_what_cannot_be_selected(kd: CfgNode, teacher: str) -> None:

@@ -26,7 +26,7 @@ class DistillationPlan(Plan):
     Attributes:
         groups: decoded beside the detection queries. taught: the name of the group that listens.
         knowledge: called after matching, with the detections' assignment in the last layer: regions, `query` counting
-            within the taught group, and what the teacher sees in them.
+            within the taught group, and what the teacher sees in them. Asked again it gives the same.
     """
 
     taught: str
@@ -65,7 +65,7 @@ class DetectionQueries(TaughtQueries):
             with timed("teacher"):
                 return RegionKnowledge(regions, self.teacher.ask(shown, regions)())
 
-        return DistillationPlan(self.groups(initial.group), self.taught, knowledge)
+        return DistillationPlan(self.groups(initial.group), self.taught, _once(knowledge))
 
     def groups(self, detection: QueryGroup) -> tuple[QueryGroup, ...]:
         """What is decoded beside the detection queries."""
@@ -148,7 +148,19 @@ class SelectedAuxiliaryQueries(TaughtQueries):
             reference_from=None,
             valid=None if len(regions) == filled.numel() else filled,
         )
-        return DistillationPlan((auxiliary,), AUXILIARY, knowledge)
+        return DistillationPlan((auxiliary,), AUXILIARY, _once(knowledge))
+
+
+def _once(know: Callable[[Assignment], RegionKnowledge]) -> Callable[[Assignment], RegionKnowledge]:
+    """The teacher is asked one time in a step."""
+    known: list[RegionKnowledge] = []
+
+    def knowledge(assignment: Assignment) -> RegionKnowledge:
+        if not known:
+            known.append(know(assignment))
+        return known[0]
+
+    return knowledge
 
 
 def teacher_input(inputs: TrainingInputs) -> TeacherInput:

@@ -111,6 +111,12 @@ class TrainingExtension(nn.Module, ABC, Generic[PlanT]):
     def prepare(self, inputs: TrainingInputs) -> PlanT:
         """Before decoding. Random numbers are drawn here, in the order of the extensions."""
 
+    def negative_weight(self, plan: PlanT, inputs: TrainingInputs, outputs: TrainingOutputs) -> Tensor | None:
+        """(B, Q, K) in [0, 1], how much each detection query is to learn that it is not a word of training; None for
+        all of it. Asked before the losses of the detections; those of several extensions are multiplied. A matched
+        query learns the word of its object in any case."""
+        return None
+
     @abstractmethod
     def supervise(self, plan: PlanT, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
         """Weighted losses `loss_<prefix><name>`: the same names in every step of every worker. With nothing to

@@ -1,6 +1,8 @@
 """DETR: the whole detector, put together from parts. B images, Q queries, K classes, E text width."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -128,14 +130,23 @@ class DETR(OpenVocabularyDetector):
         plans: list[Plan] = [extension.prepare(inputs) for extension in self.extensions.values()]
         trace = self.decoder(QuerySet((initial.group, *(group for plan in plans for group in plan.groups))), memory)
         predictions = self.heads(trace, self.train_text)
-        losses, assignment = self.criterion(predictions[DETECTION], targets, num_objects)
-        losses |= self.proposal_losses(initial, targets, num_objects)
+        assignment = self.criterion.match(predictions[DETECTION], targets)
         outputs = TrainingOutputs(trace, predictions, self.train_text, assignment, self.heads)
+        detections = replace(predictions[DETECTION], negative_weight=self._negative_weight(plans, inputs, outputs))
+        losses = self.criterion.losses(detections, targets, assignment, num_objects)
+        losses |= self.proposal_losses(initial, targets, num_objects)
         for (name, extension), plan in zip(self.extensions.items(), plans):
             more = extension.supervise(plan, inputs, outputs)
             require_own_losses(name, extension.prefix, more)
             losses |= more
         return losses
+
+    def _negative_weight(self, plans: list[Plan], inputs: TrainingInputs, outputs: TrainingOutputs) -> Tensor | None:
+        """The product of what extensions say; None where none of them says anything."""
+        asked = zip(self.extensions.values(), plans)
+        weights = [extension.negative_weight(plan, inputs, outputs) for extension, plan in asked]
+        said = [weight for weight in weights if weight is not None]
+        return math.prod(said[1:], start=said[0]) if said else None
 
     def predict(self, images: ImageList, text: Tensor) -> Predictions:
         """What the detection queries say in every layer, of a padded batch and words (K, E): for comparison with other

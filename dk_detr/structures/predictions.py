@@ -39,9 +39,11 @@ class Predictions:
         boxes: (D, B, Q, 4) cxcywh in [0, 1] of the unpadded image.
         valid: (B, Q) bool, False where a prediction does not count (padding); None where all count.
         quality: (D, B, Q) logits of how well the boxes fit; None where nobody says.
+        negative_weight: (B, Q, K) in [0, 1], how much a query is to learn that it is not a word; None for 1.
     """
 
     logits: Tensor
     boxes: Tensor
     valid: Tensor | None = None
     quality: Tensor | None = None
+    negative_weight: Tensor | None = None

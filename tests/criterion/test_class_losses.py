@@ -111,3 +111,15 @@ def test_half_precision_is_judged_in_full(name: str) -> None:
     loss, logits, targets = CLASS_LOSSES[name](), random(1, 1, 3, 4).bfloat16(), targets_of(([1, 0], BOXES[:2]))
     half, full = (Predictions(x, random(1, 1, 3, 4).sigmoid()) for x in (logits, logits.float()))
     torch.testing.assert_close(loss.cost(half, targets).float(), loss.cost(full, targets))
+
+
+def test_a_negative_of_weight_0_is_not_learned_and_the_word_of_a_matched_object_is_in_any_case() -> None:
+    logits = random(2, 1, 3, 2).requires_grad_()
+    weight = torch.ones(1, 3, 2)
+    weight[0, 0, 0] = weight[0, 1, 1] = 0.0
+    predictions = Predictions(logits, torch.tensor(BOXES).expand(2, 1, 3, 4), negative_weight=weight)
+    assignment = HungarianMatcher()(predictions, AN_OBJECT)
+    assert assignment.query.tolist() == [1, 1]
+    Focal().loss(predictions, AN_OBJECT, assignment).sum().backward()
+    learned = logits.grad[:, 0] != 0
+    assert learned.tolist() == [[[False, True], [True, True], [True, True]]] * 2
