@@ -31,6 +31,7 @@ LVIS, MINI = (1203, 337), (64, 16)  # words, and the novel among them
 OBJECTS = 7
 
 PLAIN, SILENT, ONLINE = "plain detector", "auxiliary queries, no teacher", "auxiliary queries, online (the paper)"
+DIRECT, DENOISED = "detection queries, online", "auxiliary queries, online, box denoising"
 FAST, EVERY, BANK = "selected queries, online", "selected queries, online, all slots", "selected queries, bank"
 SELECTED = {"QUERIES": "SelectedAuxiliary", "REFERENCE": "stay"}
 
@@ -101,6 +102,15 @@ def _online(cfg: CfgNode) -> None:
     cfg.MODEL.KD.QUERIES = "Auxiliary"
 
 
+def _direct(cfg: CfgNode) -> None:
+    cfg.MODEL.KD.QUERIES = "Detection"
+
+
+def _denoised(cfg: CfgNode) -> None:
+    _online(cfg)
+    cfg.MODEL.TRAINING_EXTENSIONS = ["BoxDenoising", *cfg.MODEL.TRAINING_EXTENSIONS]
+
+
 def _selected(cfg: CfgNode) -> None:
     kd = cfg.MODEL.KD
     kd.update(SELECTED)
@@ -119,7 +129,8 @@ def _bank(cfg: CfgNode) -> None:
 
 
 WAYS: dict[str, Callable[[CfgNode], None]] = {
-    PLAIN: _plain, SILENT: _online, ONLINE: _online, FAST: _selected, EVERY: _every_slot, BANK: _bank,
+    PLAIN: _plain, SILENT: _online, ONLINE: _online, DENOISED: _denoised, DIRECT: _direct, FAST: _selected,
+    EVERY: _every_slot, BANK: _bank,
 }  # fmt: skip
 
 

@@ -97,7 +97,8 @@ def test_every_way_to_distil_is_a_step_that_learns(way: str, tmp_path: Path, mon
     run()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert any(name.startswith("decoder") for name in moved)
-    assert ("extensions.Distillation.queries.content.weight" in moved) == (way != distillation.PLAIN)
+    alone = (distillation.PLAIN, distillation.DIRECT)  # without queries of their own for the teacher
+    assert ("extensions.Distillation.queries.content.weight" in moved) == (way not in alone)
 
 
 def test_the_price_of_distillation_is_told_in_words() -> None:
