@@ -188,6 +188,7 @@ def _add_distillation(cfg: CN) -> None:
     # Which queries are taught. "Auxiliary": one for each detection query (the paper). "SelectedAuxiliary": only for the
     # regions that are distilled; these are selected before decoding then, so that SLOT_FILTERS cannot have "unmatched",
     # REFERENCE is "stay", and "EmbeddingBank" can teach. "Detection": the detection queries (the paper's ablation).
+    # "Companions": as "Auxiliary", but decoded at inference, too, where they say what a detection is if it is novel.
     kd.QUERIES = "Auxiliary"
     kd.ATTENDS_TO = ["auxiliary"]  # groups that auxiliary queries see in self-attention: "auxiliary", "detection"
     kd.REFERENCE = "follow"  # "follow" the refined boxes of the detection queries, or "stay" at the proposals
@@ -198,9 +199,10 @@ def _add_distillation(cfg: CN) -> None:
     kd.DUPLICATES_IOU = 0.7  # of "duplicates"
     kd.MIN_SIDE = 4.0  # pixels of the network's input
 
-    # Detection queries where the teacher looked learn that they are not a word only as far as the teacher does not
-    # believe in it. Needs MODEL.CALIBRATION: without an offset such a teacher believes in every word.
-    kd.SOFT_NEGATIVES = False
+    # What detection queries learn where nothing is matched. "Hard": that they are no word. "Soft": where the teacher
+    # looked, that only as far as the teacher does not believe in the word; this needs MODEL.CALIBRATION, since without
+    # an offset such a teacher believes in every word.
+    kd.NEGATIVES = "Hard"
 
     kd.SEMANTIC = CN({"WEIGHT": 1.0, "TEMPERATURE": 0.05, "OFFSET": 0.0})  # (cosine - OFFSET) / TEMPERATURE
     kd.RELATIONAL = CN({"WEIGHT": 1.0, "TEMPERATURE": 0.1})

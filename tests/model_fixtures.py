@@ -252,7 +252,7 @@ def tiny_detector(
 
 def configured_detector(name: str, **options: Any) -> DETR:
     """The detector of a file of configs/ as a tiny one, stirred and in evaluation mode; `options` are more keys below
-    MODEL.DETR, "__" for their dots."""
+    MODEL.DETR, or whole ones, "__" for their dots."""
     cfg = tiny_config(name, **options)
     words = closed_vocabulary() if is_closed(cfg) else tiny_vocabulary()
     with (
@@ -271,7 +271,8 @@ def tiny_config(name: str, **options: Any) -> CfgNode:
     maps = {"IN_FEATURES": ["coarse"] if len(cfg.MODEL.DETR.IN_FEATURES) == 1 else ["fine", "coarse"]}
     keys = {**SMALL, **maps, **{key.replace("__", "."): value for key, value in options.items()}}
     extensions = keys.pop("TRAINING_EXTENSIONS", None)
-    cfg.merge_from_list([word for key, value in keys.items() for word in (f"MODEL.DETR.{key}", value)])
+    whole = {key if key.startswith("MODEL.") else f"MODEL.DETR.{key}": value for key, value in keys.items()}
+    cfg.merge_from_list([word for pair in whole.items() for word in pair])
     if extensions is not None:
         cfg.MODEL.TRAINING_EXTENSIONS = extensions
     cfg.MODEL.KD.NUM_SLOTS, cfg.MODEL.KD.MIN_SIDE = 5, 0.0

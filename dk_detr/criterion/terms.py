@@ -85,7 +85,8 @@ class Quality(Term):
 
 
 BOX_TERMS: dict[str, type[Term]] = {"l1": BoxL1, "giou": BoxGIoU, "quality": Quality}
-"""By their names, in capitals, in MODEL.DETR.LOSS.WEIGHTS and MODEL.DETR.MATCHER; the term "class" is a `ClassLoss`."""
+"""By their names, in capitals, in MODEL.DETR.LOSS.WEIGHTS and MODEL.DETR.MATCHER, beside the term "class", a
+`ClassLoss`. Only "quality" has no cost, and its weight is MODEL.DETR.QUALITY.WEIGHT."""
 
 
 def _matched_boxes(predictions: Predictions, targets: Targets, assignment: Assignment) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ from dk_detr.distillation.from_config import (
 )
 from dk_detr.distillation.slots import SlotSelection
 from dk_detr.distillation.taught_queries import (
-    AUXILIARY,
     AuxiliaryQueries,
+    CompanionQueries,
     DetectionQueries,
     DistillationPlan,
     SelectedAuxiliaryQueries,
@@ -29,12 +29,12 @@ from dk_detr.distillation.terms import (
 )
 
 __all__ = [
-    "AUXILIARY",
     "TEACHERS",
     "TERMS",
     "Anneal",
     "AuxiliaryQueries",
     "CLIPCrops",
+    "CompanionQueries",
     "DetectionQueries",
     "Distillation",
     "DistillationPlan",

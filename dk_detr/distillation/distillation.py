@@ -53,7 +53,7 @@ class Distillation(TrainingExtension[DistillationPlan]):
             "terms": terms,
             "layers": cfg.MODEL.KD.LAYERS,
             "anneal": anneal_from_config(cfg),
-            "soft_negatives": cfg.MODEL.KD.SOFT_NEGATIVES,
+            "soft_negatives": cfg.MODEL.KD.NEGATIVES == "Soft",
         }
 
     @classmethod

@@ -6,19 +6,19 @@ from dk_detr.distillation.anneal import anneal_from_config
 from dk_detr.distillation.calibration_file import calibration_from_config
 from dk_detr.distillation.slots import SlotSelection
 from dk_detr.distillation.taught_queries import (
-    AUXILIARY,
     AuxiliaryQueries,
+    CompanionQueries,
     DetectionQueries,
     SelectedAuxiliaryQueries,
     TaughtQueries,
 )
 from dk_detr.distillation.teachers import TEACHERS, Teacher
 from dk_detr.distillation.terms import TermSettings, build_terms
-from dk_detr.modeling import CLASSIFIERS, QUERIES, CosineText
+from dk_detr.modeling import AUXILIARY, CLASSIFIERS, QUERIES, CosineText
 from dk_detr.structures import DETECTION, Calibration, Vocabulary
 from dk_detr.utils import choose, require
 
-TAUGHT = ("Auxiliary", "SelectedAuxiliary", "Detection")  # by their name in MODEL.KD.QUERIES
+TAUGHT = ("Auxiliary", "SelectedAuxiliary", "Companions", "Detection")  # by their name in MODEL.KD.QUERIES
 
 
 def build_teacher(cfg: CfgNode, vocabulary: Vocabulary) -> Teacher:
@@ -35,8 +35,8 @@ def build_slots(cfg: CfgNode) -> SlotSelection:
 def build_taught_queries(cfg: CfgNode, teacher: Teacher) -> TaughtQueries:
     """The queries that are taught, and how slots are chosen, of MODEL.KD."""
     kd, detr, slots = cfg.MODEL.KD, cfg.MODEL.DETR, build_slots(cfg)
-    if kd.QUERIES == "Detection":
-        return DetectionQueries(teacher, slots)
+    if kd.QUERIES in ("Detection", "Companions"):
+        return {"Detection": DetectionQueries, "Companions": CompanionQueries}[kd.QUERIES](teacher, slots)
     if kd.QUERIES == "SelectedAuxiliary":
         return SelectedAuxiliaryQueries(teacher, slots, detr.CHANNELS, kd.ATTENDS_TO)
     return AuxiliaryQueries(teacher, slots, detr.NUM_QUERIES, detr.CHANNELS, kd.ATTENDS_TO, kd.REFERENCE)
@@ -61,7 +61,8 @@ def refuse_bad_distillation(cfg: CfgNode, name: str) -> None:
     anneal_from_config(cfg)
     _refuse_what_cannot_be_taught(cfg.MODEL.DETR, name)
     _refuse_what_cannot_be_selected(kd, cfg.MODEL.TEACHER.NAME)
-    if kd.SOFT_NEGATIVES:
+    require("MODEL.KD.NEGATIVES", kd.NEGATIVES, ("Hard", "Soft"))
+    if kd.NEGATIVES == "Soft":
         _refuse_soft_negatives(cfg)
 
 
@@ -69,12 +70,12 @@ def _refuse_soft_negatives(cfg: CfgNode) -> None:
     classifier, queries = cfg.MODEL.DETR.CLASSIFIER, cfg.MODEL.KD.QUERIES
     if queries == "SelectedAuxiliary":
         raise ValueError(
-            "MODEL.KD.SOFT_NEGATIVES is for detection queries where the teacher looks, and MODEL.KD.QUERIES "
-            f'"{queries}" belong to none: choose "Auxiliary" or "Detection", or set the former to False.'
+            'MODEL.KD.NEGATIVES "Soft" is for detection queries where the teacher looks, and MODEL.KD.QUERIES '
+            f'"{queries}" belong to none: choose "Auxiliary" or "Detection", or set the former to "Hard".'
         )
     if classifier.NAME != "CosineText" or not (cfg.MODEL.CALIBRATION or classifier.LOGIT_BIAS):
         raise ValueError(
-            "MODEL.KD.SOFT_NEGATIVES asks the teacher by a sigmoid that is calibrated to it: it needs "
+            'MODEL.KD.NEGATIVES "Soft" asks the teacher by a sigmoid that is calibrated to it: it needs '
             'MODEL.CALIBRATION and MODEL.DETR.CLASSIFIER.NAME "CosineText", got '
             f'"{cfg.MODEL.CALIBRATION}" and "{classifier.NAME}".'
         )
@@ -131,10 +132,16 @@ def term_settings(cfg: CfgNode) -> TermSettings:
 
 
 def refuse_terms_without_distillation(cfg: CfgNode) -> None:
-    """Asked for before training. Raises ValueError for terms that nothing would learn."""
+    """Asked for before training. Raises ValueError for terms that nothing would learn, and for companions that nobody
+    would teach."""
     if cfg.MODEL.KD.TERMS and "Distillation" not in cfg.MODEL.TRAINING_EXTENSIONS:
         raise ValueError(
             f"MODEL.KD.TERMS is {list(cfg.MODEL.KD.TERMS)}, but MODEL.TRAINING_EXTENSIONS "
             f'{list(cfg.MODEL.TRAINING_EXTENSIONS)} has no "Distillation" to learn them: add it, or set MODEL.KD.TERMS '
             "to []."
+        )
+    if cfg.MODEL.KD.QUERIES == "Companions" and "Distillation" not in cfg.MODEL.TRAINING_EXTENSIONS:
+        raise ValueError(
+            'MODEL.KD.QUERIES "Companions" are taught by "Distillation", which MODEL.TRAINING_EXTENSIONS '
+            f'{list(cfg.MODEL.TRAINING_EXTENSIONS)} lacks: add it, or choose "Auxiliary".'
         )

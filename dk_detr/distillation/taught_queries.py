@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from dk_detr.distillation.slots import SlotSelection
 from dk_detr.distillation.teachers import Teacher, stored_candidates
 from dk_detr.extensions import Plan, TrainingInputs
+from dk_detr.modeling import AUXILIARY
+from dk_detr.modeling.companions import companions_of, of_each_image, zero_contents
 from dk_detr.structures import DETECTION, Assignment, QueryGroup, RegionKnowledge, Regions, TeacherInput
 from dk_detr.utils import timed
-
-AUXILIARY = "auxiliary"
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class DetectionQueries(TaughtQueries):
             with timed("teacher"):
                 return RegionKnowledge(regions, self.teacher.ask(shown, regions)())
 
-        return DistillationPlan(self.groups(initial.group), self.taught, _once(knowledge))
+        return DistillationPlan(self.groups(inputs), self.taught, _once(knowledge))
 
-    def groups(self, detection: QueryGroup) -> tuple[QueryGroup, ...]:
+    def groups(self, inputs: TrainingInputs) -> tuple[QueryGroup, ...]:
         """What is decoded beside the detection queries."""
         return ()
 
@@ -76,9 +76,7 @@ class AuxiliaryQueries(DetectionQueries):
     """One for each detection query, at the same place, as published: slots are chosen among them after matching.
 
     Args:
-        num_queries: Q. channels: C. attends_to: groups that they see in self-attention.
-        reference: "follow" the refined boxes of the detection queries, or "stay" at the proposals, where the teacher
-            looks.
+        num_queries: Q. channels: C. attends_to, reference: see `companions_of`.
     """
 
     taught = AUXILIARY
@@ -93,21 +91,22 @@ class AuxiliaryQueries(DetectionQueries):
         reference: str = "follow",
     ) -> None:
         super().__init__(teacher, slots)
-        self.content, self.attends_to = _contents(num_queries, channels), tuple(attends_to)
-        self.reference_from = DETECTION if reference == "follow" else None
+        self.content, self.attends_to, self.reference = zero_contents(num_queries, channels), attends_to, reference
 
-    def groups(self, detection: QueryGroup) -> tuple[QueryGroup, ...]:
-        """Same positions and references, learned content."""
-        auxiliary = QueryGroup(
-            AUXILIARY,
-            content=_of_each_image(self.content.weight[: len(detection)], detection),
-            position=detection.position,
-            reference=detection.reference,
-            attends_to=self.attends_to,
-            reference_from=self.reference_from,
-            valid=detection.valid,
-        )
-        return (auxiliary,)
+    def groups(self, inputs: TrainingInputs) -> tuple[QueryGroup, ...]:
+        """See `DetectionQueries`."""
+        return (companions_of(inputs.initial.group, self.content.weight, self.attends_to, self.reference),)
+
+
+class CompanionQueries(DetectionQueries):
+    """The companions of a detector that has them at inference, too: they are its own, and so are their weights."""
+
+    taught = AUXILIARY
+
+    def groups(self, inputs: TrainingInputs) -> tuple[QueryGroup, ...]:
+        """See `DetectionQueries`."""
+        assert inputs.companions is not None  # build.py makes them by the key that makes this
+        return (inputs.companions,)
 
 
 class SelectedAuxiliaryQueries(TaughtQueries):
@@ -122,7 +121,7 @@ class SelectedAuxiliaryQueries(TaughtQueries):
         self, teacher: Teacher, slots: SlotSelection, channels: int, attends_to: Sequence[str] = (AUXILIARY,)
     ) -> None:
         super().__init__(teacher, slots)
-        self.content, self.attends_to = _contents(slots.num_slots, channels), tuple(attends_to)
+        self.content, self.attends_to = zero_contents(slots.num_slots, channels), tuple(attends_to)
 
     def forward(self, inputs: TrainingInputs) -> DistillationPlan:
         """See `TaughtQueries`."""
@@ -141,7 +140,7 @@ class SelectedAuxiliaryQueries(TaughtQueries):
         detection = inputs.initial.group
         auxiliary = QueryGroup(
             AUXILIARY,
-            content=_of_each_image(self.content.weight, detection),
+            content=of_each_image(self.content.weight, detection),
             position=inputs.position_of(boxes, detection.content.dtype),
             reference=boxes,
             attends_to=self.attends_to,
@@ -168,18 +167,6 @@ def teacher_input(inputs: TrainingInputs) -> TeacherInput:
     images = inputs.images
     stored = stored_candidates(inputs.batched_inputs, images.tensor.device)
     return TeacherInput(images.tensor, images.image_sizes, stored)
-
-
-def _contents(number: int, channels: int) -> nn.Embedding:
-    """Zero, not noise: all slots start alike, and near what detection queries know. Noise cost the mini world 7 points
-    of base and 5 of novel AP50 (configs/mini/README.md)."""
-    content = nn.Embedding(number, channels)
-    nn.init.zeros_(content.weight)
-    return content
-
-
-def _of_each_image(content: Tensor, detection: QueryGroup) -> Tensor:
-    return content.to(detection.content.dtype).expand(len(detection.content), -1, -1)
 
 
 def _pack(regions: Regions, num_images: int, num_slots: int) -> tuple[Regions, Tensor, Tensor]:

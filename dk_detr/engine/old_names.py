@@ -18,6 +18,8 @@ OLD_PREFIXES = {
 def under_current_names(checkpoint: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     """The checkpoint, its weights, their moving average and the optimizer's parameters under the names of today."""
     names = {old: new.format(denoising=_denoising_of(model)) for old, new in OLD_PREFIXES.items()}
+    if getattr(model, "companions", None) is not None:  # a detector that was trained with "Auxiliary" has their weights
+        names["extensions.Distillation.queries.content."] = "companions.content."
 
     def renamed(name: str) -> str:
         for old, new in names.items():

@@ -32,6 +32,7 @@ class TrainingInputs:
         num_objects: of the batch, what detection losses are divided by; see `mean_num_objects`.
         position_of: (B, Q, 4) boxes cxcywh in [0, 1], dtype -> (B, Q, C) the positional code of queries that start
             there, or None where the decoder derives it from the boxes.
+        companions: queries of the detector's own beside the detection queries, for an extension to teach; None without.
     """
 
     images: ImageList
@@ -42,6 +43,7 @@ class TrainingInputs:
     targets: Targets
     num_objects: float | Tensor
     position_of: PositionOf
+    companions: QueryGroup | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from dk_detr.modeling import (
     QUERIES,
     BoxQuality,
     ChannelMapper,
+    Companions,
     CosineText,
     Encoder,
     Linear,
@@ -84,8 +85,13 @@ def build_network(
         "queries": queries,
         "decoder": decoder,
         "classifier": build_classifier(cfg, width, decoder.num_prediction_heads, calibration),
+        **({"companions": Companions(*_companions(cfg.MODEL))} if cfg.MODEL.KD.QUERIES == "Companions" else {}),
         **({"quality": BoxQuality(detr.CHANNELS, decoder.num_prediction_heads)} if rates_boxes else {}),
     }
+
+
+def _companions(model: CfgNode) -> tuple[int, int, tuple[str, ...], str]:
+    return model.DETR.NUM_QUERIES, model.DETR.CHANNELS, tuple(model.KD.ATTENDS_TO), model.KD.REFERENCE
 
 
 def backbone_from_config(cfg: CfgNode) -> Backbone:

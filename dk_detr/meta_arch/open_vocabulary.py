@@ -26,7 +26,7 @@ class OpenVocabularyDetector(nn.Module):
 
     Attributes:
         train_vocabulary: base words. vocabulary: the words to detect. train_text, text: their embeddings, on the
-            device. novel: (K,) bool, of the words to detect.
+            device. novel: (K,) bool, of the words to detect. any_novel: whether there are such.
     """
 
     train_vocabulary: Vocabulary
@@ -34,6 +34,7 @@ class OpenVocabularyDetector(nn.Module):
     train_text: Tensor
     text: Tensor
     novel: Tensor
+    any_novel: bool
 
     @property
     def proposes(self) -> bool:
@@ -69,7 +70,8 @@ class OpenVocabularyDetector(nn.Module):
         require_one_space(vocabulary, self.train_vocabulary, REMEDY)
         self.vocabulary = vocabulary
         self.text = vocabulary.embeddings.to(self.text.device)
-        self.novel = self.is_novel(vocabulary).to(self.text.device)
+        novel = self.is_novel(vocabulary)
+        self.novel, self.any_novel = novel.to(self.text.device), bool(novel.any())
 
     def words_of_training(self) -> dict[str, Any]:
         """What checkpoints say of the words of training: names, embeddings in half floats, and where they are from."""

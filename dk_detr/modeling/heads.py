@@ -6,9 +6,11 @@ D layers, B images, Q queries, C channels, K words, E text width.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dk_detr.modeling.classifiers import Classifier
+from dk_detr.modeling.companions import AUXILIARY
 from dk_detr.modeling.quality import BoxQuality
 from dk_detr.modeling.queries import InitialQueries
 from dk_detr.structures import DETECTION, Predictions, Trace
@@ -63,10 +65,15 @@ class Heads:
         """(B, Q, K) in [0, 1] of the last layer's detections; 0 for queries that only fill up.
 
         Args:
+            trace: with companions, if novel words are theirs to say.
             text: (K, E) of the words to detect. train_text: of those of training. novel: (K,) bool, not trained.
         """
         hidden_states, _ = trace.of(DETECTION)
         scores = self.classifier.confidence(hidden_states[-1], text, train_text, novel, initial.objectness)
+        if any(group.name == AUXILIARY for group in trace.queries.groups):
+            theirs, _ = trace.of(AUXILIARY)
+            said = self.classifier.confidence(theirs[-1], text, train_text, novel, initial.objectness)
+            scores = torch.where(novel, said, scores)
         if self.quality is not None and self.quality_exponent:
             quality = self.quality.of_layer(hidden_states[-1], -1).sigmoid()
             scores = scores * quality[..., None] ** self.quality_exponent

@@ -93,6 +93,6 @@ def test_the_teacher_is_asked_once_in_a_step() -> None:
 )
 def test_what_cannot_ask_the_teacher_so_is_refused(config: str, options: dict[str, Any], message: str) -> None:
     cfg = tiny_config(config, **options)
-    cfg.MODEL.KD.SOFT_NEGATIVES = True
+    cfg.MODEL.KD.NEGATIVES = "Soft"
     with pytest.raises(ValueError, match=message):
         refuse_bad_combinations(cfg)

@@ -1,0 +1,110 @@
+"""Companions: auxiliary queries that say the novel words at inference."""
+
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from dk_detr.distillation import refuse_terms_without_distillation
+from dk_detr.engine.checkpoint import StrictCheckpointer
+from dk_detr.meta_arch import DETR
+from dk_detr.modeling import Companions, Heads
+from dk_detr.structures import Vocabulary
+from tests.model_fixtures import QUERIES, configured_detector, fixed_seed, tiny_config, tiny_input, training_losses
+
+INPUTS = [tiny_input(seed=1), tiny_input((32, 40), 3, seed=2)]
+
+
+def detector(queries: str = "Companions") -> DETR:
+    return configured_detector("dk_detr_R50", MODEL__KD__QUERIES=queries)
+
+
+def scores(made: DETR) -> Tensor:
+    """(B, Q, K) of the detections, before any is chosen."""
+    seen: list[Tensor] = []
+    whole = Heads.scores
+
+    def watched(*given: Any) -> Tensor:
+        seen.append(whole(*given))
+        return seen[-1]
+
+    with patch.object(Heads, "scores", watched):
+        made(INPUTS)
+    return seen[0]
+
+
+def test_companions_say_the_novel_words_and_nothing_else() -> None:
+    made = detector()
+    before = scores(made)
+    with torch.no_grad():
+        made.companions.content.weight.normal_(generator=torch.Generator().manual_seed(0))
+    after = scores(made)
+    assert torch.equal(before[..., ~made.novel], after[..., ~made.novel])
+    assert (before[..., made.novel] != after[..., made.novel]).all()
+
+
+def test_base_words_and_boxes_are_those_of_the_detection_queries() -> None:
+    made = detector()
+    made.num_detections = QUERIES * len(made.vocabulary)
+    found = made(INPUTS)
+    made.companions = None
+    for one, other in zip(found, made(INPUTS)):
+        ours, theirs = (answer["instances"] for answer in (one, other))
+        base = [~made.novel[each.pred_classes] for each in (ours, theirs)]
+        for field in ("scores", "pred_classes"):
+            assert_close(getattr(ours, field)[base[0]], getattr(theirs, field)[base[1]])
+        assert_close(ours.pred_boxes.tensor[base[0]], theirs.pred_boxes.tensor[base[1]])
+
+
+def test_nothing_is_decoded_beside_the_detection_queries_where_all_words_were_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = detector()
+    made.set_vocabulary(made.train_vocabulary)
+    monkeypatch.setattr(Companions, "forward", lambda *_: pytest.fail("nobody asks companions"))
+    made(INPUTS)
+
+
+def test_words_are_novel_if_they_were_not_trained_whatever_the_vocabulary_says() -> None:
+    made = detector()
+    wanted = scores(made)
+    words = made.vocabulary
+    made.set_vocabulary(Vocabulary(words.names, words.embeddings, torch.zeros_like(words.novel), words.provenance))
+    assert torch.equal(scores(made), wanted)
+
+
+def test_they_are_trained_as_auxiliary_queries_are() -> None:
+    made, published = detector(), detector("Auxiliary")
+    state = {
+        name.replace("companions.", "extensions.Distillation.queries."): value
+        for name, value in made.state_dict().items()
+    }
+    published.load_state_dict(state)
+    with fixed_seed(7):
+        ours = training_losses(made, INPUTS)
+    with fixed_seed(7):
+        theirs = training_losses(published, INPUTS)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    sum(ours.values()).backward()
+    assert made.companions.content.weight.grad is not None and made.companions.content.weight.grad.abs().sum() > 0
+
+
+def test_weights_of_auxiliary_queries_become_companions(tmp_path: Path) -> None:
+    published, made = detector("Auxiliary"), detector()
+    content = published.extensions["Distillation"].queries.content.weight
+    with torch.no_grad():
+        content.add_(1.0)
+    StrictCheckpointer(published, str(tmp_path)).save("model")
+    StrictCheckpointer(made).load(str(tmp_path / "model.pth"))
+    assert torch.equal(made.companions.content.weight, content)
+
+
+def test_companions_that_nobody_would_teach_are_refused() -> None:
+    cfg = tiny_config("dk_detr_R50", TRAINING_EXTENSIONS=[])
+    cfg.MODEL.KD.QUERIES, cfg.MODEL.KD.TERMS = "Companions", []
+    with pytest.raises(ValueError, match='"Companions" are taught by "Distillation", which .* lacks'):
+        refuse_terms_without_distillation(cfg)
