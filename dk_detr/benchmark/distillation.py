@@ -1,4 +1,5 @@
-"""What distillation costs: a training step of the plain detector, with a live teacher, and with an embedding bank."""
+"""What distillation costs: a training step of the plain detector, with a live teacher, and with an embedding bank; and
+inference with companions."""
 
 from __future__ import annotations
 
@@ -33,11 +34,13 @@ OBJECTS = 7
 PLAIN, SILENT, ONLINE = "plain detector", "auxiliary queries, no teacher", "auxiliary queries, online (the paper)"
 DIRECT, DENOISED = "detection queries, online", "auxiliary queries, online, box denoising"
 FAST, EVERY, BANK = "selected queries, online", "selected queries, online, all slots", "selected queries, bank"
+SPEECHLESS, COMPANIONS = "detection queries", "detection queries and companions"  # at inference
 SELECTED = {"QUERIES": "SelectedAuxiliary", "REFERENCE": "stay"}
 
 
 def benchmark_distillation(device: str, rounds: int, config_file: str = "", batch: int = 8) -> Report:
-    """A training step of each way: forward, backward, AdamW, on generated images; a bank is read in it, too.
+    """A training step of each way: forward, backward, AdamW, on generated images; a bank is read in it, too. Then
+    inference on one image.
 
     Weights are random, so is what CLIP says: what it costs is the same.
     """
@@ -47,6 +50,8 @@ def benchmark_distillation(device: str, rounds: int, config_file: str = "", batc
         side, slots = cfg.INPUT.MIN_SIZE_TEST, cfg.MODEL.KD.NUM_SLOTS
         ways = {name: partial(_training_step, name, path, device, folder, batch) for name in WAYS}
         measured = side_by_side(ways, rounds, device, "training step")
+        answers = {name: partial(_inference, name, path, device, folder) for name in INFERENCE}
+        answered = side_by_side(answers, rounds, device, "inference")
     report = Report(
         device,
         f"Training step of {Path(path).stem}, {batch} images of {side}×{side}, {cfg.MODEL.DETR.NUM_QUERIES} queries, "
@@ -54,6 +59,7 @@ def benchmark_distillation(device: str, rounds: int, config_file: str = "", batc
         compare="times the time",
     )
     report.add("training step", PLAIN, measured)
+    report.add("inference", SPEECHLESS, answered)
     report.notes += _in_words(measured)
     return report
 
@@ -111,6 +117,10 @@ def _denoised(cfg: CfgNode) -> None:
     cfg.MODEL.TRAINING_EXTENSIONS = ["BoxDenoising", *cfg.MODEL.TRAINING_EXTENSIONS]
 
 
+def _companions(cfg: CfgNode) -> None:
+    cfg.MODEL.KD.QUERIES = "Companions"
+
+
 def _selected(cfg: CfgNode) -> None:
     kd = cfg.MODEL.KD
     kd.update(SELECTED)
@@ -132,6 +142,7 @@ WAYS: dict[str, Callable[[CfgNode], None]] = {
     PLAIN: _plain, SILENT: _online, ONLINE: _online, DENOISED: _denoised, DIRECT: _direct, FAST: _selected,
     EVERY: _every_slot, BANK: _bank,
 }  # fmt: skip
+INFERENCE: dict[str, Callable[[CfgNode], None]] = {SPEECHLESS: _online, COMPANIONS: _companions}
 
 
 class Silent:
@@ -147,12 +158,8 @@ class Silent:
 
 
 def _training_step(name: str, path: str, device: str, folder: str, batch: int) -> Work:
-    if device == "cpu":
-        keep_freed_memory()  # as our tools do
-    cfg = shared_settings(path, device, folder)
-    WAYS[name](cfg)
-    torch.manual_seed(0)
-    model: Any = build_model(cfg).train()
+    cfg, model = _built(WAYS[name], path, device, folder)
+    model.train()
     if name == SILENT:
         queries: AuxiliaryQueries = model.extensions["Distillation"].queries
         queries.teacher = Silent(queries.teacher)  # type: ignore[arg-type]
@@ -167,6 +174,22 @@ def _training_step(name: str, path: str, device: str, folder: str, batch: int) -
         optimizer.step()
 
     return run
+
+
+def _inference(name: str, path: str, device: str, folder: str) -> Work:
+    cfg, model = _built(INFERENCE[name], path, device, folder)
+    model.eval()
+    inputs = [_input(cfg.INPUT.MIN_SIZE_TEST, 0)]
+    return lambda: model(inputs)
+
+
+def _built(change: Callable[[CfgNode], None], path: str, device: str, folder: str) -> tuple[CfgNode, Any]:
+    if device == "cpu":
+        keep_freed_memory()  # as our tools do
+    cfg = shared_settings(path, device, folder)
+    change(cfg)
+    torch.manual_seed(0)
+    return cfg, build_model(cfg)
 
 
 def _input(side: int, seed: int) -> dict[str, Any]:
