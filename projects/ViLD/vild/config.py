@@ -19,3 +19,6 @@ def add_config(cfg: CN) -> None:
     # "ViLD-ensemble": weight, in a geometric mean, of the head that is at home: the text head for base words, the
     # image head for novel ones. In [0, 1].
     vild.HOME_WEIGHT = 2 / 3
+    # Exponent of the first stage's objectness in the scores, beside what the form itself makes of it; 0 (the paper) or
+    # more. Inference only.
+    vild.OBJECTNESS = 0.0

@@ -8,6 +8,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import StandardROIHeads, build_box_head
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dk_detr.distillation import Anneal, embedding_l1_loss
 from dk_detr.modeling import (
@@ -48,7 +49,8 @@ class ViLDHeads(StandardROIHeads):
 
     Args:
         form: what is learned and how words are scored. image_head: where the form has two heads, else None.
-        image_weight: w, of the L1 loss. anneal: of w over training. home_weight: see MODEL.VILD.HOME_WEIGHT.
+        image_weight: w, of the L1 loss. anneal: of w over training. home_weight,
+        objectness_exponent: see MODEL.VILD.{HOME_WEIGHT, OBJECTNESS}.
         parts: Detectron2's.
     """
 
@@ -61,11 +63,13 @@ class ViLDHeads(StandardROIHeads):
         image_weight: float,
         anneal: Anneal,
         home_weight: float,
+        objectness_exponent: float = 0.0,
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
         self.form, self.image_head = form, image_head
         self.image_weight, self.anneal, self.home_weight = image_weight, anneal, home_weight
+        self.objectness_exponent = objectness_exponent
 
     box_predictor: BoxPredictor
 
@@ -73,6 +77,8 @@ class ViLDHeads(StandardROIHeads):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], num_words: int, width: int) -> dict[str, Any]:
         """Args: num_words: of training. width: E."""
         form = choose(FORMS, "MODEL.VILD.FORM", cfg.MODEL.VILD.FORM)
+        if not cfg.MODEL.VILD.OBJECTNESS >= 0:
+            raise ValueError(f"MODEL.VILD.OBJECTNESS must be 0 or more, got {cfg.MODEL.VILD.OBJECTNESS}.")
         if cfg.MODEL.MASK_ON and not cfg.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK:
             raise ValueError("ViLD has one mask for all words: set MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK to True.")
         parts = {**super().from_config(cfg, input_shape), "num_classes": num_words}
@@ -90,6 +96,7 @@ class ViLDHeads(StandardROIHeads):
             "form": form,
             "image_weight": cfg.MODEL.KD.EMBEDDING_L1.WEIGHT,
             "home_weight": cfg.MODEL.VILD.HOME_WEIGHT,
+            "objectness_exponent": cfg.MODEL.VILD.OBJECTNESS,
         }
 
     def losses(
@@ -144,11 +151,15 @@ class ViLDHeads(StandardROIHeads):
         return self.forward_with_given_boxes(features, [best_detections(*image, *limits) for image in images])
 
     def score(self, pooled: Tensor, vectors: Tensor, objectness: Tensor, text: Tensor, novel: Tensor) -> Tensor:
-        """(N, K) log-scores of words, as the form has it.
+        """(N, K) log-scores of words, as the form has it; and as much of the objectness as is asked for.
 
         Args:
             pooled: (N, C, h, w) of the regions. vectors: what the box head makes of them. objectness: (N,) logits.
         """
+        log_scores = self._by_form(pooled, vectors, objectness, text, novel)
+        return log_scores + self.objectness_exponent * F.logsigmoid(objectness)[:, None]
+
+    def _by_form(self, pooled: Tensor, vectors: Tensor, objectness: Tensor, text: Tensor, novel: Tensor) -> Tensor:
         predictor = self.box_predictor
         if not isinstance(predictor.classifier, CosineTextBackground):
             log_image = without_background(predictor.classifier.score(predictor.embed(vectors), text))

@@ -273,6 +273,20 @@ def test_vild_image_ranks_by_objectness_too(world: World) -> None:
     torch.testing.assert_close(score[0].exp(), score[1].exp() * 2.5**0.5)
 
 
+@forms
+def test_more_objectness_in_the_scores_is_a_power_of_it(world: World, name: str) -> None:
+    detector = tiny_vild(world, name)
+    pooled = torch.ones(2, 8, 7, 7)
+    objectness, novel = torch.tensor([0.5, 0.2]).logit(), torch.tensor([False, True, False])
+    heads = detector.roi_heads
+    with torch.no_grad():
+        vectors = heads.box_head(pooled)
+        without = heads.score(pooled, vectors, objectness, detector.text, novel)
+        heads.objectness_exponent = 0.25
+        score = heads.score(pooled, vectors, objectness, detector.text, novel)
+    torch.testing.assert_close(score.exp(), without.exp() * torch.tensor([0.5, 0.2])[:, None] ** 0.25)
+
+
 def test_words_of_ones_own_are_novel(world: World) -> None:
     """Words from the command line come without a word on novelty; what was trained is known by its name."""
     detector = tiny_vild(world, "ViLD_ensemble")
@@ -330,6 +344,7 @@ TEACHING, TERM = {"MODEL__TRAINING_EXTENSIONS": ["Distillation"]}, {"MODEL__KD__
         ("ViLD", {"MODEL__VILD__FORM": "VILD"}, 'MODEL.VILD.FORM is "VILD"; choose one of ViLD-text, ViLD-image'),
         ("ViLD_text", {**TEACHING, **TERM}, r"MODEL.KD.TERMS is \['embedding_l1'\] with .*ViLD-text"),
         ("ViLD", {"MODEL__TRAINING_EXTENSIONS": ["Denoising"]}, 'MODEL.TRAINING_EXTENSIONS is "Denoising"; choose'),
+        ("ViLD", {"MODEL__VILD__OBJECTNESS": -0.5}, "MODEL.VILD.OBJECTNESS must be 0 or more, got -0.5"),
         ("ViLD", {"MODEL__KD__TERMS": ["semantic"]}, r"MODEL.KD.TERMS is \['semantic'\] with MODEL.VILD.FORM"),
         ("ViLD", {"MODEL__KD__SLOT_FILTERS": ["unmatched"]}, 'take "unmatched" out of MODEL.KD.SLOT_FILTERS'),
         ("ViLD", {"MODEL__ROI_MASK_HEAD__CLS_AGNOSTIC_MASK": False}, "set MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK"),
