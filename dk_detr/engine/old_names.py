@@ -1,4 +1,6 @@
-"""Names that parameters had in older checkpoints, which load under today's."""
+"""Names that parameters had in older checkpoints, which load under today's. Auxiliary queries and companions, one thing
+under two names, load one another's.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,17 +11,18 @@ from dk_detr.engine.ema import EMA_KEY
 from dk_detr.extensions import Denoising
 
 OLD_PREFIXES = {
-    "branch.companions.": "extensions.Distillation.queries.",
-    "branch.content.": "extensions.Distillation.queries.content.",
+    "branch.companions.": "{taught}",
+    "branch.content.": "{taught}content.",
+    "extensions.Distillation.queries.content.": "{taught}content.",
+    "companions.content.": "{taught}content.",
     "companions.0.": "extensions.{denoising}.",
 }
 
 
 def under_current_names(checkpoint: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     """The checkpoint, its weights, their moving average and the optimizer's parameters under the names of today."""
-    names = {old: new.format(denoising=_denoising_of(model)) for old, new in OLD_PREFIXES.items()}
-    if getattr(model, "companions", None) is not None:  # a detector that was trained with "Auxiliary" has their weights
-        names["extensions.Distillation.queries.content."] = "companions.content."
+    taught = "extensions.Distillation.queries." if getattr(model, "companions", None) is None else "companions."
+    names = {old: new.format(denoising=_denoising_of(model), taught=taught) for old, new in OLD_PREFIXES.items()}
 
     def renamed(name: str) -> str:
         for old, new in names.items():
