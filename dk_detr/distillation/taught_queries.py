@@ -91,7 +91,8 @@ class AuxiliaryQueries(DetectionQueries):
         reference: str = "follow",
     ) -> None:
         super().__init__(teacher, slots)
-        self.content, self.attends_to, self.reference = zero_contents(num_queries, channels), attends_to, reference
+        self.content = zero_contents(num_queries, channels)
+        self.attends_to, self.reference = tuple(attends_to), reference
 
     def groups(self, inputs: TrainingInputs) -> tuple[QueryGroup, ...]:
         """See `DetectionQueries`."""

@@ -23,14 +23,17 @@ class Companions(nn.Module):
 
     def __init__(self, num_queries: int, channels: int, attends_to: Sequence[str], reference: str) -> None:
         super().__init__()
-        self.content, self.attends_to, self.reference = zero_contents(num_queries, channels), attends_to, reference
+        self.content = zero_contents(num_queries, channels)
+        self.attends_to, self.reference = tuple(attends_to), reference
 
     def forward(self, detection: QueryGroup) -> QueryGroup:
         """See `companions_of`."""
         return companions_of(detection, self.content.weight, self.attends_to, self.reference)
 
 
-def companions_of(detection: QueryGroup, content: Tensor, attends_to: Sequence[str], reference: str) -> QueryGroup:
+def companions_of(
+    detection: QueryGroup, content: Tensor, attends_to: tuple[str, ...], reference: str
+) -> QueryGroup:
     """Queries at the same positions and references.
 
     Args:
@@ -43,7 +46,7 @@ def companions_of(detection: QueryGroup, content: Tensor, attends_to: Sequence[s
         content=of_each_image(content[: len(detection)], detection),
         position=detection.position,
         reference=detection.reference,
-        attends_to=tuple(attends_to),
+        attends_to=attends_to,
         reference_from=DETECTION if reference == "follow" else None,
         valid=detection.valid,
     )

@@ -56,7 +56,7 @@ def test_the_numbers_of_the_config_reach_the_parts(cfg: CfgNode) -> None:
     queries, slots = distillation.queries, distillation.queries.slots
     assert built.queries.num_queries == len(queries.content.weight) == 12
     assert slots.num_slots == 7 and slots.filters == ("unmatched", "duplicates")
-    assert (queries.attends_to, queries.reference_from) == (("auxiliary", "detection"), None)
+    assert (queries.attends_to, queries.reference) == (("auxiliary", "detection"), "stay")
     assert distillation.layers == "all" and queries.teacher.crop_scales == (1.0, 1.5)
     assert built.criterion.matcher.costs["l1"] == 6.0 and built.criterion.weights["giou"] == 3.0
     names = [term.name for term in distillation.terms]
@@ -157,7 +157,7 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
         ("KD", "LAYERS", "first", 'MODEL.KD.LAYERS is "first"'),
         ("KD", "SLOT_FILTERS", ["novel"], r"MODEL.KD.SLOT_FILTERS knows .* not \['novel'\]"),
         ("KD", "NUM_SLOTS", 0, "MODEL.KD.NUM_SLOTS must be at least 1, got 0"),
-        ("KD", "QUERIES", "Some", 'MODEL.KD.QUERIES is "Some"; choose one of Auxiliary, SelectedAuxiliary, Detection'),
+        ("KD", "QUERIES", "Some", 'MODEL.KD.QUERIES is "Some"; choose one of Auxiliary, SelectedAuxiliary, Companions, Detection'),
         ("TEACHER", "NAME", "Nobody", 'MODEL.TEACHER.NAME is "Nobody"; choose one of CLIPCrops, EmbeddingBank'),
         ("TEACHER", "DTYPE", "int8", 'MODEL.TEACHER.DTYPE is "int8"; choose one of auto, float32, bfloat16'),
         ("TEACHER", "CROP_SCALES", [0.0], "MODEL.TEACHER.CROP_SCALES needs positive numbers"),
