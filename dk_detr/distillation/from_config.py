@@ -14,7 +14,7 @@ from dk_detr.distillation.taught_queries import (
 )
 from dk_detr.distillation.teachers import TEACHERS, Teacher
 from dk_detr.distillation.terms import TermSettings, build_terms
-from dk_detr.modeling import AUXILIARY, CLASSIFIERS, QUERIES, CosineText
+from dk_detr.modeling import AUXILIARY, CLASSIFIERS, CONTENTS, QUERIES, CosineText
 from dk_detr.structures import DETECTION, Calibration, Vocabulary
 from dk_detr.utils import choose, require
 
@@ -47,6 +47,11 @@ def refuse_bad_distillation(cfg: CfgNode, name: str) -> None:
     loaded. `name`: of the extension."""
     kd = cfg.MODEL.KD
     require("MODEL.KD.QUERIES", kd.QUERIES, TAUGHT)
+    require("MODEL.KD.CONTENT", kd.CONTENT, CONTENTS)
+    if kd.CONTENT == "Regions" and kd.QUERIES != "Companions":
+        raise ValueError(
+            f'MODEL.KD.CONTENT "Regions" is for MODEL.KD.QUERIES "Companions", got "{kd.QUERIES}": change one of them.'
+        )
     require("MODEL.KD.REFERENCE", kd.REFERENCE, ("follow", "stay"))
     for group in kd.ATTENDS_TO:
         require("MODEL.KD.ATTENDS_TO", group, (AUXILIARY, DETECTION))

@@ -85,13 +85,14 @@ def build_network(
         "queries": queries,
         "decoder": decoder,
         "classifier": build_classifier(cfg, width, decoder.num_prediction_heads, calibration),
-        **({"companions": Companions(*_companions(cfg.MODEL))} if cfg.MODEL.KD.QUERIES == "Companions" else {}),
+        **({"companions": _companions(cfg.MODEL)} if cfg.MODEL.KD.QUERIES == "Companions" else {}),
         **({"quality": BoxQuality(detr.CHANNELS, decoder.num_prediction_heads)} if rates_boxes else {}),
     }
 
 
-def _companions(model: CfgNode) -> tuple[int, int, tuple[str, ...], str]:
-    return model.DETR.NUM_QUERIES, model.DETR.CHANNELS, tuple(model.KD.ATTENDS_TO), model.KD.REFERENCE
+def _companions(model: CfgNode) -> Companions:
+    detr, kd = model.DETR, model.KD
+    return Companions(detr.NUM_QUERIES, detr.CHANNELS, kd.ATTENDS_TO, kd.REFERENCE, kd.CONTENT)
 
 
 def backbone_from_config(cfg: CfgNode) -> Backbone:

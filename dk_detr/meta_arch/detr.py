@@ -129,7 +129,7 @@ class DETR(OpenVocabularyDetector):
         initial = self.queries(memory := self.encoder(pyramid))
         inputs = TrainingInputs(
             images, batched_inputs, pyramid, memory, initial, targets, num_objects, self.queries.position_of,
-            None if self.companions is None else self.companions(initial.group),
+            None if self.companions is None else self.companions(initial.group, memory),
         )  # fmt: skip
         plans: list[Plan] = [extension.prepare(inputs) for extension in self.extensions.values()]
         trace = self.decoder(QuerySet((initial.group, *(group for plan in plans for group in plan.groups))), memory)
@@ -184,18 +184,18 @@ class DETR(OpenVocabularyDetector):
     def _detect(self, batched_inputs: Inputs) -> tuple[list[dict[str, Any]], InitialQueries]:
         images = self.preprocess(batched_inputs)
         initial = self.queries(memory := self._encode(images))
-        trace = self.decoder(self._queries_for_words(initial.group), memory)
+        trace = self.decoder(self._queries_for_words(initial.group, memory), memory)
         scores = self.heads.scores(trace, initial, self.text, self.train_text, self.novel)
         found = to_instances(scores, trace.of(DETECTION)[1][-1], images.image_sizes, self.num_detections, self.nms_iou)
         asked = zip(found, batched_inputs, images.image_sizes)
         outputs = [{"instances": detector_postprocess(one, *_output_size(given, size))} for one, given, size in asked]
         return outputs, initial
 
-    def _queries_for_words(self, detection: QueryGroup) -> QuerySet:
+    def _queries_for_words(self, detection: QueryGroup, memory: Memory) -> QuerySet:
         """The detection queries, and their companions where there are words for these to say."""
         if self.companions is None or not self.any_novel:
             return QuerySet((detection,))
-        return QuerySet((detection, self.companions(detection)))
+        return QuerySet((detection, self.companions(detection, memory)))
 
     @property
     def proposes(self) -> bool:

@@ -28,7 +28,7 @@ from dk_detr.modeling.classifiers import (
     without_background,
 )
 from dk_detr.modeling.clip_resnet import build_clip_resnet_backbone
-from dk_detr.modeling.companions import AUXILIARY, Companions
+from dk_detr.modeling.companions import AUXILIARY, CONTENTS, Companions
 from dk_detr.modeling.decoder import DECODERS, Decoder, DecoderLayer
 from dk_detr.modeling.encoder import Encoder, EncoderLayer
 from dk_detr.modeling.feed_forward import FeedForward
@@ -41,7 +41,7 @@ from dk_detr.modeling.queries import QUERIES, Anchors, InitialQueries, Learned, 
 from dk_detr.modeling.refinement import REFINEMENTS, FromReference, Iterative, LookForwardTwice, Refinement, box_heads
 
 __all__ = [
-    "ATTENTIONS", "AUXILIARY", "BOX_PARAMETERIZATIONS", "CLASSIFIERS", "DECODERS", "POSITIONS", "QUERIES",
+    "ATTENTIONS", "AUXILIARY", "BOX_PARAMETERIZATIONS", "CLASSIFIERS", "CONTENTS", "DECODERS", "POSITIONS", "QUERIES",
     "REFINEMENTS", "Anchors", "BoxParameterization", "BoxQuality", "ChannelMapper", "Classifier", "Companions",
     "ConditionalCross", "ConditionalSelf", "CosineText", "CosineTextBackground", "CosineTextEnsemble",
     "CosineTextObjectness", "Decoder", "DecoderLayer", "DeformableCross", "DeformableTokens", "DenseCross",

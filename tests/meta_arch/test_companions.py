@@ -12,15 +12,16 @@ from torch.testing import assert_close
 from dk_detr.distillation import refuse_terms_without_distillation
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.meta_arch import DETR
-from dk_detr.modeling import Companions, Heads
+from dk_detr.meta_arch.combinations import refuse_bad_combinations
+from dk_detr.modeling import CONTENTS, Companions, Heads
 from dk_detr.structures import Vocabulary
 from tests.model_fixtures import QUERIES, configured_detector, fixed_seed, tiny_config, tiny_input, training_losses
 
 INPUTS = [tiny_input(seed=1), tiny_input((32, 40), 3, seed=2)]
 
 
-def detector(queries: str = "Companions") -> DETR:
-    return configured_detector("dk_detr_R50", MODEL__KD__QUERIES=queries)
+def detector(queries: str = "Companions", content: str = "Learned") -> DETR:
+    return configured_detector("dk_detr_R50", MODEL__KD__QUERIES=queries, MODEL__KD__CONTENT=content)
 
 
 def scores(made: DETR) -> Tensor:
@@ -77,6 +78,22 @@ def test_words_are_novel_if_they_were_not_trained_whatever_the_vocabulary_says()
     assert torch.equal(scores(made), wanted)
 
 
+@pytest.mark.parametrize("content", CONTENTS)
+def test_every_parameter_of_theirs_learns_from_the_teacher(content: str) -> None:
+    made = detector(content=content)
+    losses = training_losses(made, INPUTS)
+    sum(loss for name, loss in losses.items() if name.startswith("loss_kd_")).backward()
+    gradients = {name: p.grad for name, p in made.companions.named_parameters()}
+    assert len(gradients) == (1 if content == "Learned" else 9)
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients.values())
+
+
+def test_contents_of_regions_without_companions_are_refused() -> None:
+    cfg = tiny_config("dk_detr_R50", MODEL__KD__CONTENT="Regions")
+    with pytest.raises(ValueError, match='CONTENT "Regions" is for MODEL.KD.QUERIES "Companions", got "Auxiliary"'):
+        refuse_bad_combinations(cfg)
+
+
 def test_they_are_trained_as_auxiliary_queries_are() -> None:
     made, published = detector(), detector("Auxiliary")
     state = {
@@ -89,8 +106,6 @@ def test_they_are_trained_as_auxiliary_queries_are() -> None:
     with fixed_seed(7):
         theirs = training_losses(published, INPUTS)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    sum(ours.values()).backward()
-    assert made.companions.content.weight.grad is not None and made.companions.content.weight.grad.abs().sum() > 0
 
 
 def content(made: DETR) -> Tensor:
