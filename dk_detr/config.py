@@ -188,11 +188,9 @@ def _add_distillation(cfg: CN) -> None:
     # Which queries are taught. "Auxiliary": one for each detection query (the paper). "SelectedAuxiliary": only for the
     # regions that are distilled; these are selected before decoding then, so that SLOT_FILTERS cannot have "unmatched",
     # REFERENCE is "stay", and "EmbeddingBank" can teach. "Detection": the detection queries (the paper's ablation).
-    # "Companions": as "Auxiliary", but decoded at inference, too, where they say what a detection is if it is novel.
+    # "ROIHead": none; a head that reads the regions from the encoder's memory is taught, with the selection of
+    # "SelectedAuxiliary", and is asked for the novel words at inference (ours).
     kd.QUERIES = "Auxiliary"
-    # What they know at the start: "Learned", the same in all images (the paper); "Regions", for "Companions", and what
-    # the finest level shows at their proposals, in 7×7 cells.
-    kd.CONTENT = "Learned"
     kd.ATTENDS_TO = ["auxiliary"]  # groups that auxiliary queries see in self-attention: "auxiliary", "detection"
     kd.REFERENCE = "follow"  # "follow" the refined boxes of the detection queries, or "stay" at the proposals
     kd.LAYERS = "last"  # decoder layers that are taught: "last" or "all"

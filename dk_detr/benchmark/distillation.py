@@ -1,5 +1,5 @@
 """What distillation costs: a training step of the plain detector, with a live teacher, and with an embedding bank; and
-inference with companions."""
+inference with and without an ROI head."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ OBJECTS = 7
 
 PLAIN, SILENT, ONLINE = "plain detector", "auxiliary queries, no teacher", "auxiliary queries, online (the paper)"
 DIRECT, DENOISED = "detection queries, online", "auxiliary queries, online, box denoising"
+ROI_HEAD = "ROI head, online"
 FAST, EVERY, BANK = "selected queries, online", "selected queries, online, all slots", "selected queries, bank"
-SPEECHLESS, COMPANIONS = "detection queries", "detection queries and companions"  # at inference
+QUERIES_ALONE, WITH_ROI_HEAD = "queries alone", "with an ROI head"  # at inference
 SELECTED = {"QUERIES": "SelectedAuxiliary", "REFERENCE": "stay"}
 
 
@@ -59,7 +60,7 @@ def benchmark_distillation(device: str, rounds: int, config_file: str = "", batc
         compare="times the time",
     )
     report.add("training step", PLAIN, measured)
-    report.add("inference", SPEECHLESS, answered)
+    report.add("inference", QUERIES_ALONE, answered)
     report.notes += _in_words(measured)
     return report
 
@@ -117,8 +118,9 @@ def _denoised(cfg: CfgNode) -> None:
     cfg.MODEL.TRAINING_EXTENSIONS = ["BoxDenoising", *cfg.MODEL.TRAINING_EXTENSIONS]
 
 
-def _companions(cfg: CfgNode) -> None:
-    cfg.MODEL.KD.QUERIES = "Companions"
+def _roi_head(cfg: CfgNode) -> None:
+    _selected(cfg)
+    cfg.MODEL.KD.QUERIES, cfg.MODEL.KD.LAYERS = "ROIHead", "last"
 
 
 def _selected(cfg: CfgNode) -> None:
@@ -140,9 +142,9 @@ def _bank(cfg: CfgNode) -> None:
 
 WAYS: dict[str, Callable[[CfgNode], None]] = {
     PLAIN: _plain, SILENT: _online, ONLINE: _online, DENOISED: _denoised, DIRECT: _direct, FAST: _selected,
-    EVERY: _every_slot, BANK: _bank,
+    ROI_HEAD: _roi_head, EVERY: _every_slot, BANK: _bank,
 }  # fmt: skip
-INFERENCE: dict[str, Callable[[CfgNode], None]] = {SPEECHLESS: _online, COMPANIONS: _companions}
+INFERENCE: dict[str, Callable[[CfgNode], None]] = {QUERIES_ALONE: _online, WITH_ROI_HEAD: _roi_head}
 
 
 class Silent:

@@ -10,12 +10,13 @@ from dk_detr.distillation.from_config import (
 )
 from dk_detr.distillation.slots import SlotSelection
 from dk_detr.distillation.taught_queries import (
+    AUXILIARY,
     AuxiliaryQueries,
-    CompanionQueries,
     DetectionQueries,
     DistillationPlan,
     SelectedAuxiliaryQueries,
     TaughtQueries,
+    TaughtROIHead,
 )
 from dk_detr.distillation.teachers import TEACHERS, CLIPCrops, StoredEmbeddings, Teacher
 from dk_detr.distillation.terms import (
@@ -29,12 +30,12 @@ from dk_detr.distillation.terms import (
 )
 
 __all__ = [
+    "AUXILIARY",
     "TEACHERS",
     "TERMS",
     "Anneal",
     "AuxiliaryQueries",
     "CLIPCrops",
-    "CompanionQueries",
     "DetectionQueries",
     "Distillation",
     "DistillationPlan",
@@ -43,6 +44,7 @@ __all__ = [
     "SlotSelection",
     "StoredEmbeddings",
     "TaughtQueries",
+    "TaughtROIHead",
     "Teacher",
     "TermSettings",
     "anneal_from_config",

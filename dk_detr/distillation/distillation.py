@@ -81,16 +81,12 @@ class Distillation(TrainingExtension[DistillationPlan]):
 
     def supervise(self, plan: DistillationPlan, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
         """See `TrainingExtension`: `loss_kd_<term>`."""
-        hidden_states, _ = outputs.trace.of(plan.taught)
-        last = len(hidden_states) - 1
+        last = len(outputs.trace.boxes) - 1
         knowledge = plan.knowledge(outputs.assignment.of_layer(last))
         regions = knowledge.regions
         record("kd_regions", len(regions))
         layers = range(last + 1) if self.layers == "all" else (last,)
-        students = [
-            outputs.heads.image_embeddings(hidden_states[layer, regions.image, regions.query], layer)
-            for layer in layers
-        ]
+        students = [plan.students(outputs, regions, layer) for layer in layers]
         factor = self.anneal.factor()
         return {
             f"loss_{self.prefix}{term.name}": factor * torch.stack([term(rows, knowledge) for rows in students]).sum()

@@ -6,19 +6,20 @@ from dk_detr.distillation.anneal import anneal_from_config
 from dk_detr.distillation.calibration_file import calibration_from_config
 from dk_detr.distillation.slots import SlotSelection
 from dk_detr.distillation.taught_queries import (
+    AUXILIARY,
     AuxiliaryQueries,
-    CompanionQueries,
     DetectionQueries,
     SelectedAuxiliaryQueries,
     TaughtQueries,
+    TaughtROIHead,
 )
 from dk_detr.distillation.teachers import TEACHERS, Teacher
 from dk_detr.distillation.terms import TermSettings, build_terms
-from dk_detr.modeling import AUXILIARY, CLASSIFIERS, CONTENTS, QUERIES, CosineText
+from dk_detr.modeling import CLASSIFIERS, QUERIES, CosineText
 from dk_detr.structures import DETECTION, Calibration, Vocabulary
 from dk_detr.utils import choose, require
 
-TAUGHT = ("Auxiliary", "SelectedAuxiliary", "Companions", "Detection")  # by their name in MODEL.KD.QUERIES
+TAUGHT = ("Auxiliary", "SelectedAuxiliary", "Detection", "ROIHead")  # by their name in MODEL.KD.QUERIES
 
 
 def build_teacher(cfg: CfgNode, vocabulary: Vocabulary) -> Teacher:
@@ -35,8 +36,8 @@ def build_slots(cfg: CfgNode) -> SlotSelection:
 def build_taught_queries(cfg: CfgNode, teacher: Teacher) -> TaughtQueries:
     """The queries that are taught, and how slots are chosen, of MODEL.KD."""
     kd, detr, slots = cfg.MODEL.KD, cfg.MODEL.DETR, build_slots(cfg)
-    if kd.QUERIES in ("Detection", "Companions"):
-        return {"Detection": DetectionQueries, "Companions": CompanionQueries}[kd.QUERIES](teacher, slots)
+    if kd.QUERIES in ("Detection", "ROIHead"):
+        return {"Detection": DetectionQueries, "ROIHead": TaughtROIHead}[kd.QUERIES](teacher, slots)
     if kd.QUERIES == "SelectedAuxiliary":
         return SelectedAuxiliaryQueries(teacher, slots, detr.CHANNELS, kd.ATTENDS_TO)
     return AuxiliaryQueries(teacher, slots, detr.NUM_QUERIES, detr.CHANNELS, kd.ATTENDS_TO, kd.REFERENCE)
@@ -47,11 +48,6 @@ def refuse_bad_distillation(cfg: CfgNode, name: str) -> None:
     loaded. `name`: of the extension."""
     kd = cfg.MODEL.KD
     require("MODEL.KD.QUERIES", kd.QUERIES, TAUGHT)
-    require("MODEL.KD.CONTENT", kd.CONTENT, CONTENTS)
-    if kd.CONTENT == "Regions" and kd.QUERIES != "Companions":
-        raise ValueError(
-            f'MODEL.KD.CONTENT "Regions" is for MODEL.KD.QUERIES "Companions", got "{kd.QUERIES}": change one of them.'
-        )
     require("MODEL.KD.REFERENCE", kd.REFERENCE, ("follow", "stay"))
     for group in kd.ATTENDS_TO:
         require("MODEL.KD.ATTENDS_TO", group, (AUXILIARY, DETECTION))
@@ -65,6 +61,8 @@ def refuse_bad_distillation(cfg: CfgNode, name: str) -> None:
     build_slots(cfg)
     anneal_from_config(cfg)
     _refuse_what_cannot_be_taught(cfg.MODEL.DETR, name)
+    if kd.QUERIES == "ROIHead":
+        _refuse_what_an_roi_head_cannot(cfg)
     _refuse_what_cannot_be_selected(kd, cfg.MODEL.TEACHER.NAME)
     require("MODEL.KD.NEGATIVES", kd.NEGATIVES, ("Hard", "Soft"))
     if kd.NEGATIVES == "Soft":
@@ -73,7 +71,7 @@ def refuse_bad_distillation(cfg: CfgNode, name: str) -> None:
 
 def _refuse_soft_negatives(cfg: CfgNode) -> None:
     classifier, queries = cfg.MODEL.DETR.CLASSIFIER, cfg.MODEL.KD.QUERIES
-    if queries == "SelectedAuxiliary":
+    if queries in ("SelectedAuxiliary", "ROIHead"):
         raise ValueError(
             'MODEL.KD.NEGATIVES "Soft" is for detection queries where the teacher looks, and MODEL.KD.QUERIES '
             f'"{queries}" belong to none: choose "Auxiliary" or "Detection", or set the former to "Hard".'
@@ -88,22 +86,35 @@ def _refuse_soft_negatives(cfg: CfgNode) -> None:
 
 def _refuse_what_cannot_be_selected(kd: CfgNode, teacher: str) -> None:
     """What does not go together with choosing before decoding, or with stored regions."""
-    if kd.QUERIES != "SelectedAuxiliary":
+    if kd.QUERIES not in ("SelectedAuxiliary", "ROIHead"):
         if teacher == "EmbeddingBank":
             raise ValueError(
                 'MODEL.TEACHER.NAME "EmbeddingBank" knows its own regions: it needs MODEL.KD.QUERIES '
-                f'"SelectedAuxiliary" (got "{kd.QUERIES}").'
+                f'"SelectedAuxiliary" or "ROIHead" (got "{kd.QUERIES}").'
             )
         return
     if "unmatched" in kd.SLOT_FILTERS:
         raise ValueError(
-            'MODEL.KD.QUERIES "SelectedAuxiliary" selects before anything is matched: take "unmatched" out of '
+            f'MODEL.KD.QUERIES "{kd.QUERIES}" selects before anything is matched: take "unmatched" out of '
             'MODEL.KD.SLOT_FILTERS; "base_overlap" leaves out what base objects cover.'
         )
-    if kd.REFERENCE != "stay":
+    if kd.QUERIES == "SelectedAuxiliary" and kd.REFERENCE != "stay":
         raise ValueError(
             'MODEL.KD.QUERIES "SelectedAuxiliary" belong to no detection query that they could follow: '
             f'MODEL.KD.REFERENCE must be "stay", not "{kd.REFERENCE}".'
+        )
+
+
+def _refuse_what_an_roi_head_cannot(cfg: CfgNode) -> None:
+    classifier, layers = cfg.MODEL.DETR.CLASSIFIER.NAME, cfg.MODEL.KD.LAYERS
+    if classifier != "CosineText":
+        raise ValueError(
+            f'MODEL.KD.QUERIES "ROIHead" says novel words beside a sigmoid: MODEL.DETR.CLASSIFIER.NAME "{classifier}" '
+            'is none, choose "CosineText".'
+        )
+    if layers != "last":
+        raise ValueError(
+            f'MODEL.KD.QUERIES "ROIHead" belongs to no decoder layer: MODEL.KD.LAYERS must be "last", not "{layers}".'
         )
 
 
@@ -137,7 +148,7 @@ def term_settings(cfg: CfgNode) -> TermSettings:
 
 
 def refuse_terms_without_distillation(cfg: CfgNode) -> None:
-    """Asked for before training. Raises ValueError for terms that nothing would learn, and for companions that nobody
+    """Asked for before training. Raises ValueError for terms that nothing would learn, and for an ROI head that nobody
     would teach."""
     if cfg.MODEL.KD.TERMS and "Distillation" not in cfg.MODEL.TRAINING_EXTENSIONS:
         raise ValueError(
@@ -145,8 +156,8 @@ def refuse_terms_without_distillation(cfg: CfgNode) -> None:
             f'{list(cfg.MODEL.TRAINING_EXTENSIONS)} has no "Distillation" to learn them: add it, or set MODEL.KD.TERMS '
             "to []."
         )
-    if cfg.MODEL.KD.QUERIES == "Companions" and "Distillation" not in cfg.MODEL.TRAINING_EXTENSIONS:
+    if cfg.MODEL.KD.QUERIES == "ROIHead" and "Distillation" not in cfg.MODEL.TRAINING_EXTENSIONS:
         raise ValueError(
-            'MODEL.KD.QUERIES "Companions" are taught by "Distillation", which MODEL.TRAINING_EXTENSIONS '
+            'MODEL.KD.QUERIES "ROIHead" is taught by "Distillation", which MODEL.TRAINING_EXTENSIONS '
             f'{list(cfg.MODEL.TRAINING_EXTENSIONS)} lacks: add it, or choose "Auxiliary".'
         )

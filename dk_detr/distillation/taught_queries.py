@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from dk_detr.distillation.slots import SlotSelection
 from dk_detr.distillation.teachers import Teacher, stored_candidates
-from dk_detr.extensions import Plan, TrainingInputs
-from dk_detr.modeling import AUXILIARY
-from dk_detr.modeling.companions import companions_of, of_each_image, zero_contents
+from dk_detr.extensions import Plan, TrainingInputs, TrainingOutputs
 from dk_detr.structures import DETECTION, Assignment, QueryGroup, RegionKnowledge, Regions, TeacherInput
 from dk_detr.utils import timed
+
+AUXILIARY = "auxiliary"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,22 @@ class DistillationPlan(Plan):
 
     taught: str
     knowledge: Callable[[Assignment], RegionKnowledge]
+
+    def students(self, outputs: TrainingOutputs, regions: Regions, layer: int) -> Tensor:
+        """(N, E) what a decoder layer says of the regions, in the teacher's space, not normalised."""
+        hidden_states, _ = outputs.trace.of(self.taught)
+        return outputs.heads.image_embeddings(hidden_states[layer, regions.image, regions.query], layer)
+
+
+@dataclass(frozen=True)
+class ROIPlan(DistillationPlan):
+    """No query listens: `read` says what the regions show, (N, E)."""
+
+    read: Callable[[Regions], Tensor]
+
+    def students(self, outputs: TrainingOutputs, regions: Regions, layer: int) -> Tensor:
+        """See `DistillationPlan`; it belongs to no layer."""
+        return self.read(regions)
 
 
 class TaughtQueries(nn.Module, ABC):
@@ -47,6 +63,15 @@ class TaughtQueries(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: TrainingInputs) -> DistillationPlan:
         """Before decoding."""
+
+    def ask_before_decoding(self, inputs: TrainingInputs) -> tuple[Regions, Callable[[], Tensor]]:
+        """Regions that are chosen without knowing what is matched, and the teacher's answer: on a GPU it thinks while
+        the detector decodes."""
+        shown = teacher_input(inputs)
+        candidates = self.teacher.candidates(shown, inputs.initial)
+        regions = self.slots(candidates.boxes, candidates.objectness, None, inputs.targets, inputs.images.image_sizes)
+        with timed("teacher"):
+            return regions, self.teacher.ask(shown, regions)
 
 
 class DetectionQueries(TaughtQueries):
@@ -65,9 +90,9 @@ class DetectionQueries(TaughtQueries):
             with timed("teacher"):
                 return RegionKnowledge(regions, self.teacher.ask(shown, regions)())
 
-        return DistillationPlan(self.groups(inputs), self.taught, _once(knowledge))
+        return DistillationPlan(self.groups(initial.group), self.taught, _once(knowledge))
 
-    def groups(self, inputs: TrainingInputs) -> tuple[QueryGroup, ...]:
+    def groups(self, detection: QueryGroup) -> tuple[QueryGroup, ...]:
         """What is decoded beside the detection queries."""
         return ()
 
@@ -76,7 +101,9 @@ class AuxiliaryQueries(DetectionQueries):
     """One for each detection query, at the same place, as published: slots are chosen among them after matching.
 
     Args:
-        num_queries: Q. channels: C. attends_to, reference: see `companions_of`.
+        num_queries: Q. channels: C. attends_to: groups that they see in self-attention.
+        reference: "follow" the refined boxes of the detection queries, or "stay" at the proposals, where the teacher
+            looks.
     """
 
     taught = AUXILIARY
@@ -91,23 +118,21 @@ class AuxiliaryQueries(DetectionQueries):
         reference: str = "follow",
     ) -> None:
         super().__init__(teacher, slots)
-        self.content = zero_contents(num_queries, channels)
-        self.attends_to, self.reference = tuple(attends_to), reference
+        self.content, self.attends_to = _contents(num_queries, channels), tuple(attends_to)
+        self.reference_from = DETECTION if reference == "follow" else None
 
-    def groups(self, inputs: TrainingInputs) -> tuple[QueryGroup, ...]:
-        """See `DetectionQueries`."""
-        return (companions_of(inputs.initial.group, self.content.weight, self.attends_to, self.reference),)
-
-
-class CompanionQueries(DetectionQueries):
-    """The companions of a detector that has them at inference, too: they are its own, and so are their weights."""
-
-    taught = AUXILIARY
-
-    def groups(self, inputs: TrainingInputs) -> tuple[QueryGroup, ...]:
-        """See `DetectionQueries`."""
-        assert inputs.companions is not None  # build.py makes them by the key that makes this
-        return (inputs.companions,)
+    def groups(self, detection: QueryGroup) -> tuple[QueryGroup, ...]:
+        """Same positions and references, learned content."""
+        auxiliary = QueryGroup(
+            AUXILIARY,
+            content=_of_each_image(self.content.weight[: len(detection)], detection),
+            position=detection.position,
+            reference=detection.reference,
+            attends_to=self.attends_to,
+            reference_from=self.reference_from,
+            valid=detection.valid,
+        )
+        return (auxiliary,)
 
 
 class SelectedAuxiliaryQueries(TaughtQueries):
@@ -122,18 +147,12 @@ class SelectedAuxiliaryQueries(TaughtQueries):
         self, teacher: Teacher, slots: SlotSelection, channels: int, attends_to: Sequence[str] = (AUXILIARY,)
     ) -> None:
         super().__init__(teacher, slots)
-        self.content, self.attends_to = zero_contents(slots.num_slots, channels), tuple(attends_to)
+        self.content, self.attends_to = _contents(slots.num_slots, channels), tuple(attends_to)
 
     def forward(self, inputs: TrainingInputs) -> DistillationPlan:
         """See `TaughtQueries`."""
-        shown = teacher_input(inputs)
-        candidates = self.teacher.candidates(shown, inputs.initial)
-        regions = self.slots(
-            candidates.boxes, candidates.objectness, None, inputs.targets, inputs.images.image_sizes
-        )
-        with timed("teacher"):
-            answer = self.teacher.ask(shown, regions)
-        packed, boxes, filled = _pack(regions, len(candidates.boxes), self.slots.num_slots)
+        regions, answer = self.ask_before_decoding(inputs)
+        packed, boxes, filled = _pack(regions, len(inputs.initial.group.content), self.slots.num_slots)
 
         def knowledge(_: Assignment) -> RegionKnowledge:
             return RegionKnowledge(packed, answer())
@@ -141,7 +160,7 @@ class SelectedAuxiliaryQueries(TaughtQueries):
         detection = inputs.initial.group
         auxiliary = QueryGroup(
             AUXILIARY,
-            content=of_each_image(self.content.weight, detection),
+            content=_of_each_image(self.content.weight, detection),
             position=inputs.position_of(boxes, detection.content.dtype),
             reference=boxes,
             attends_to=self.attends_to,
@@ -163,11 +182,39 @@ def _once(know: Callable[[Assignment], RegionKnowledge]) -> Callable[[Assignment
     return knowledge
 
 
+class TaughtROIHead(TaughtQueries):
+    """No queries: the detector's ROI head reads the regions that the teacher sees, and is taught."""
+
+    def forward(self, inputs: TrainingInputs) -> ROIPlan:
+        """See `TaughtQueries`."""
+        head, memory = inputs.roi_head, inputs.memory
+        assert head is not None  # build.py makes it by the key that makes this
+        regions, answer = self.ask_before_decoding(inputs)
+        return ROIPlan(
+            groups=(),
+            taught=DETECTION,
+            knowledge=lambda _: RegionKnowledge(regions, answer()),
+            read=lambda asked: head(asked.boxes, asked.image, memory),
+        )
+
+
 def teacher_input(inputs: TrainingInputs) -> TeacherInput:
     """What a teacher is shown of a step."""
     images = inputs.images
     stored = stored_candidates(inputs.batched_inputs, images.tensor.device)
     return TeacherInput(images.tensor, images.image_sizes, stored)
+
+
+def _contents(number: int, channels: int) -> nn.Embedding:
+    """Zero, not noise: all slots start alike, and near what detection queries know. Noise cost the mini world 7 points
+    of base and 5 of novel AP50 (configs/mini/README.md)."""
+    content = nn.Embedding(number, channels)
+    nn.init.zeros_(content.weight)
+    return content
+
+
+def _of_each_image(content: Tensor, detection: QueryGroup) -> Tensor:
+    return content.to(detection.content.dtype).expand(len(detection.content), -1, -1)
 
 
 def _pack(regions: Regions, num_images: int, num_slots: int) -> tuple[Regions, Tensor, Tensor]:

@@ -1,6 +1,4 @@
-"""Names that parameters had in older checkpoints, which load under today's. Auxiliary queries and companions, one thing
-under two names, load one another's.
-"""
+"""Names that parameters had in older checkpoints, which load under today's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,18 +9,15 @@ from dk_detr.engine.ema import EMA_KEY
 from dk_detr.extensions import Denoising
 
 OLD_PREFIXES = {
-    "branch.companions.": "{taught}",
-    "branch.content.": "{taught}content.",
-    "extensions.Distillation.queries.content.": "{taught}content.",
-    "companions.content.": "{taught}content.",
+    "branch.companions.": "extensions.Distillation.queries.",
+    "branch.content.": "extensions.Distillation.queries.content.",
     "companions.0.": "extensions.{denoising}.",
 }
 
 
 def under_current_names(checkpoint: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     """The checkpoint, its weights, their moving average and the optimizer's parameters under the names of today."""
-    taught = "extensions.Distillation.queries." if getattr(model, "companions", None) is None else "companions."
-    names = {old: new.format(denoising=_denoising_of(model), taught=taught) for old, new in OLD_PREFIXES.items()}
+    names = {old: new.format(denoising=_denoising_of(model)) for old, new in OLD_PREFIXES.items()}
 
     def renamed(name: str) -> str:
         for old, new in names.items():

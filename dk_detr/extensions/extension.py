@@ -15,7 +15,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from dk_detr.criterion import SetCriterion
-from dk_detr.modeling import Heads, InitialQueries
+from dk_detr.modeling import Heads, InitialQueries, ROIHead
 from dk_detr.structures import Assignment, FeaturePyramid, Memory, Predictions, QueryGroup, Targets, Trace, Vocabulary
 
 PositionOf = Callable[[Tensor, torch.dtype], Tensor | None]
@@ -32,7 +32,7 @@ class TrainingInputs:
         num_objects: of the batch, what detection losses are divided by; see `mean_num_objects`.
         position_of: (B, Q, 4) boxes cxcywh in [0, 1], dtype -> (B, Q, C) the positional code of queries that start
             there, or None where the decoder derives it from the boxes.
-        companions: queries of the detector's own beside the detection queries, for an extension to teach; None without.
+        roi_head: of the detector, for a teacher; None where it has none.
     """
 
     images: ImageList
@@ -43,7 +43,7 @@ class TrainingInputs:
     targets: Targets
     num_objects: float | Tensor
     position_of: PositionOf
-    companions: QueryGroup | None = None
+    roi_head: ROIHead | None = None
 
 
 @dataclass(frozen=True)

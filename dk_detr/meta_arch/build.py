@@ -27,10 +27,10 @@ from dk_detr.modeling import (
     QUERIES,
     BoxQuality,
     ChannelMapper,
-    Companions,
     CosineText,
     Encoder,
     Linear,
+    ROIHead,
     accelerate,
 )
 from dk_detr.structures import Calibration, Vocabulary
@@ -85,14 +85,9 @@ def build_network(
         "queries": queries,
         "decoder": decoder,
         "classifier": build_classifier(cfg, width, decoder.num_prediction_heads, calibration),
-        **({"companions": _companions(cfg.MODEL)} if cfg.MODEL.KD.QUERIES == "Companions" else {}),
+        **({"roi_head": ROIHead(cfg, width)} if cfg.MODEL.KD.QUERIES == "ROIHead" else {}),
         **({"quality": BoxQuality(detr.CHANNELS, decoder.num_prediction_heads)} if rates_boxes else {}),
     }
-
-
-def _companions(model: CfgNode) -> Companions:
-    detr, kd = model.DETR, model.KD
-    return Companions(detr.NUM_QUERIES, detr.CHANNELS, kd.ATTENDS_TO, kd.REFERENCE, kd.CONTENT)
 
 
 def backbone_from_config(cfg: CfgNode) -> Backbone:

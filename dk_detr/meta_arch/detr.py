@@ -23,14 +23,14 @@ from dk_detr.modeling import (
     BoxQuality,
     ChannelMapper,
     Classifier,
-    Companions,
     Encoder,
     Heads,
     InitialQueries,
     Queries,
+    ROIHead,
     to_instances,
 )
-from dk_detr.structures import DETECTION, FeaturePyramid, Memory, Predictions, QueryGroup, QuerySet, Targets, Vocabulary
+from dk_detr.structures import DETECTION, FeaturePyramid, Memory, Predictions, QuerySet, Targets, Vocabulary
 
 Inputs = list[dict[str, Any]]
 Losses = dict[str, Tensor]
@@ -53,7 +53,7 @@ class DETR(OpenVocabularyDetector):
         pixel_mean, pixel_std: of the input channels. num_detections: of an image, at most.
         padded_size: side of the square that images are padded to; 0 for no more than a batch needs.
         nms_iou: of two detections of a word that overlap more, the better stays; None for no NMS.
-        companions: queries beside the detection queries that say the novel words; None where these do.
+        roi_head: says the novel words, of the boxes that were found; None where the queries do.
         quality: says how well boxes fit; None for nobody. quality_exponent: of it in the scores.
     """
 
@@ -77,7 +77,7 @@ class DETR(OpenVocabularyDetector):
         num_detections: int,
         padded_size: int = 0,
         nms_iou: float | None = None,
-        companions: Companions | None = None,
+        roi_head: ROIHead | None = None,
         quality: BoxQuality | None = None,
         quality_exponent: float = 0.0,
     ) -> None:
@@ -89,7 +89,7 @@ class DETR(OpenVocabularyDetector):
         self.queries, self.decoder, self.classifier = queries, decoder, classifier
         self.criterion, self.proposal_criterion = criterion, proposal_criterion
         self.extensions = nn.ModuleDict() if extensions is None else extensions
-        self.companions, self.quality = companions, quality
+        self.roi_head, self.quality = roi_head, quality
         self.heads = Heads(classifier, quality, quality_exponent)
         self.num_detections, self.padded_size, self.nms_iou = num_detections, padded_size, nms_iou
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
@@ -129,7 +129,7 @@ class DETR(OpenVocabularyDetector):
         initial = self.queries(memory := self.encoder(pyramid))
         inputs = TrainingInputs(
             images, batched_inputs, pyramid, memory, initial, targets, num_objects, self.queries.position_of,
-            None if self.companions is None else self.companions(initial.group, memory),
+            self.roi_head,
         )  # fmt: skip
         plans: list[Plan] = [extension.prepare(inputs) for extension in self.extensions.values()]
         trace = self.decoder(QuerySet((initial.group, *(group for plan in plans for group in plan.groups))), memory)
@@ -184,18 +184,14 @@ class DETR(OpenVocabularyDetector):
     def _detect(self, batched_inputs: Inputs) -> tuple[list[dict[str, Any]], InitialQueries]:
         images = self.preprocess(batched_inputs)
         initial = self.queries(memory := self._encode(images))
-        trace = self.decoder(self._queries_for_words(initial.group, memory), memory)
-        scores = self.heads.scores(trace, initial, self.text, self.train_text, self.novel)
-        found = to_instances(scores, trace.of(DETECTION)[1][-1], images.image_sizes, self.num_detections, self.nms_iou)
+        trace = self.decoder(QuerySet((initial.group,)), memory)
+        head = self.roi_head if self.any_novel else None
+        seen = None if head is None else head.of_queries(trace.boxes[-1], memory)
+        scores = self.heads.scores(trace, initial, self.text, self.train_text, self.novel, seen)
+        found = to_instances(scores, trace.boxes[-1], images.image_sizes, self.num_detections, self.nms_iou)
         asked = zip(found, batched_inputs, images.image_sizes)
         outputs = [{"instances": detector_postprocess(one, *_output_size(given, size))} for one, given, size in asked]
         return outputs, initial
-
-    def _queries_for_words(self, detection: QueryGroup, memory: Memory) -> QuerySet:
-        """The detection queries, and their companions where there are words for these to say."""
-        if self.companions is None or not self.any_novel:
-            return QuerySet((detection,))
-        return QuerySet((detection, self.companions(detection, memory)))
 
     @property
     def proposes(self) -> bool:

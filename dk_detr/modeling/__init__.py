@@ -28,7 +28,6 @@ from dk_detr.modeling.classifiers import (
     without_background,
 )
 from dk_detr.modeling.clip_resnet import build_clip_resnet_backbone
-from dk_detr.modeling.companions import AUXILIARY, CONTENTS, Companions
 from dk_detr.modeling.decoder import DECODERS, Decoder, DecoderLayer
 from dk_detr.modeling.encoder import Encoder, EncoderLayer
 from dk_detr.modeling.feed_forward import FeedForward
@@ -39,15 +38,15 @@ from dk_detr.modeling.postprocess import to_instances
 from dk_detr.modeling.quality import BoxQuality
 from dk_detr.modeling.queries import QUERIES, Anchors, InitialQueries, Learned, Mixed, Proposals, Queries
 from dk_detr.modeling.refinement import REFINEMENTS, FromReference, Iterative, LookForwardTwice, Refinement, box_heads
+from dk_detr.modeling.roi_head import ROIHead
 
 __all__ = [
-    "ATTENTIONS", "AUXILIARY", "BOX_PARAMETERIZATIONS", "CLASSIFIERS", "CONTENTS", "DECODERS", "POSITIONS", "QUERIES",
-    "REFINEMENTS", "Anchors", "BoxParameterization", "BoxQuality", "ChannelMapper", "Classifier", "Companions",
-    "ConditionalCross", "ConditionalSelf", "CosineText", "CosineTextBackground", "CosineTextEnsemble",
-    "CosineTextObjectness", "Decoder", "DecoderLayer", "DeformableCross", "DeformableTokens", "DenseCross",
-    "DenseSelf", "DenseTokens", "Encoder", "EncoderLayer", "FeedForward", "FirstConditionalCross", "FromReference",
-    "Heads", "InitialQueries", "Iterative", "Learned", "Linear", "LinearBackground", "LookForwardTwice", "Mixed",
-    "Positions", "PredictionsByGroup", "Proposals", "Queries", "QueryPosition", "Refinement", "accelerate",
-    "box_heads", "build_clip_resnet_backbone", "ensemble", "to_instances", "with_background", "with_objectness",
-    "without_background",
+    "ATTENTIONS", "BOX_PARAMETERIZATIONS", "CLASSIFIERS", "DECODERS", "POSITIONS", "QUERIES", "REFINEMENTS", "Anchors",
+    "BoxParameterization", "BoxQuality", "ChannelMapper", "Classifier", "ConditionalCross", "ConditionalSelf",
+    "CosineText", "CosineTextBackground", "CosineTextEnsemble", "CosineTextObjectness", "Decoder", "DecoderLayer",
+    "DeformableCross", "DeformableTokens", "DenseCross", "DenseSelf", "DenseTokens", "Encoder", "EncoderLayer",
+    "FeedForward", "FirstConditionalCross", "FromReference", "Heads", "InitialQueries", "Iterative", "Learned",
+    "Linear", "LinearBackground", "LookForwardTwice", "Mixed", "Positions", "PredictionsByGroup", "Proposals",
+    "Queries", "QueryPosition", "ROIHead", "Refinement", "accelerate", "box_heads", "build_clip_resnet_backbone",
+    "ensemble", "to_instances", "with_background", "with_objectness", "without_background",
 ]  # fmt: skip

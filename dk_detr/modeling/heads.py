@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from dk_detr.modeling.classifiers import Classifier
-from dk_detr.modeling.companions import AUXILIARY
 from dk_detr.modeling.quality import BoxQuality
 from dk_detr.modeling.queries import InitialQueries
 from dk_detr.structures import DETECTION, Predictions, Trace
@@ -60,20 +59,24 @@ class Heads:
         return PredictionsByGroup(self, trace, text)
 
     def scores(
-        self, trace: Trace, initial: InitialQueries, text: Tensor, train_text: Tensor, novel: Tensor
+        self,
+        trace: Trace,
+        initial: InitialQueries,
+        text: Tensor,
+        train_text: Tensor,
+        novel: Tensor,
+        seen: Tensor | None = None,
     ) -> Tensor:
         """(B, Q, K) in [0, 1] of the last layer's detections; 0 for queries that only fill up.
 
         Args:
-            trace: with companions, if novel words are theirs to say.
             text: (K, E) of the words to detect. train_text: of those of training. novel: (K,) bool, not trained.
+            seen: (B, Q, E) image embeddings of the boxes, by which novel words are scored; None for the queries' own.
         """
         hidden_states, _ = trace.of(DETECTION)
         scores = self.classifier.confidence(hidden_states[-1], text, train_text, novel, initial.objectness)
-        if any(group.name == AUXILIARY for group in trace.queries.groups):
-            theirs, _ = trace.of(AUXILIARY)
-            said = self.classifier.confidence(theirs[-1], text, train_text, novel, initial.objectness)
-            scores = torch.where(novel, said, scores)
+        if seen is not None:
+            scores = torch.where(novel, self.classifier.confidence_of(seen, text, novel, initial.objectness), scores)
         if self.quality is not None and self.quality_exponent:
             quality = self.quality.of_layer(hidden_states[-1], -1).sigmoid()
             scores = scores * quality[..., None] ** self.quality_exponent

@@ -13,7 +13,7 @@ from detectron2.modeling import build_model
 from dk_detr.benchmark import attention, detector, distillation
 from dk_detr.benchmark.measure import Measurement, Work, peak_memory, side_by_side
 from dk_detr.benchmark.report import Report
-from dk_detr.modeling import Companions
+from dk_detr.modeling import ROIHead
 
 MIB, TASKS = 2**20, ("forward", "forward + backward")
 
@@ -98,19 +98,19 @@ def test_every_way_to_distil_is_a_step_that_learns(way: str, tmp_path: Path, mon
     run()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert any(name.startswith("decoder") for name in moved)
-    alone = (distillation.PLAIN, distillation.DIRECT)  # without queries of their own for the teacher
+    alone = (distillation.PLAIN, distillation.DIRECT, distillation.ROI_HEAD)  # without queries for the teacher
     assert ("extensions.Distillation.queries.content.weight" in moved) == (way not in alone)
 
 
 @pytest.mark.parametrize("way", distillation.INFERENCE)
-def test_companions_are_asked_in_the_inference_that_has_them(
+def test_an_roi_head_is_asked_in_the_inference_that_has_one(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    whole = Companions.forward
-    monkeypatch.setattr(Companions, "forward", lambda *given: asked.append(1) or whole(*given))
+    whole = ROIHead.forward
+    monkeypatch.setattr(ROIHead, "forward", lambda *given: asked.append(1) or whole(*given))
     distillation._inference(way, str(distillation.CONFIGS["cpu"]), "cpu", str(tmp_path))()
-    assert bool(asked) == (way == distillation.COMPANIONS)
+    assert bool(asked) == (way == distillation.WITH_ROI_HEAD)
 
 
 def test_the_price_of_distillation_is_told_in_words() -> None:

@@ -14,6 +14,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor
 
 from dk_detr.distillation import (
+    AUXILIARY,
     Anneal,
     Distillation,
     DistillationPlan,
@@ -27,7 +28,7 @@ from dk_detr.distillation import (
     semantic_kd_loss,
 )
 from dk_detr.extensions import TrainingInputs, TrainingOutputs
-from dk_detr.modeling import AUXILIARY, CosineText, Heads, InitialQueries
+from dk_detr.modeling import CosineText, Heads, InitialQueries
 from dk_detr.structures import (
     DETECTION,
     Assignment,

@@ -56,7 +56,11 @@ class Classifier(nn.Module, ABC):
 
         Returns: (B, Q, K) in [0, 1].
         """
-        return self.score(self.project(hidden_states, -1), text).float().sigmoid()
+        return self.confidence_of(self.project(hidden_states, -1), text, novel, objectness)
+
+    def confidence_of(self, projected: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
+        """The same of (B, Q, E) rows in the space of the text."""
+        return self.score(projected, text).float().sigmoid()
 
     @abstractmethod
     def check(self, vocabulary: Vocabulary) -> None:

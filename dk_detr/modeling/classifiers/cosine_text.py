@@ -75,12 +75,10 @@ class CosineText(Classifier):
             logits = cosines / self.temperature
         return logits if self.logit_bias is None else logits + self.logit_bias
 
-    def confidence(
-        self, hidden_states: Tensor, text: Tensor, train_text: Tensor, novel: Tensor, objectness: Tensor | None
-    ) -> Tensor:
+    def confidence_of(self, projected: Tensor, text: Tensor, novel: Tensor, objectness: Tensor | None) -> Tensor:
         """See `Classifier`. Where no label said what is no object, the first stage helps to tell; and where no label
         said that an object is no star, the word that fits it better says so."""
-        logits = self.score(self.project(hidden_states, -1), text).float()
+        logits = self.score(projected, text).float()
         scores = logits.sigmoid()
         if self.word_share:
             scores = scores * logits.softmax(-1) ** self.word_share
