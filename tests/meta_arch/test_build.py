@@ -56,7 +56,7 @@ def test_the_numbers_of_the_config_reach_the_parts(cfg: CfgNode) -> None:
     queries, slots = distillation.queries, distillation.queries.slots
     assert built.queries.num_queries == len(queries.content.weight) == 12
     assert slots.num_slots == 7 and slots.filters == ("unmatched", "duplicates")
-    assert (queries.attends_to, queries.reference) == (("auxiliary", "detection"), "stay")
+    assert (queries.attends_to, queries.reference_from) == (("auxiliary", "detection"), None)
     assert distillation.layers == "all" and queries.teacher.crop_scales == (1.0, 1.5)
     assert built.criterion.matcher.costs["l1"] == 6.0 and built.criterion.weights["giou"] == 3.0
     names = [term.name for term in distillation.terms]
