@@ -60,7 +60,7 @@ def benchmark_distillation(device: str, rounds: int, config_file: str = "", batc
         compare="times the time",
     )
     report.add("training step", PLAIN, measured)
-    report.add("inference", QUERIES_ALONE, answered)
+    report.add("inference, one image", QUERIES_ALONE, answered)
     report.notes += _in_words(measured)
     return report
 

@@ -36,8 +36,10 @@ def build_slots(cfg: CfgNode) -> SlotSelection:
 def build_taught_queries(cfg: CfgNode, teacher: Teacher) -> TaughtQueries:
     """The queries that are taught, and how slots are chosen, of MODEL.KD."""
     kd, detr, slots = cfg.MODEL.KD, cfg.MODEL.DETR, build_slots(cfg)
-    if kd.QUERIES in ("Detection", "ROIHead"):
-        return {"Detection": DetectionQueries, "ROIHead": TaughtROIHead}[kd.QUERIES](teacher, slots)
+    if kd.QUERIES == "Detection":
+        return DetectionQueries(teacher, slots)
+    if kd.QUERIES == "ROIHead":
+        return TaughtROIHead(teacher, slots)
     if kd.QUERIES == "SelectedAuxiliary":
         return SelectedAuxiliaryQueries(teacher, slots, detr.CHANNELS, kd.ATTENDS_TO)
     return AuxiliaryQueries(teacher, slots, detr.NUM_QUERIES, detr.CHANNELS, kd.ATTENDS_TO, kd.REFERENCE)

@@ -24,29 +24,15 @@ class DistillationPlan(Plan):
     """What a step of distillation knows before decoding.
 
     Attributes:
-        groups: decoded beside the detection queries. taught: the name of the group that listens.
+        groups: decoded beside the detection queries.
         knowledge: called after matching, with the detections' assignment in the last layer: regions, `query` counting
             within the taught group, and what the teacher sees in them. Asked again it gives the same.
+        students: of what was decoded, regions and a decoder layer, what that layer says of them: (N, E) in the
+            teacher's space, not normalised.
     """
 
-    taught: str
     knowledge: Callable[[Assignment], RegionKnowledge]
-
-    def students(self, outputs: TrainingOutputs, regions: Regions, layer: int) -> Tensor:
-        """(N, E) what a decoder layer says of the regions, in the teacher's space, not normalised."""
-        hidden_states, _ = outputs.trace.of(self.taught)
-        return outputs.heads.image_embeddings(hidden_states[layer, regions.image, regions.query], layer)
-
-
-@dataclass(frozen=True)
-class ROIPlan(DistillationPlan):
-    """No query listens: `read` says what the regions show, (N, E)."""
-
-    read: Callable[[Regions], Tensor]
-
-    def students(self, outputs: TrainingOutputs, regions: Regions, layer: int) -> Tensor:
-        """See `DistillationPlan`; it belongs to no layer."""
-        return self.read(regions)
+    students: Callable[[TrainingOutputs, Regions, int], Tensor]
 
 
 class TaughtQueries(nn.Module, ABC):
@@ -90,7 +76,7 @@ class DetectionQueries(TaughtQueries):
             with timed("teacher"):
                 return RegionKnowledge(regions, self.teacher.ask(shown, regions)())
 
-        return DistillationPlan(self.groups(initial.group), self.taught, _once(knowledge))
+        return DistillationPlan(self.groups(initial.group), _once(knowledge), _said_by(self.taught))
 
     def groups(self, detection: QueryGroup) -> tuple[QueryGroup, ...]:
         """What is decoded beside the detection queries."""
@@ -167,7 +153,22 @@ class SelectedAuxiliaryQueries(TaughtQueries):
             reference_from=None,
             valid=None if len(regions) == filled.numel() else filled,
         )
-        return DistillationPlan((auxiliary,), AUXILIARY, _once(knowledge))
+        return DistillationPlan((auxiliary,), _once(knowledge), _said_by(AUXILIARY))
+
+
+class TaughtROIHead(TaughtQueries):
+    """No queries: the detector's ROI head reads the regions that the teacher sees, and is taught."""
+
+    def forward(self, inputs: TrainingInputs) -> DistillationPlan:
+        """See `TaughtQueries`."""
+        head, memory = inputs.roi_head, inputs.memory
+        assert head is not None  # build.py makes it by the key that makes this
+        regions, answer = self.ask_before_decoding(inputs)
+        return DistillationPlan(
+            groups=(),
+            knowledge=lambda _: RegionKnowledge(regions, answer()),
+            students=lambda _, asked, __: head(asked.boxes, asked.image, memory),
+        )
 
 
 def _once(know: Callable[[Assignment], RegionKnowledge]) -> Callable[[Assignment], RegionKnowledge]:
@@ -182,20 +183,14 @@ def _once(know: Callable[[Assignment], RegionKnowledge]) -> Callable[[Assignment
     return knowledge
 
 
-class TaughtROIHead(TaughtQueries):
-    """No queries: the detector's ROI head reads the regions that the teacher sees, and is taught."""
+def _said_by(group: str) -> Callable[[TrainingOutputs, Regions, int], Tensor]:
+    """By the queries of a group."""
 
-    def forward(self, inputs: TrainingInputs) -> ROIPlan:
-        """See `TaughtQueries`."""
-        head, memory = inputs.roi_head, inputs.memory
-        assert head is not None  # build.py makes it by the key that makes this
-        regions, answer = self.ask_before_decoding(inputs)
-        return ROIPlan(
-            groups=(),
-            taught=DETECTION,
-            knowledge=lambda _: RegionKnowledge(regions, answer()),
-            read=lambda asked: head(asked.boxes, asked.image, memory),
-        )
+    def students(outputs: TrainingOutputs, regions: Regions, layer: int) -> Tensor:
+        hidden_states, _ = outputs.trace.of(group)
+        return outputs.heads.image_embeddings(hidden_states[layer, regions.image, regions.query], layer)
+
+    return students
 
 
 def teacher_input(inputs: TrainingInputs) -> TeacherInput:

@@ -16,7 +16,7 @@ from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.run_folder import read_results
 from dk_detr.language import COCO_NAMES
-from dk_detr.modeling import LinearBackground
+from dk_detr.modeling import CosineText, LinearBackground
 from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training
 
 FOLDER = REPOSITORY / "configs"
@@ -567,10 +567,12 @@ def test_no_key_is_a_flag() -> None:
 
 
 def test_every_key_is_read_somewhere() -> None:
-    """Those that are named after terms are read together, as their table."""
+    """Those that are named after terms, or are exponents of scores, are read together, as their table."""
     files = [path for path in (REPOSITORY / "dk_detr").rglob("*.py") if path.name != "config.py"]
     source = "\n".join(path.read_text() for path in files)
-    terms = {key for key in own_keys() if key.rpartition(".")[0] in TABLES_OF_TERMS}
-    assert {key.rpartition(".")[2].lower() for key in terms} < {"class", *BOX_TERMS}
-    read = {*(own_keys().keys() - terms), *TABLES_OF_TERMS}
-    assert not [key for key in read if not re.search(rf"[.\"]{key.split('.')[-1]}\b", source)]
+    weighed = {"class", *BOX_TERMS} - {"quality"}  # of which MODEL.DETR.QUALITY.WEIGHT is all there is
+    terms = {f"{table}.{name.upper()}" for table in TABLES_OF_TERMS for name in weighed}
+    exponents = {f"MODEL.DETR.CLASSIFIER.{name}" for name in CosineText.exponents}
+    assert terms | exponents < own_keys().keys()
+    read = {*(own_keys().keys() - terms - exponents), *TABLES_OF_TERMS}
+    assert not [key for key in read if not re.search(rf"\.{key.split('.')[-1]}\b", source)]

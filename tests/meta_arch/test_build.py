@@ -157,7 +157,10 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
         ("KD", "LAYERS", "first", 'MODEL.KD.LAYERS is "first"'),
         ("KD", "SLOT_FILTERS", ["novel"], r"MODEL.KD.SLOT_FILTERS knows .* not \['novel'\]"),
         ("KD", "NUM_SLOTS", 0, "MODEL.KD.NUM_SLOTS must be at least 1, got 0"),
-        ("KD", "QUERIES", "Some", 'MODEL.KD.QUERIES is "Some"; choose one of Auxiliary, Selected'),
+        (
+            "KD", "QUERIES", "Some",
+            'MODEL.KD.QUERIES is "Some"; choose one of Auxiliary, SelectedAuxiliary, Detection, ROIHead',
+        ),
         ("TEACHER", "NAME", "Nobody", 'MODEL.TEACHER.NAME is "Nobody"; choose one of CLIPCrops, EmbeddingBank'),
         ("TEACHER", "DTYPE", "int8", 'MODEL.TEACHER.DTYPE is "int8"; choose one of auto, float32, bfloat16'),
         ("TEACHER", "CROP_SCALES", [0.0], "MODEL.TEACHER.CROP_SCALES needs positive numbers"),
