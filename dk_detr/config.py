@@ -204,6 +204,10 @@ def _add_distillation(cfg: CN) -> None:
     # looked, that only as far as the teacher does not believe in the word; this needs MODEL.CALIBRATION, since without
     # an offset such a teacher believes in every word.
     kd.NEGATIVES = "Hard"
+    # Belief of the teacher in some word of training, in [0, 1], from which a region that covers no labelled object is
+    # one more object for the first stage to propose; None for none (the paper). Needs what "Soft" negatives need, and
+    # "duplicates" in SLOT_FILTERS, for one object must not become two.
+    kd.PSEUDO_OBJECTS = None
 
     kd.SEMANTIC = CN({"WEIGHT": 1.0, "TEMPERATURE": 0.05, "OFFSET": 0.0})  # (cosine - OFFSET) / TEMPERATURE
     kd.RELATIONAL = CN({"WEIGHT": 1.0, "TEMPERATURE": 0.1})

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from dk_detr.distillation.anneal import Anneal, anneal_from_config
 from dk_detr.distillation.from_config import build_taught_queries, build_teacher, refuse_bad_distillation, term_settings
+from dk_detr.distillation.pseudo_objects import PseudoObjects, pseudo_objects_from_config
 from dk_detr.distillation.taught_queries import DistillationPlan, TaughtQueries
 from dk_detr.distillation.terms import DistillationTerm, build_terms
 from dk_detr.extensions import BuildContext, TrainingExtension, TrainingInputs, TrainingOutputs
-from dk_detr.structures import DETECTION
+from dk_detr.structures import DETECTION, RegionKnowledge, Regions, Targets
 from dk_detr.utils import record, require
 
 
@@ -24,6 +25,7 @@ class Distillation(TrainingExtension[DistillationPlan]):
         layers: decoder layers that are taught, "last" or "all". anneal: of the losses over training; None for none.
         soft_negatives: whether detection queries where the teacher looked learn that they are not a word only as far as
             the teacher does not believe in it, by the classifier's sigmoid.
+        pseudo_objects: regions without a label become objects for the first stage; None for none.
 
     Source: DK-DETR (ICCV 2023), §3.3; soft negatives are ours.
     """
@@ -38,11 +40,12 @@ class Distillation(TrainingExtension[DistillationPlan]):
         layers: str = "last",
         anneal: Anneal | None = None,
         soft_negatives: bool = False,
+        pseudo_objects: PseudoObjects | None = None,
     ) -> None:
         super().__init__()
         require("MODEL.KD.LAYERS", layers, ("last", "all"))
         self.queries, self.terms, self.layers, self.anneal = queries, terms, layers, anneal or Anneal()
-        self.soft_negatives = soft_negatives
+        self.soft_negatives, self.choose_pseudo_objects = soft_negatives, pseudo_objects
 
     @classmethod
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> dict[str, Any]:
@@ -54,6 +57,7 @@ class Distillation(TrainingExtension[DistillationPlan]):
             "layers": cfg.MODEL.KD.LAYERS,
             "anneal": anneal_from_config(cfg),
             "soft_negatives": cfg.MODEL.KD.NEGATIVES == "Soft",
+            "pseudo_objects": pseudo_objects_from_config(cfg),
         }
 
     @classmethod
@@ -72,17 +76,23 @@ class Distillation(TrainingExtension[DistillationPlan]):
         """See `TrainingExtension`: 1 less what the teacher believes of a word, where it has looked."""
         if not self.soft_negatives:
             return None
-        logits = outputs.predictions[DETECTION].logits
-        knowledge = plan.knowledge(outputs.assignment.of_layer(len(logits) - 1))
-        weight = torch.ones_like(logits[0], dtype=torch.float32)
-        believed = outputs.heads.classifier.score(knowledge.embeddings, outputs.text).sigmoid()
-        weight[knowledge.regions.image, knowledge.regions.query] = 1 - believed
+        regions, believed = _beliefs(plan, outputs)
+        weight = torch.ones_like(outputs.predictions[DETECTION].logits[0], dtype=torch.float32)
+        weight[regions.image, regions.query] = 1 - believed
         return weight
+
+    def pseudo_objects(
+        self, plan: DistillationPlan, inputs: TrainingInputs, outputs: TrainingOutputs
+    ) -> Targets | None:
+        """See `TrainingExtension`: regions that the teacher takes for some word of training, or nearly so."""
+        if self.choose_pseudo_objects is None:
+            return None
+        return self.choose_pseudo_objects(*_beliefs(plan, outputs), inputs.targets)
 
     def supervise(self, plan: DistillationPlan, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
         """See `TrainingExtension`: `loss_kd_<term>`."""
         last = len(outputs.trace.boxes) - 1
-        knowledge = plan.knowledge(outputs.assignment.of_layer(last))
+        knowledge = _knowledge(plan, outputs)
         regions = knowledge.regions
         record("kd_regions", len(regions))
         layers = range(last + 1) if self.layers == "all" else (last,)
@@ -92,3 +102,13 @@ class Distillation(TrainingExtension[DistillationPlan]):
             f"loss_{self.prefix}{term.name}": factor * torch.stack([term(rows, knowledge) for rows in students]).sum()
             for term in self.terms
         }
+
+
+def _knowledge(plan: DistillationPlan, outputs: TrainingOutputs) -> RegionKnowledge:
+    return plan.knowledge(outputs.assignment.of_layer(len(outputs.trace.boxes) - 1))
+
+
+def _beliefs(plan: DistillationPlan, outputs: TrainingOutputs) -> tuple[Regions, Tensor]:
+    """The regions, and (N, K) in [0, 1], how far the teacher believes in each word of training there."""
+    knowledge = _knowledge(plan, outputs)
+    return knowledge.regions, outputs.heads.classifier.score(knowledge.embeddings, outputs.text).sigmoid()

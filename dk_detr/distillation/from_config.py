@@ -4,6 +4,7 @@ from detectron2.config import CfgNode
 
 from dk_detr.distillation.anneal import anneal_from_config
 from dk_detr.distillation.calibration_file import calibration_from_config
+from dk_detr.distillation.pseudo_objects import pseudo_objects_from_config
 from dk_detr.distillation.slots import SlotSelection
 from dk_detr.distillation.taught_queries import (
     AUXILIARY,
@@ -69,20 +70,37 @@ def refuse_bad_distillation(cfg: CfgNode, name: str) -> None:
     require("MODEL.KD.NEGATIVES", kd.NEGATIVES, ("Hard", "Soft"))
     if kd.NEGATIVES == "Soft":
         _refuse_soft_negatives(cfg)
+    if pseudo_objects_from_config(cfg) is not None:
+        _refuse_pseudo_objects(cfg)
 
 
 def _refuse_soft_negatives(cfg: CfgNode) -> None:
-    classifier, queries = cfg.MODEL.DETR.CLASSIFIER, cfg.MODEL.KD.QUERIES
+    queries = cfg.MODEL.KD.QUERIES
     if queries in ("SelectedAuxiliary", "ROIHead"):
         raise ValueError(
             'MODEL.KD.NEGATIVES "Soft" is for detection queries where the teacher looks, and MODEL.KD.QUERIES '
             f'"{queries}" belong to none: choose "Auxiliary" or "Detection", or set the former to "Hard".'
         )
+    _require_calibrated_sigmoid(cfg, 'MODEL.KD.NEGATIVES "Soft"')
+
+
+def _refuse_pseudo_objects(cfg: CfgNode) -> None:
+    asked = f"MODEL.KD.PSEUDO_OBJECTS {cfg.MODEL.KD.PSEUDO_OBJECTS}"
+    _require_calibrated_sigmoid(cfg, asked)
+    if "duplicates" not in cfg.MODEL.KD.SLOT_FILTERS:
+        raise ValueError(
+            f'{asked} would make several objects of one where regions overlap: add "duplicates" to '
+            f"MODEL.KD.SLOT_FILTERS {list(cfg.MODEL.KD.SLOT_FILTERS)}."
+        )
+
+
+def _require_calibrated_sigmoid(cfg: CfgNode, asked: str) -> None:
+    """`asked`: the key and its value. Without an offset a teacher believes in every word."""
+    classifier = cfg.MODEL.DETR.CLASSIFIER
     if classifier.NAME != "CosineText" or not (cfg.MODEL.CALIBRATION or classifier.LOGIT_BIAS):
         raise ValueError(
-            'MODEL.KD.NEGATIVES "Soft" asks the teacher by a sigmoid that is calibrated to it: it needs '
-            'MODEL.CALIBRATION and MODEL.DETR.CLASSIFIER.NAME "CosineText", got '
-            f'"{cfg.MODEL.CALIBRATION}" and "{classifier.NAME}".'
+            f"{asked} asks the teacher by a sigmoid that is calibrated to it: it needs MODEL.CALIBRATION and "
+            f'MODEL.DETR.CLASSIFIER.NAME "CosineText", got "{cfg.MODEL.CALIBRATION}" and "{classifier.NAME}".'
         )
 
 

@@ -63,19 +63,12 @@ class SlotSelection:
         if assignment is not None and "unmatched" in self.filters:
             keep[assignment.image, assignment.query] = False
         if "base_overlap" in self.filters:
-            keep &= self._overlap_with_objects(boxes, targets) < self.base_overlap_iou
+            keep &= overlap_with_objects(boxes, targets.padded[1]) < self.base_overlap_iou
         if "duplicates" in self.filters:
             keep &= self._best_of_duplicates(boxes, objectness, keep)
         keep &= keep.cumsum(1) <= self.num_slots
         image, query = keep.nonzero(as_tuple=True)
         return Regions(image, query, boxes[image, query])
-
-    def _overlap_with_objects(self, boxes: Tensor, targets: Targets) -> Tensor:
-        """(B, Q) highest IoU with a labelled object; a padded row of `targets` has no area and overlaps nothing."""
-        objects = targets.padded[1].to(boxes.dtype)
-        if objects.shape[1] == 0:
-            return boxes.new_zeros(boxes.shape[:2])
-        return iou(to_xyxy(boxes)[:, :, None], to_xyxy(objects)[:, None]).amax(-1)
 
     def _best_of_duplicates(self, boxes: Tensor, objectness: Tensor, candidate: Tensor) -> Tensor:
         image, query = candidate.nonzero(as_tuple=True)
@@ -85,3 +78,11 @@ class SlotSelection:
         keep = torch.zeros_like(candidate)
         keep[image[picked], query[picked]] = True
         return keep
+
+
+def overlap_with_objects(boxes: Tensor, objects: Tensor) -> Tensor:
+    """(B, Q) highest IoU of (B, Q, 4) boxes with (B, M, 4) objects of their image; a padded object has no area and
+    overlaps nothing."""
+    if objects.shape[1] == 0:
+        return boxes.new_zeros(boxes.shape[:2])
+    return iou(to_xyxy(boxes)[:, :, None], to_xyxy(objects.to(boxes.dtype))[:, None]).amax(-1)

@@ -128,7 +128,7 @@ def build_evaluator(cfg: CfgNode, name: str, words: Vocabulary) -> OpenVocabular
 
 
 def groups_of(name: str) -> dict[str, list[str]]:
-    """Further groups of names that a data set asks for: "novel-unseen", of concepts that no training image shows."""
+    """Further groups of names that a data set asks for: "novel-unseen", of categories marked `unseen_concept`."""
     unseen = [category["name"] for category in categories_of(name) if category.get("unseen_concept")]
     return {"novel-unseen": unseen} if unseen else {}
 

@@ -119,6 +119,11 @@ class TrainingExtension(nn.Module, ABC, Generic[PlanT]):
         query learns the word of its object in any case."""
         return None
 
+    def pseudo_objects(self, plan: PlanT, inputs: TrainingInputs, outputs: TrainingOutputs) -> Targets | None:
+        """Objects that have no label, of class 0, for the first stage to propose beside the labelled ones; None for
+        none. Only a class-agnostic first stage is told of them."""
+        return None
+
     @abstractmethod
     def supervise(self, plan: PlanT, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
         """Weighted losses `loss_<prefix><name>`: the same names in every step of every worker. With nothing to

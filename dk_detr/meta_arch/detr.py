@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -138,7 +139,7 @@ class DETR(OpenVocabularyDetector):
         outputs = TrainingOutputs(trace, predictions, self.train_text, assignment, self.heads)
         detections = replace(predictions[DETECTION], negative_weight=self._negative_weight(plans, inputs, outputs))
         losses = self.criterion.losses(detections, targets, assignment, num_objects)
-        losses |= self.proposal_losses(initial, targets, num_objects)
+        losses |= self.proposal_losses(initial, targets, num_objects, self._pseudo_objects(plans, inputs, outputs))
         for (name, extension), plan in zip(self.extensions.items(), plans):
             more = extension.supervise(plan, inputs, outputs)
             require_own_losses(name, extension.prefix, more)
@@ -152,6 +153,11 @@ class DETR(OpenVocabularyDetector):
         said = [weight for weight in weights if weight is not None]
         return math.prod(said[1:], start=said[0]) if said else None
 
+    def _pseudo_objects(self, plans: list[Plan], inputs: TrainingInputs, outputs: TrainingOutputs) -> list[Targets]:
+        asked = zip(self.extensions.values(), plans)
+        said = [extension.pseudo_objects(plan, inputs, outputs) for extension, plan in asked]
+        return [objects for objects in said if objects is not None]
+
     def predict(self, images: ImageList, text: Tensor) -> Predictions:
         """What the detection queries say in every layer, of a padded batch and words (K, E): for comparison with other
         detectors and with objects."""
@@ -159,11 +165,13 @@ class DETR(OpenVocabularyDetector):
         trace = self.decoder(QuerySet((initial.group,)), memory)
         return self.heads(trace, text)[DETECTION]
 
-    def proposal_losses(self, initial: InitialQueries, targets: Targets, num_objects: float | Tensor) -> Losses:
-        """Those of the first stage; none where queries are no proposals."""
+    def proposal_losses(
+        self, initial: InitialQueries, targets: Targets, num_objects: float | Tensor, more: Sequence[Targets] = ()
+    ) -> Losses:
+        """Those of the first stage; none where queries are no proposals. `more`: objects without a label."""
         if initial.predictions is None:
             return {}
-        wanted = initial.proposal_targets(targets)
+        wanted = reduce(Targets.joined, more, initial.proposal_targets(targets))
         return self.proposal_criterion(initial.predictions, wanted, num_objects, "proposal_")[0]
 
     def _require_teacher(self) -> None:

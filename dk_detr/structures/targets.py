@@ -37,6 +37,11 @@ class Targets:
         """The same objects, all of class 0: what the first stage learns from."""
         return Targets(tuple(torch.zeros_like(labels) for labels in self.labels), self.boxes)
 
+    def joined(self, other: "Targets") -> "Targets":
+        """Of each image the objects of both."""
+        labels, boxes = zip(self.labels, other.labels), zip(self.boxes, other.boxes)
+        return Targets(tuple(map(torch.cat, labels)), tuple(map(torch.cat, boxes)))
+
     def repeated(self, copies: int) -> "Targets":
         """Each image's objects so many times, one copy of all after the other."""
         labels = tuple(labels.repeat(copies) for labels in self.labels)
