@@ -74,17 +74,34 @@ def detector() -> DETR:
     return tiny_detector(tiny_distillation(slots=SlotSelection(12, (), min_side=0.0)))
 
 
+@pytest.fixture
+def first_choice_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first stage chooses the tokens that it chose the first time: half floats may rank others first, and losses of
+    other regions say nothing about precision."""
+    chosen: list[Tensor] = []
+    true_topk = Tensor.topk
+
+    def topk(scores: Tensor, number: int, dim: int = -1) -> tuple[Tensor, Tensor]:
+        if not chosen:
+            chosen.append(true_topk(scores, number, dim)[1])
+        assert chosen[0].shape == (len(scores), number) and dim == 1
+        return scores.gather(1, chosen[0]), chosen[0]
+
+    monkeypatch.setattr(Tensor, "topk", topk)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.usefixtures("first_choice_stays")
 def test_losses_in_half_floats_are_those_in_full_precision(seed: int, dtype: torch.dtype) -> None:
-    """Detection to one in a hundred, distillation, which compares at a low temperature, to 15 in a hundred."""
+    """Detection to one in a hundred, distillation, which compares at a low temperature, to five."""
     inputs = [tiny_input(seed=2 * seed + 1), tiny_input((40, 60), seed=2 * seed + 2)]
     full = training_losses(detector(), inputs)
     with Precision("cpu", dtype).autocast():
         half = training_losses(detector(), inputs)
     for name, loss in full.items():
         assert half[name].dtype == torch.float32
-        assert half[name].item() == pytest.approx(loss.item(), rel=0.15 if "_kd_" in name else 0.01), name
+        assert half[name].item() == pytest.approx(loss.item(), rel=0.05 if "_kd_" in name else 0.01), name
     assert any(half[name] != full[name] for name in full)  # it did compute in half floats
 
 
