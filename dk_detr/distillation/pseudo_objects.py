@@ -15,8 +15,7 @@ class PseudoObjects:
     """Regions in which the teacher believes, and which cover no labelled object, are objects without a word.
 
     Attributes:
-        belief: in one word of training at least, from which a region counts. New things resemble known ones: in the
-            mini world the teacher believes in a base word to 0.1 to 0.3 where it sees a novel shape, clutter below.
+        belief: in one word of training at least, from which a region counts. New things resemble known ones.
         base_overlap_iou: with a labelled object, from which a region is that object.
     """
 

@@ -171,7 +171,9 @@ class DETR(OpenVocabularyDetector):
         """Those of the first stage; none where queries are no proposals. `more`: objects without a label."""
         if initial.predictions is None:
             return {}
-        wanted = reduce(Targets.joined, more, initial.proposal_targets(targets))
+        wanted = initial.proposal_targets(targets)
+        if not initial.class_aware:  # what has no label has no word
+            wanted = reduce(Targets.joined, more, wanted)
         return self.proposal_criterion(initial.predictions, wanted, num_objects, "proposal_")[0]
 
     def _require_teacher(self) -> None:
