@@ -66,6 +66,10 @@ def _add_detr(cfg: CN) -> None:
     # power EXPONENT, and in the "first_stage", where the geometric mean with objectness ranks the proposals.
     detr.QUALITY = CN({"PLACES": [], "WEIGHT": 0.5, "EXPONENT": 1.0})
 
+    # With MODEL.MASK_ON, how masks are drawn: "Dynamic" (SOIT), each query brings the weights of a small layer over the
+    # memory's finest level, which must be of stride 8 or 4. "": boxes alone. MASK_ON False leaves the head out, too.
+    detr.MASKS = ""
+
     # IoU above which the worse of two detections of a word goes; None for no NMS, as DETRs are published. Queries that
     # a teacher trains may see one object several times: no label tells them to give way.
     detr.NMS_IOU = None
@@ -150,6 +154,7 @@ def _add_classes(detr: CN) -> None:
     # that matching makes lowest.
     loss.WEIGHTS = CN({"CLASS": 2.0, "L1": 5.0, "GIOU": 2.0})
     loss.FIRST_STAGE_WEIGHTS = CN({"CLASS": 2.0, "L1": 5.0, "GIOU": 2.0})
+    loss.MASK_WEIGHTS = CN({"DICE": 8.0, "BCE": 2.0})  # of the masks of matched queries, in each decoder layer
     detr.MATCHER = CN({"CLASS": 2.0, "L1": 5.0, "GIOU": 2.0})
 
 

@@ -1,6 +1,6 @@
 """Convert: weights of other people's models, under the names of this project."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from dk_detr.convert import (
     hf_detr,
     open_clip,
     opera_dk_detr,
+    opera_soit,
     torchvision_resnet,
 )
 from dk_detr.convert.conversion import Conversion
@@ -36,12 +37,13 @@ SOURCES = {
     "deformable-detr": deformable_detr,
     "conditional-detr": conditional_detr,
     "detr": detr,
+    "opera-soit": opera_soit,  # has the same names as the next one
     "opera-dk-detr": opera_dk_detr,
     "torchvision-resnet": torchvision_resnet,
     "open-clip": open_clip,
 }
 """By the name that a user gives: modules with `convert` and with `SIGNS`, sets of names that tell the source; the
-first that has one of its sets is it."""
+first that has one of its sets is it, if `is_it`, where there is one, says so of the tensors."""
 
 __all__ = ["SOURCES", "Conversion", "convert", "likely_source"]
 
@@ -71,10 +73,10 @@ def convert(
     return replace(conversion, listed=conversion.listed | left)
 
 
-def likely_source(names: Iterable[str]) -> str:
-    """The source that the names are of; "" for none."""
-    names = list(names)
+def likely_source(state: Mapping[str, Tensor]) -> str:
+    """The source whose names these tensors have; "" for none."""
     for source, module in SOURCES.items():
-        if any(all(any(True for _ in matching(names, sign)) for sign in signs) for signs in module.SIGNS):
+        signs_of_all = any(all(any(True for _ in matching(state, sign)) for sign in signs) for signs in module.SIGNS)
+        if signs_of_all and (not hasattr(module, "is_it") or module.is_it(state)):
             return source
     return ""

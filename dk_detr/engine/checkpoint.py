@@ -75,7 +75,7 @@ class StrictCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: Any) -> Any:
         weights = self._weights_to_load(checkpoint)
-        theirs = list(weights)
+        theirs = dict(weights)
         weights = under_our_names(weights, self.model.state_dict())
         checkpoint["model"] = agree_on_calibration(self.model, weights, self._path, self._goes_on)
         found = cast(_IncompatibleKeys, super()._load_model(checkpoint))
@@ -94,10 +94,18 @@ class StrictCheckpointer(DetectionCheckpointer):
         weights: dict[str, Tensor] = checkpoint["model"] if average is None else average
         here = self.model.state_dict()  # what training adds is absent where it is not asked for, not missed
         weights = {name: w for name, w in weights.items() if name in here or not name.startswith("extensions.")}
+        weights = self._without_masks(weights, here)
         refuse_what_is_not_finite(weights, self._path)
         if self._goes_on and EMA_KEY in checkpoint:
             refuse_what_is_not_finite(checkpoint[EMA_KEY]["weights"], self._path)
         return weights
+
+    def _without_masks(self, weights: dict[str, Tensor], here: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What a detector of boxes takes of one that draws masks, too."""
+        kept = {name: w for name, w in weights.items() if name in here or not name.startswith("mask_head.")}
+        if len(kept) < len(weights):
+            self.logger.info(f"{self._path} holds a mask head, which MODEL.MASK_ON False leaves out.")
+        return kept
 
 
 def _as_detectron2_has_it(content: Mapping[str, Any], found: Checkpoint, file: Path) -> dict[str, Any]:

@@ -66,13 +66,13 @@ def start_new(found: _IncompatibleKeys, model: nn.Module, parts: Sequence[str], 
 
 
 def refuse_other_architectures(
-    found: _IncompatibleKeys, model: nn.Module, path: str, theirs: Sequence[str], new_parts: Sequence[str] | None
+    found: _IncompatibleKeys, model: nn.Module, path: str, theirs: Mapping[str, Tensor], new_parts: Sequence[str] | None
 ) -> None:
     """A backbone alone may start training; half a detector may not, and none may be evaluated: it would train or
     score as if nothing were wrong.
 
     Args:
-        found: what does not fit. theirs: the names in the file. new_parts: those that may start new already; None where
+        found: what does not fit. theirs: what the file holds. new_parts: those that may start new already; None where
             nothing may.
 
     Raises: ValueError that says what the file holds, and the way out.

@@ -14,20 +14,23 @@ from dk_detr.criterion import (
     CrossEntropy,
     Focal,
     HungarianMatcher,
+    MaskCriterion,
     SetCriterion,
 )
 from dk_detr.distillation.calibration_file import calibration_from_config, warn_of_other_crops
 from dk_detr.extensions import BuildContext
 from dk_detr.language import vocabularies_from_config
-from dk_detr.meta_arch.combinations import refuse_bad_combinations
+from dk_detr.meta_arch.combinations import draws_masks, refuse_bad_combinations
 from dk_detr.meta_arch.extensions import build_extensions
 from dk_detr.modeling import (
     CLASSIFIERS,
     DECODERS,
+    MASKS,
     QUERIES,
     BoxQuality,
     ChannelMapper,
     CosineText,
+    DynamicMasks,
     Encoder,
     Linear,
     ROIHead,
@@ -36,6 +39,7 @@ from dk_detr.modeling import (
 from dk_detr.structures import Calibration, Vocabulary
 from dk_detr.utils import choose
 
+COARSEST = 8  # stride in pixels of a level that masks can be drawn on
 
 def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     """The arguments of `DETR`. Raises ValueError for parts that do not go together, naming both keys."""
@@ -58,6 +62,7 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
         "padded_size": detr.PADDED_SIZE,
         "nms_iou": detr.NMS_IOU,
         "quality_exponent": detr.QUALITY.EXPONENT,
+        "mask_criterion": MaskCriterion({name.lower(): weight for name, weight in detr.LOSS.MASK_WEIGHTS.items()}),
     }
     accelerate(parts, detr.CHECKPOINTED, detr.COMPILED)
     return parts
@@ -87,6 +92,7 @@ def build_network(
         "classifier": build_classifier(cfg, width, decoder.num_prediction_heads, calibration),
         **({"roi_head": ROIHead(cfg, width)} if cfg.MODEL.KD.QUERIES == "ROIHead" else {}),
         **({"quality": BoxQuality(detr.CHANNELS, decoder.num_prediction_heads)} if rates_boxes else {}),
+        **({"mask_head": build_mask_head(cfg, backbone)} if draws_masks(cfg) else {}),
     }
 
 
@@ -110,6 +116,20 @@ def build_classifier(
     if calibration is None:
         return part(cfg, width, num_projections)
     return CosineText(cfg, width, num_projections, calibration=calibration)  # the config is refused with others
+
+
+def build_mask_head(cfg: CfgNode, backbone: Backbone) -> DynamicMasks:
+    """What MODEL.DETR.MASKS names. Raises ValueError where the memory's finest level is too coarse for masks."""
+    detr = cfg.MODEL.DETR
+    finest = detr.IN_FEATURES[0]
+    stride = backbone.output_shape()[finest].stride
+    if stride is not None and stride > COARSEST:
+        raise ValueError(
+            f'MODEL.DETR.MASKS "{detr.MASKS}" draws on the finest level of the memory, and MODEL.DETR.IN_FEATURES '
+            f'begins with "{finest}", of stride {stride}: too coarse for masks. Begin with a map of stride {COARSEST}, '
+            'say "res3", or set MODEL.MASK_ON False.'
+        )
+    return choose(MASKS, "MODEL.DETR.MASKS", detr.MASKS)(cfg)
 
 
 def _calibration(cfg: CfgNode, vocabulary: Vocabulary) -> Calibration | None:

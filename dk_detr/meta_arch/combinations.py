@@ -8,7 +8,7 @@ from dk_detr.criterion import CLASS_LOSSES, NEGATIVES, All, Focal, OtherClusters
 from dk_detr.distillation.calibration_file import calibration_from_config
 from dk_detr.language import is_closed
 from dk_detr.meta_arch.extensions import refuse_bad_extensions
-from dk_detr.modeling import ATTENTIONS, CLASSIFIERS, DECODERS, QUERIES, CosineText, CosineTextObjectness
+from dk_detr.modeling import ATTENTIONS, CLASSIFIERS, DECODERS, MASKS, QUERIES, CosineText, CosineTextObjectness
 from dk_detr.modeling.decoder_checks import quoted, refusal, refuse_too_many_levels
 from dk_detr.modeling.quality import PLACES
 from dk_detr.utils import choose, require
@@ -23,8 +23,28 @@ def refuse_bad_combinations(cfg: CfgNode) -> None:
     _negatives(cfg)
     _first_stage(cfg)
     _padding_and_sizes(cfg)
+    _masks(cfg)
     calibration_from_config(cfg)
     refuse_bad_extensions(cfg)
+
+
+def draws_masks(cfg: CfgNode) -> bool:
+    """Whether the detector has a mask head: MODEL.DETR.MASKS names one, and MODEL.MASK_ON turns it on."""
+    return bool(cfg.MODEL.MASK_ON and cfg.MODEL.DETR.MASKS)
+
+
+def _masks(cfg: CfgNode) -> None:
+    detr = cfg.MODEL.DETR
+    if detr.MASKS:
+        choose(MASKS, "MODEL.DETR.MASKS", detr.MASKS)
+    elif cfg.MODEL.MASK_ON:
+        raise ValueError(
+            'MODEL.MASK_ON asks for masks, and MODEL.DETR.MASKS "" draws none: name "Dynamic" there, or set '
+            "MODEL.MASK_ON False for boxes alone."
+        )
+    for name, weight in detr.LOSS.MASK_WEIGHTS.items():
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"MODEL.DETR.LOSS.MASK_WEIGHTS.{name} must be 0 or more, got {weight}.")
 
 
 def _ranges(detr: CfgNode) -> None:

@@ -14,16 +14,18 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
-from dk_detr.criterion import SetCriterion, mean_num_objects
+from dk_detr.criterion import MaskCriterion, SetCriterion, mean_num_objects
 from dk_detr.extensions import Plan, TrainingInputs, TrainingOutputs
 from dk_detr.layers import to_absolute_xyxy, to_normalized_cxcywh
 from dk_detr.meta_arch.build import backbone_from_config, parts_from_config
 from dk_detr.meta_arch.extensions import require_own_losses
+from dk_detr.meta_arch.masks import Masks
 from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
 from dk_detr.modeling import (
     BoxQuality,
     ChannelMapper,
     Classifier,
+    DynamicMasks,
     Encoder,
     Heads,
     InitialQueries,
@@ -42,9 +44,9 @@ class DETR(OpenVocabularyDetector):
     """A DETR: with one stage or two, for any words or a closed list of them, as its parts say.
 
     Training: list of dicts with "image" (3, h, w) in INPUT.FORMAT, "instances" (gt_boxes xyxy in pixels, gt_classes
-    indexing `train_vocabulary`) -> dict of weighted losses. Evaluation: list of dicts with "image" and the wanted
-    output "height", "width" -> list of {"instances": Instances(pred_boxes, scores, pred_classes)}, the classes
-    indexing `vocabulary`.
+    indexing `train_vocabulary`, gt_masks where masks are on) -> dict of weighted losses. Evaluation: list of dicts with
+    "image" and the wanted output "height", "width" -> list of {"instances": Instances(pred_boxes, scores, pred_classes,
+    pred_masks where masks are on)}, the classes indexing `vocabulary`.
 
     Args:
         backbone, neck, encoder, queries, decoder, classifier: the parts, in the order of the data.
@@ -56,6 +58,7 @@ class DETR(OpenVocabularyDetector):
         nms_iou: of two detections of a word that overlap more, the better stays; None for no NMS.
         roi_head: says the novel words, of the boxes that were found; None where the queries do.
         quality: says how well boxes fit; None for nobody. quality_exponent: of it in the scores.
+        mask_head, mask_criterion: draw masks, and their losses; None for boxes alone.
     """
 
     @configurable
@@ -81,6 +84,8 @@ class DETR(OpenVocabularyDetector):
         roi_head: ROIHead | None = None,
         quality: BoxQuality | None = None,
         quality_exponent: float = 0.0,
+        mask_head: DynamicMasks | None = None,
+        mask_criterion: MaskCriterion | None = None,
     ) -> None:
         super().__init__()
         # Channels last is how convolutions are fastest, and how the levels of the neck are rows of tokens already.
@@ -92,6 +97,8 @@ class DETR(OpenVocabularyDetector):
         self.extensions = nn.ModuleDict() if extensions is None else extensions
         self.roi_head, self.quality = roi_head, quality
         self.heads = Heads(classifier, quality, quality_exponent)
+        self.mask_head = mask_head
+        self.masks = Masks(mask_head, mask_criterion) if mask_head and mask_criterion else None
         self.num_detections, self.padded_size, self.nms_iou = num_detections, padded_size, nms_iou
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
@@ -140,6 +147,8 @@ class DETR(OpenVocabularyDetector):
         detections = replace(predictions[DETECTION], negative_weight=self._negative_weight(plans, inputs, outputs))
         losses = self.criterion.losses(detections, targets, assignment, num_objects)
         losses |= self.proposal_losses(initial, targets, num_objects, self._pseudo_objects(plans, inputs, outputs))
+        if self.masks is not None:
+            losses |= self.masks.losses(inputs, outputs)
         for (name, extension), plan in zip(self.extensions.items(), plans):
             more = extension.supervise(plan, inputs, outputs)
             require_own_losses(name, extension.prefix, more)
@@ -200,8 +209,10 @@ class DETR(OpenVocabularyDetector):
         scores = self.heads.scores(trace, initial, self.text, self.train_text, self.novel, seen)
         found = to_instances(scores, trace.boxes[-1], images.image_sizes, self.num_detections, self.nms_iou)
         asked = zip(found, batched_inputs, images.image_sizes)
-        outputs = [{"instances": detector_postprocess(one, *_output_size(given, size))} for one, given, size in asked]
-        return outputs, initial
+        found = [detector_postprocess(one, *_output_size(given, size)) for one, given, size in asked]
+        if self.masks is not None:
+            self.masks.draw(found, trace, memory, images.image_sizes, self.padded_size)
+        return [{"instances": one} for one in found], initial
 
     @property
     def proposes(self) -> bool:

@@ -32,6 +32,7 @@ from dk_detr.modeling.decoder import DECODERS, Decoder, DecoderLayer
 from dk_detr.modeling.encoder import Encoder, EncoderLayer
 from dk_detr.modeling.feed_forward import FeedForward
 from dk_detr.modeling.heads import Heads, PredictionsByGroup
+from dk_detr.modeling.masks import MASKS, DynamicMasks
 from dk_detr.modeling.neck import ChannelMapper
 from dk_detr.modeling.positions import POSITIONS, Positions, QueryPosition
 from dk_detr.modeling.postprocess import to_instances
@@ -41,10 +42,12 @@ from dk_detr.modeling.refinement import REFINEMENTS, FromReference, Iterative, L
 from dk_detr.modeling.roi_head import ROIHead
 
 __all__ = [
-    "ATTENTIONS", "BOX_PARAMETERIZATIONS", "CLASSIFIERS", "DECODERS", "POSITIONS", "QUERIES", "REFINEMENTS", "Anchors",
+    "ATTENTIONS", "BOX_PARAMETERIZATIONS", "CLASSIFIERS", "DECODERS", "MASKS", "POSITIONS", "QUERIES", "REFINEMENTS",
+    "Anchors",
     "BoxParameterization", "BoxQuality", "ChannelMapper", "Classifier", "ConditionalCross", "ConditionalSelf",
     "CosineText", "CosineTextBackground", "CosineTextEnsemble", "CosineTextObjectness", "Decoder", "DecoderLayer",
-    "DeformableCross", "DeformableTokens", "DenseCross", "DenseSelf", "DenseTokens", "Encoder", "EncoderLayer",
+    "DeformableCross", "DeformableTokens", "DenseCross", "DenseSelf", "DenseTokens", "DynamicMasks", "Encoder",
+    "EncoderLayer",
     "FeedForward", "FirstConditionalCross", "FromReference", "Heads", "InitialQueries", "Iterative", "Learned",
     "Linear", "LinearBackground", "LookForwardTwice", "Mixed", "Positions", "PredictionsByGroup", "Proposals",
     "Queries", "QueryPosition", "ROIHead", "Refinement", "accelerate", "box_heads", "build_clip_resnet_backbone",

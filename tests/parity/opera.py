@@ -51,11 +51,11 @@ def transformer() -> Shapes:
     return {**shapes, **linear(f"{HEAD}pos_trans", 2 * CHANNELS, 2 * CHANNELS), **norm(f"{HEAD}pos_trans_norm", 128)}
 
 
-def heads() -> Shapes:
+def heads(projected: int = WIDTH) -> Shapes:
     """Each decoder layer's, and the encoder's."""
     shapes: Shapes = {}
     for number in range(DECODER_LAYERS + 1):
-        outputs = CLASSES if number == DECODER_LAYERS else WIDTH
+        outputs = CLASSES if number == DECODER_LAYERS else projected
         shapes |= linear(f"bbox_head.cls_branches.{number}", outputs, CHANNELS)
         for index, width in ((0, CHANNELS), (2, CHANNELS), (4, 4)):
             shapes |= linear(f"bbox_head.reg_branches.{number}.{index}", width, CHANNELS)
@@ -65,8 +65,11 @@ def heads() -> Shapes:
 def masks() -> Shapes:
     """What there is for masks: a layer on the finest level, and a branch of each decoder layer."""
     layer = f"{HEAD}seg_encoder.layers.0"
-    shapes = {**linear(f"{layer}.attentions.0.sampling_offsets", 8, CHANNELS), **feed_forward(layer)}
-    shapes |= {**norm(f"{layer}.norms.0"), **linear(f"{HEAD}mask_trans", 8, CHANNELS)}
+    shapes: Shapes = {}
+    for part, width in (("sampling_offsets", 8), ("attention_weights", 4), ("value_proj", 64), ("output_proj", 64)):
+        shapes |= linear(f"{layer}.attentions.0.{part}", width, CHANNELS)
+    shapes |= {**feed_forward(layer), **norm(f"{layer}.norms.0"), **norm(f"{layer}.norms.1")}
+    shapes |= linear(f"{HEAD}mask_trans", 8, CHANNELS)
     shapes |= norm(f"{HEAD}mask_trans_norm", 8)
     for number in range(DECODER_LAYERS):
         for index, width in ((0, CHANNELS), (2, CHANNELS), (4, 441)):
@@ -78,4 +81,21 @@ def masks() -> Shapes:
 def released() -> dict[str, Tensor]:
     """The release at small sizes."""
     boxes = {**resnet("backbone.", frozen=False), **neck(), **transformer(), **heads()}
-    return filled({**boxes, **masks(), "text_encoder.text_feat": (CLASSES, WIDTH)})
+    return one_branch(filled({**boxes, **masks(), "text_encoder.text_feat": (CLASSES, WIDTH)}))
+
+
+@cache
+def soit() -> dict[str, Tensor]:
+    """The same of SOIT: classes in all heads."""
+    boxes = {**resnet("backbone.", frozen=False), **neck(), **transformer(), **heads(CLASSES)}
+    return one_branch(filled({**boxes, **masks()}))
+
+
+def one_branch(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The branches of masks are one, which all decoder layers share. Its offsets are large enough to matter."""
+    for index in (0, 2, 4):
+        for part in ("weight", "bias"):
+            first = state[f"bbox_head.seg_branches.0.{index}.{part}"]
+            for number in range(DECODER_LAYERS):
+                state[f"bbox_head.seg_branches.{number}.{index}.{part}"] = first
+    return state

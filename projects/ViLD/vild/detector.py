@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dk_detr.distillation import anneal_from_config, build_slots, build_teacher
 from dk_detr.language import vocabularies_from_config
+from dk_detr.meta_arch.masks import require_masks
 from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
 from dk_detr.structures import Vocabulary
 from dk_detr.utils import choose, require
@@ -174,11 +175,8 @@ def _check(objects: Instances, file_name: str, num_words: int, with_masks: bool)
             f"Image {file_name}: class {unknown[0]} is not among the {num_words} words of training; use dk_detr's "
             "mapper (dk_detr.data)."
         )
-    if with_masks and len(objects) and not objects.has("gt_masks"):
-        raise ValueError(
-            f'Image {file_name}: its objects have no masks, but MODEL.MASK_ON wants a "segmentation" of each in the '
-            "annotation file. Set it to False to train boxes only."
-        )
+    if with_masks:
+        require_masks(objects, file_name)
 
 
 def _teaching_from_config(cfg: CfgNode, vocabulary: Vocabulary) -> Teaching | None:
