@@ -160,12 +160,12 @@ class Silent:
 
 
 def _training_step(name: str, path: str, device: str, folder: str, batch: int) -> Work:
-    cfg, model = _built(WAYS[name], path, device, folder)
+    cfg, model = built(WAYS[name], path, device, folder)
     model.train()
     if name == SILENT:
         queries: AuxiliaryQueries = model.extensions["Distillation"].queries
         queries.teacher = Silent(queries.teacher)  # type: ignore[arg-type]
-    inputs = [_input(cfg.INPUT.MIN_SIZE_TEST, number) for number in range(batch)]
+    inputs = [sample(cfg.INPUT.MIN_SIZE_TEST, number) for number in range(batch)]
     regions = _stored(cfg, folder, inputs, model.train_vocabulary.width) if name == BANK else lambda: [{}] * batch
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
 
@@ -179,13 +179,14 @@ def _training_step(name: str, path: str, device: str, folder: str, batch: int) -
 
 
 def _inference(name: str, path: str, device: str, folder: str) -> Work:
-    cfg, model = _built(INFERENCE[name], path, device, folder)
+    cfg, model = built(INFERENCE[name], path, device, folder)
     model.eval()
-    inputs = [_input(cfg.INPUT.MIN_SIZE_TEST, 0)]
+    inputs = [sample(cfg.INPUT.MIN_SIZE_TEST, 0)]
     return lambda: model(inputs)
 
 
-def _built(change: Callable[[CfgNode], None], path: str, device: str, folder: str) -> tuple[CfgNode, Any]:
+def built(change: Callable[[CfgNode], None], path: str, device: str, folder: str) -> tuple[CfgNode, Any]:
+    """The config of the file after a change, and the model that it makes."""
     if device == "cpu":
         keep_freed_memory()  # as our tools do
     cfg = shared_settings(path, device, folder)
@@ -194,11 +195,11 @@ def _built(change: Callable[[CfgNode], None], path: str, device: str, folder: st
     return cfg, build_model(cfg)
 
 
-def _input(side: int, seed: int) -> dict[str, Any]:
+def sample(side: int, seed: int, objects: int = OBJECTS) -> dict[str, Any]:
     """What the mapper gives a detector in training."""
     instances = Instances((side, side))
-    instances.gt_boxes = Boxes(_boxes(OBJECTS, side, seed))
-    instances.gt_classes = torch.arange(OBJECTS)
+    instances.gt_boxes = Boxes(_boxes(objects, side, seed))
+    instances.gt_classes = torch.arange(objects)
     image = torch.randint(256, (3, side, side), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     return {"image": image, "height": side, "width": side, "instances": instances}
 

@@ -10,6 +10,7 @@ from dk_detr.benchmark.attention import benchmark_attention
 from dk_detr.benchmark.detector import benchmark_detector
 from dk_detr.benchmark.distillation import benchmark_distillation
 from dk_detr.benchmark.evaluation import benchmark_evaluation
+from dk_detr.benchmark.masks import benchmark_masks
 from dk_detr.engine.setup import one_clear_error
 
 ROUNDS = {"evaluation": 1}  # where a round takes minutes
@@ -27,6 +28,8 @@ def main(args: argparse.Namespace) -> None:
             report = benchmark_evaluation(rounds, args.images)
         elif args.what == "distillation":
             report = benchmark_distillation(device, rounds, args.config_file, args.batch)
+        elif args.what == "masks":
+            report = benchmark_masks(device, rounds, args.config_file, args.batch)
         elif args.what == "attention":
             report = benchmark_attention(device, rounds, args.size, getattr(torch, args.dtype))
         else:

@@ -190,6 +190,7 @@ def load_coco_format(json_file: str, image_root: str, name: str) -> list[dict[st
                 "bbox_mode": BoxMode.XYWH_ABS,
                 "category_id": contiguous[annotation["category_id"]],
                 "iscrowd": annotation.get("iscrowd", 0),
+                "id": annotation.get("id"),
                 **({"segmentation": annotation["segmentation"]} if "segmentation" in annotation else {}),
             }
         )

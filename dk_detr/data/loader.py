@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from torch import Generator, Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from dk_detr.data.masks import require_masks
 from dk_detr.utils import choose, require
 
 Sample = dict[str, Any]
@@ -142,7 +143,7 @@ def build_train_stream(
         records: see `train_records`. What training does not read of them is taken out.
     """
     if cfg.MODEL.MASK_ON:
-        _require_masks(records)
+        require_masks(records, cfg.INPUT.MASK_FORMAT)
     else:  # polygons would take most of the memory of loader processes
         for annotation in chain.from_iterable(record["annotations"] for record in records):
             annotation.pop("segmentation", None)
@@ -165,26 +166,6 @@ def batch_size_per_worker(cfg: CfgNode) -> int:
             f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be divided among {world} workers evenly."
         )
     return cfg.SOLVER.IMS_PER_BATCH // world
-
-
-def _require_masks(records: list[Sample]) -> None:
-    """Drop polygons of fewer than three points, as Detectron2 does. Raises ValueError for an object without another."""
-    dropped = 0
-    for record in records:
-        for annotation in record["annotations"]:
-            outline = annotation.get("segmentation")
-            if isinstance(outline, list):
-                drawn = [polygon for polygon in outline if len(polygon) >= 6 and len(polygon) % 2 == 0]
-                dropped += len(outline) - len(drawn)
-                annotation["segmentation"] = outline = drawn
-            if not outline and not annotation.get("iscrowd"):
-                raise ValueError(
-                    f"Image {record['file_name']} (id {record['image_id']}) has an object at {annotation['bbox']} "
-                    "without a polygon of three points or a mask, and MODEL.MASK_ON learns masks. Draw it, drop it, or "
-                    "set MODEL.MASK_ON False."
-                )
-    if dropped:
-        logger.warning("%d polygons have fewer than three points, or half a point, and are left out.", dropped)
 
 
 def repeats_of(cfg: CfgNode, records: list[Sample]) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dk_detr.annotations import EVALUATION, EVALUATION_MASKS, read_annotation_file
+from dk_detr.annotations.encodings import collect, encode_mask, torn
 from dk_detr.evaluation import geometry
 
 Row = dict[str, Any]
@@ -181,13 +182,13 @@ def _masks(rows: Sequence[Row], sizes: Sequence[Sequence[int]], name: Callable[[
     encodings = []
     for number, (row, size) in enumerate(zip(rows, sizes)):
         try:
-            encodings.append(geometry.encode_mask(row["segmentation"], *size))
+            encodings.append(encode_mask(row["segmentation"], *size))
         except ValueError as error:
             raise ValueError(f"{name(number)} has {error}.") from error
-    found = geometry.collect(encodings)
-    torn = geometry.torn(found)
-    if torn.any():
-        raise ValueError(f"{name(int(np.argmax(torn)))} has a mask whose runs do not fill its image.")
+    found = collect(encodings)
+    broken = torn(found)
+    if broken.any():
+        raise ValueError(f"{name(int(np.argmax(broken)))} has a mask whose runs do not fill its image.")
     return found
 
 

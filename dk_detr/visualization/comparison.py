@@ -24,6 +24,7 @@ from dk_detr.visualization.curves import (
 
 Curve = tuple[list[int], list[float]]
 Scores = Mapping[str, float]
+BOXES, MASKS = "bbox/", "segm/"  # before the names of metrics
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Compared:
 
     Attributes:
         histories: of its runs. millions: of parameters.
-        also: data set -> for each run the metrics of boxes that its weights reach there.
+        also: data set -> for each run the metrics that its weights reach there, of masks with "segm/" before.
         changes: of its runs, where queries are steady: objects matched to another query, in per cent.
     """
 
@@ -43,14 +44,17 @@ class Compared:
 
 
 def curve_of(history: History, metric: str) -> Curve:
-    """Iterations and values of a metric of boxes, such as "AP50-base"; of several data sets, the first.
+    """Iterations and values of a metric of boxes, such as "AP50-base", or of masks, "segm/AP50-base"; of several data
+    sets, the first.
 
     Raises: ValueError for one that was not recorded where others were.
     """
-    names = [name for name in metric_names(history) if "bbox/" in name]
-    name = next((name for name in names if name.endswith(f"bbox/{metric}")), metric)
+    wanted = metric if metric.startswith(MASKS) else f"{BOXES}{metric}"
+    names = [name for name in metric_names(history) if BOXES in name or MASKS in name]
+    name = next((name for name in names if name.endswith(wanted)), wanted)
     if names and name not in names:
-        raise _not_recorded(metric, [name.partition("bbox/")[2] for name in names])
+        of_boxes = [name.partition(BOXES)[2] for name in names if BOXES in name]
+        raise _not_recorded(metric, [*of_boxes, *(MASKS + n.partition(MASKS)[2] for n in names if MASKS in n)])
     iterations, values = series(history, name)
     return [iteration + 1 for iteration in iterations], values
 

@@ -24,11 +24,12 @@ History = dict[int, dict[str, float]]  # iteration -> metric -> value, in the or
 LOSS_PANELS = {
     "distillation": "loss_kd_",
     "proposal": "loss_proposal_",
+    "masks": "loss_mask_",
     "denoising": "loss_dn_",
     "one-to-many": "loss_o2m_",
     "detection": "loss_",
 }
-PANEL_ORDER = ("detection", "proposal", "denoising", "one-to-many", "distillation")
+PANEL_ORDER = ("detection", "proposal", "masks", "denoising", "one-to-many", "distillation")
 KD_WEIGHT = "kd_weight"  # recorded where MODEL.KD.ANNEAL changes the weights of distillation
 AP50_MARK = "bbox/AP50-"  # of several data sets, their name stands before it
 MARKED: dict[str, Any] = {  # the style of scores; not clipped, so that a mark at 100 is whole

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from detectron2.config import get_cfg
+from pycocotools import mask as mask_util
 
 from dk_detr import add_dk_detr_config
 from dk_detr.annotations import EVALUATION, SPLITTING, TRAINING, read_annotation_file, read_categories
 from dk_detr.annotations.records import flag, whole
 from dk_detr.data import build_train_stream, load_coco_format, register, train_records
 from dk_detr.data.check import check_annotations
+from dk_detr.data.masks import require_masks
 from dk_detr.data.prepare import split_custom
 from dk_detr.evaluation import evaluate_file
 from tests.annotations.test_grid import RESULTS, SOUND
@@ -186,9 +188,45 @@ def test_training_masks_leaves_short_polygons_out_and_refuses_objects_without_on
     build_train_stream(cfg, records, dict, 0)
     assert records[0]["annotations"][0]["segmentation"] == [triangle]
     assert "1 polygons have fewer than three points" in caplog.text
+    assert "Image img/1.png (id 1) has an object at [4, 4, 20, 20] (annotation 1)" in caplog.text
     content["annotations"][1]["segmentation"] = [[1, 2, 3, 4]]
     with pytest.raises(ValueError, match=r"Image img/2.png \(id 2\) has an object at .* without a polygon"):
         build_train_stream(cfg, load(tmp_path, content), dict, 0)
+
+
+def a_record(segmentation: object, crowd: int = 0) -> dict[str, object]:
+    of_object = {"bbox": [4, 4, 20, 20], "iscrowd": crowd, "id": 7, "segmentation": segmentation}
+    return {"file_name": "a.png", "image_id": 3, "height": 64, "width": 48, "annotations": [of_object]}
+
+
+WHOLE = {"size": [64, 48], "counts": [0, 64 * 48]}
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "mask_format", "fault"),
+    [
+        (WHOLE, "polygon", 'INPUT.MASK_FORMAT is "polygon": set it to "bitmask"'),
+        ({**WHOLE, "size": [48, 64]}, "bitmask", r"a mask of \[48, 64\] \(height, width\) in an image of \[64, 48\]"),
+        ({**WHOLE, "counts": [0, 5]}, "bitmask", "a mask whose runs do not fill its image"),
+        ({**WHOLE, "counts": "abc"}, "bitmask", "a mask whose runs do not fill its image"),
+        ([[0, 0, 9e8, 0, 5, 5]], "polygon", "a polygon far out of the 48 x 64 pixels"),
+        (None, "polygon", "without a polygon of three points or a mask"),
+    ],
+)
+def test_a_mask_that_cannot_be_drawn_is_refused_before_training(
+    segmentation: object, mask_format: str, fault: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"Image a.png \(id 3\) has an object at .* \(annotation 7\) .*{fault}"):
+        require_masks([a_record(segmentation)], mask_format)
+    require_masks([a_record(segmentation, crowd=1)], mask_format)
+
+
+def test_run_lengths_train_as_bitmaps() -> None:
+    records = [a_record(WHOLE)]
+    require_masks(records, "bitmask")
+    assert mask_util.decode(records[0]["annotations"][0]["segmentation"]).all()
+    with pytest.raises(ValueError, match="INPUT.MASK_FORMAT"):
+        require_masks(records, "bitmap")
 
 
 # ---- preparation ----

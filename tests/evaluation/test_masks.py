@@ -15,8 +15,8 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 from pycocotools import mask as masks
 
+from dk_detr.annotations.encodings import collect, torn
 from dk_detr.evaluation import OpenVocabularyEvaluator, evaluate_file, results_file
-from dk_detr.evaluation.geometry import collect, torn
 from tests.evaluation.random_worlds import lvis_says, random_world, triangle, with_masks, write
 
 SIZE = (60, 80)  # height, width

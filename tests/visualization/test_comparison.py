@@ -108,6 +108,13 @@ def test_a_curve_counts_iterations_from_one_and_takes_the_very_metric() -> None:
     assert curve_of(HISTORY, "AP50-base") == ([2, 4, 6], [10.0, 30.0, 50.0])
 
 
+def test_a_metric_of_masks_has_their_name_before_it() -> None:
+    history = {1: {"mini_lvis_test/segm/AP50": 7.0, "mini_lvis_test/bbox/AP50": 9.0}}
+    assert (curve_of(history, "AP50")[1], curve_of(history, "segm/AP50")[1]) == ([9.0], [7.0])
+    with pytest.raises(ValueError, match="these were: AP50, segm/AP50"):
+        curve_of(history, "segm/AP75")
+
+
 def test_curves_are_averaged_where_all_have_a_value() -> None:
     shared, values = aligned([([2, 4, 6], [1.0, 2.0, 3.0]), ([4, 6, 8], [4.0, 5.0, 6.0])])
     assert shared == [4, 6]

@@ -75,9 +75,10 @@ class Evaluation:
 
     @property
     def scores(self) -> dict[str, float]:
-        """The metrics of boxes."""
-        results: dict[str, float] = (read_results(str(self.folder)) or {})["results"]["bbox"]
-        return results
+        """The metrics of boxes, and of masks, these with "segm/" before."""
+        results: dict[str, dict[str, float]] = (read_results(str(self.folder)) or {})["results"]
+        masks = {f"segm/{name}": score for name, score in results.get("segm", {}).items()}
+        return {**results["bbox"], **masks}
 
     @cached_property
     def cfg(self) -> CfgNode:
