@@ -17,7 +17,7 @@ from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.run_folder import read_results
 from dk_detr.language import COCO_NAMES
 from dk_detr.modeling import CosineText, LinearBackground
-from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training
+from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training, world_with_masks
 
 FOLDER = REPOSITORY / "configs"
 CONFIGS = sorted(path for path in FOLDER.rglob("*.yaml") if not path.name.startswith("Base-"))
@@ -32,6 +32,11 @@ TWO_STEPS: dict[str, Any] = {
 OF_THE_WORLD = {"DATASETS__TRAIN": ("lvis_v1_train_norare",), "DATASETS__TEST": ("lvis_v1_val",)}
 EXTENSIONS = "MODEL.TRAINING_EXTENSIONS"
 ELSEWHERE = ("coco", "voc", "objects365")  # data sets that are not in the tests' world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return world_with_masks(tmp_path_factory.mktemp("world"))
 
 
 @cache
@@ -76,6 +81,7 @@ def test_every_config_builds_steps_answers_saves_and_resumes(path: Path, world: 
     words_of_a_query = 1 if isinstance(model.classifier, LinearBackground) else 3
     assert len(found) == words_of_a_query * 10 and found.image_size == (2 * SIDE, SIDE)
     assert bool(torch.isfinite(found.scores).all() and torch.isfinite(found.pred_boxes.tensor).all())
+    assert found.has("pred_masks") == ("segm" in results["results"]) == load(path).MODEL.MASK_ON
 
 
 def test_every_config_builds_and_takes_one_step() -> None:
@@ -144,6 +150,15 @@ def test_an_ablation_differs_from_the_method_in_distillation_only(path: Path) ->
     assert all(key.startswith("MODEL.KD.") for key in changed - {EXTENSIONS})
     assert (EXTENSIONS in changed) == (path.stem == "no_distillation")
     assert bool(changed) == (path.stem != "full")
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if load(path).MODEL.DETR.MASKS], ids=lambda path: path.stem)
+def test_masks_are_all_that_a_config_with_masks_adds(path: Path) -> None:
+    without = {"soit_R50": "deformable_detr_two_stage_R50", "soit": "Base-closed"}
+    plain = path.with_name(without.get(path.stem, path.stem.replace("_mask", "")) + ".yaml")
+    queries = {"MODEL.DETR.QUERIES"} if path.stem == "soit" else set()
+    assert differences(path, plain) - queries == {"MODEL.MASK_ON", "MODEL.DETR.MASKS", "OUTPUT_DIR"}
+    assert dict(load(plain).MODEL.DETR.LOSS.MASK_WEIGHTS) == {"DICE": 8.0, "BCE": 2.0}
 
 
 def test_the_comparison_in_the_mini_world_differs_in_distillation_only() -> None:

@@ -10,8 +10,8 @@ from dk_detr.commands.build_embedding_bank.builder import build_bank
 from dk_detr.commands.build_embedding_bank.settings import BankRequest, Selection
 from dk_detr.engine import setup_cfg
 from dk_detr.language import load_clip
-from tests.projects.vild.vild_fixtures import CONFIGS, SHRUNK, mini, world_with_masks
-from tests.run_fixtures import World, own_log_handlers
+from tests.projects.vild.vild_fixtures import CONFIGS, SHRUNK, mini
+from tests.run_fixtures import World, own_log_handlers, world_with_masks
 
 STEPS = {**SHRUNK, "SOLVER__MAX_ITER": 2, "DATASETS__TEST": ()}
 

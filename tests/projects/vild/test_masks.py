@@ -8,8 +8,8 @@ import torch
 
 from dk_detr.data import TrainMapper, train_records
 from dk_detr.engine import Trainer
-from tests.projects.vild.vild_fixtures import mini, shrunk_cfg, tiny_vild, world_with_masks
-from tests.run_fixtures import SIDE, World
+from tests.projects.vild.vild_fixtures import mini, shrunk_cfg, tiny_vild
+from tests.run_fixtures import SIDE, World, world_with_masks
 
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "resize and flip": {"INPUT__AUGMENTATION": "ShortestEdge", "INPUT__MIN_SIZE_TRAIN": (96,)},

@@ -1,7 +1,5 @@
-"""The tests' world with outlines of its boxes, and configs of two-stage ViLD shrunk to seconds."""
+"""Configs of two-stage ViLD shrunk to seconds."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +11,7 @@ from torch import Tensor
 
 from dk_detr.engine import setup_cfg
 from tests.model_fixtures import fixed_seed
-from tests.run_fixtures import REPOSITORY, SIDE, WIDTH, World, make_world
+from tests.run_fixtures import REPOSITORY, SIDE, WIDTH, World, outline
 
 CONFIGS = REPOSITORY / "projects" / "ViLD" / "configs"
 NAMES = ("ViLD_text", "ViLD_image", "ViLD", "ViLD_ensemble")
@@ -39,30 +37,6 @@ SHRUNK: dict[str, Any] = {
 def mini(name: str) -> str:
     """A config for the mini world."""
     return str(CONFIGS / "mini" / f"{name}.yaml")
-
-
-def world_with_masks(root: Path) -> World:
-    """The tests' world; the outline of an object is its box."""
-    world = make_world(root)
-    for file in root.rglob("annotations/*.json"):
-        give_outlines(file)
-    for file in (root / "lvis").glob("*.json"):
-        give_outlines(file)
-    return world
-
-
-def give_outlines(file: Path) -> None:
-    """Add a "segmentation" to each annotation of a file."""
-    content = json.loads(file.read_text())
-    for annotation in content["annotations"]:
-        annotation["segmentation"] = [outline(annotation["bbox"])]
-    file.write_text(json.dumps(content))
-
-
-def outline(box_xywh: list[float]) -> list[float]:
-    """The polygon around a box."""
-    x, y, w, h = box_xywh
-    return [x, y, x + w, y, x + w, y + h, x, y + h]
 
 
 def shrunk_cfg(world: World, config: str, **more: Any) -> CfgNode:
