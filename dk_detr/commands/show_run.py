@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pycocotools.mask as mask_util
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 from tabulate import tabulate
 
+from dk_detr.annotations.encodings import encode_mask
 from dk_detr.data import categories_of
 from dk_detr.data.images import read_image
 from dk_detr.engine.evaluate import words_of
@@ -88,16 +90,19 @@ def choose_images(records: Sequence[Record], novel: set[int], count: int, seed: 
 
 def summary(run: Path, datasets: Sequence[str]) -> str:
     """A table of one line for a data set: the scores of the last evaluation, the iterations and minutes of training."""
-    history, metrics = _history_of(run), {name: _metrics_of(run, name) for name in datasets}
+    history = _history_of(run)
     trained = {"iterations": str(iterations_done(history)), "minutes": f"{training_minutes(history):.1f}"}
+    metrics = [(name, kind, found) for name in datasets for kind, found in _metrics_of(run, name).items()]
+    kinds = {kind for _, kind, _ in metrics}
     rows = [
         ({"data set": dataset} if len(datasets) > 1 else {})
+        | ({"of": kind} if len(kinds) > 1 else {})
         | {name: f"{found[name]:.1f}" for name in SHOWN_METRICS if name in found}
         | (trained if history else {})
-        for dataset, found in metrics.items()
+        for dataset, kind, found in metrics
     ]
     table = tabulate(rows, headers="keys", disable_numparse=True, stralign="right")
-    if any(metrics.values()):
+    if any(found for _, _, found in metrics):
         return table
     command = f"tools/train_net.py --config-file {run / 'config.yaml'} --eval-only --resume"
     return f"{run} was not evaluated yet; to do so: {command}\n{table}"
@@ -126,10 +131,11 @@ def _weights_of(run: Path) -> str:
     return str(run / last.read_text().strip()) if last.is_file() else ""
 
 
-def _metrics_of(run: Path, dataset: str) -> dict[str, float]:
-    """The box metrics of one data set among the saved results; {} where there are none."""
+def _metrics_of(run: Path, dataset: str) -> dict[str, dict[str, float]]:
+    """The metrics of one data set among the saved results: of boxes, {} where there are none, and of masks, if any."""
     results = (read_results(results_folder(str(run))) or {}).get("results") or {}
-    return results.get("bbox") or results.get(dataset, {}).get("bbox") or {}
+    found = results if "bbox" in results else results.get(dataset, {})
+    return {"boxes": found.get("bbox") or {}} | ({"masks": found["segm"]} if "segm" in found else {})
 
 
 def _compare(
@@ -141,7 +147,8 @@ def _compare(
     find = _saved_detections(saved, dataset) if saved.is_file() else _new_detections(cfg, words)
     for record in images:
         detections = confident_boxes(find(record), words, threshold)
-        yield Comparison(read_image(record["file_name"]), _ground_truth(record, words), detections)
+        truth = _ground_truth(record, words, with_masks=detections.masks is not None)
+        yield Comparison(read_image(record["file_name"]), truth, detections)
 
 
 def saved_detections_file(run: Path, dataset: str) -> Path:
@@ -150,12 +157,20 @@ def saved_detections_file(run: Path, dataset: str) -> Path:
     return inference / dataset / results_file(MetadataCatalog.get(dataset).evaluator_type)
 
 
-def _ground_truth(record: Record, words: Vocabulary) -> LabelledBoxes:
+def _ground_truth(record: Record, words: Vocabulary, with_masks: bool = False) -> LabelledBoxes:
     objects = record["annotations"]
     classes = [thing["category_id"] for thing in objects]
     boxes_xyxy_abs = [BoxMode.convert(thing["bbox"], thing["bbox_mode"], BoxMode.XYXY_ABS) for thing in objects]
     names, novel = [words.names[c] for c in classes], words.novel[classes].tolist()
-    return LabelledBoxes(np.array(boxes_xyxy_abs, dtype=float).reshape(-1, 4), names, novel)
+    masks = _drawn([thing["segmentation"] for thing in objects], record).numpy() if with_masks else None
+    return LabelledBoxes(np.array(boxes_xyxy_abs, dtype=float).reshape(-1, 4), names, novel, masks=masks)
+
+
+def _drawn(segmentations: Sequence[Any], record: Record) -> torch.Tensor:
+    """(N, height, width) bool."""
+    size = record["height"], record["width"]
+    masks = [torch.from_numpy(mask_util.decode(encode_mask(one, *size))).bool() for one in segmentations]
+    return torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool)
 
 
 def _saved_detections(path: Path, dataset: str) -> Callable[[Record], Instances]:
@@ -164,16 +179,20 @@ def _saved_detections(path: Path, dataset: str) -> Callable[[Record], Instances]
     rows: dict[int, list[Record]] = defaultdict(list)
     for row in json.loads(path.read_text()):
         rows[row["image_id"]].append(row)
+    with_masks = any("segmentation" in row for of_image in rows.values() for row in of_image)
 
     def find(record: Record) -> Instances:
         found = rows[record["image_id"]]
         boxes_xywh_abs = torch.tensor([row["bbox"] for row in found]).reshape(-1, 4)
-        return Instances(
+        instances = Instances(
             (record["height"], record["width"]),
             pred_boxes=Boxes(BoxMode.convert(boxes_xywh_abs, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)),
             scores=torch.tensor([row["score"] for row in found]),
             pred_classes=torch.tensor([index[row["category_id"]] for row in found], dtype=torch.long),
         )
+        if with_masks:
+            instances.pred_masks = _drawn([row["segmentation"] for row in found], record)
+        return instances
 
     return find
 
