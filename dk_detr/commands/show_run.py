@@ -162,7 +162,8 @@ def _ground_truth(record: Record, words: Vocabulary, with_masks: bool = False) -
     classes = [thing["category_id"] for thing in objects]
     boxes_xyxy_abs = [BoxMode.convert(thing["bbox"], thing["bbox_mode"], BoxMode.XYXY_ABS) for thing in objects]
     names, novel = [words.names[c] for c in classes], words.novel[classes].tolist()
-    masks = _drawn([thing["segmentation"] for thing in objects], record).numpy() if with_masks else None
+    outlines = [thing.get("segmentation") for thing in objects]
+    masks = _drawn(outlines, record).numpy() if with_masks and all(outlines) else None
     return LabelledBoxes(np.array(boxes_xyxy_abs, dtype=float).reshape(-1, 4), names, novel, masks=masks)
 
 

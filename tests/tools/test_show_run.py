@@ -5,9 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from detectron2.structures import BoxMode
 from PIL import Image
+from pycocotools import mask as mask_util
 
 from dk_detr.commands import show_run
+from dk_detr.structures import Vocabulary
 
 METRICS = {"AP": 31.25, "APr": 20.0, "APc": 30.0, "APf": 40.0, "AP50-base": 60.0, "AP50-novel": 41.06}
 
@@ -51,6 +55,29 @@ def test_each_of_several_data_sets_has_its_line(tiny_run):
     header, _, first, second = show_run.summary(tiny_run, tuple(several)).splitlines()
     assert header.split()[:4] == ["data", "set", "AP", "APr"]
     assert first.split()[:3] == ["one_val", "31.2", "20.0"] and second.split() == ["other_val", "77.0"]
+
+
+def test_masks_have_a_line_and_are_drawn_on_both_sides(tiny_run):
+    save_results(tiny_run)
+    results = {"bbox": METRICS, "segm": {"AP": 12.5}}
+    (tiny_run / "results.json").write_text(json.dumps({"iteration": 40, "results": results}))
+    lines = [line.split() for line in show_run.summary(tiny_run, ("mini_lvis_test",)).splitlines()]
+    assert lines[0][0] == "of" and lines[2][:2] == ["boxes", "31.2"] and lines[3][:2] == ["masks", "12.5"]
+
+    triangle = [5.0, 5.0, 15.0, 5.0, 15.0, 15.0]
+    runs = {"size": [20, 30], "counts": mask_util.frPyObjects([triangle], 20, 30)[0]["counts"].decode()}
+    row = {"image_id": 1, "category_id": 3, "bbox": [5.0, 5.0, 10.0, 10.0], "score": 0.9, "segmentation": runs}
+    file = tiny_run / "rows.json"
+    file.write_text(json.dumps([row]))
+    record = {"image_id": 1, "height": 20, "width": 30}
+    found = show_run._saved_detections(file, "mini_lvis_test")(record)
+    assert found.pred_masks.shape == (1, 20, 30) and found.pred_masks[0, 7, 14] and not found.pred_masks[0, 14, 7]
+    words = Vocabulary(("jar",), torch.ones(1, 1), torch.zeros(1, dtype=torch.bool))
+    thing = {"category_id": 0, "bbox": [5, 5, 10, 10], "bbox_mode": BoxMode.XYWH_ABS, "segmentation": [triangle]}
+    truth = show_run._ground_truth({**record, "annotations": [thing]}, words, with_masks=True)
+    assert (truth.masks == found.pred_masks.numpy()).all()
+    del thing["segmentation"]
+    assert show_run._ground_truth({**record, "annotations": [thing]}, words, with_masks=True).masks is None
 
 
 def test_saved_detections_are_those_that_are_drawn(show, tiny_run):
