@@ -19,7 +19,7 @@ TRAINING_EXTENSIONS: dict[str, type[TrainingExtension[Any]]] = {
 }
 """By their name in MODEL.TRAINING_EXTENSIONS; a project adds its own when it is imported."""
 
-OF_DETECTION = ("", "proposal_")  # prefixes of the losses that every detector has
+OF_DETECTION = ("", "proposal_", "mask_")  # prefixes of the losses that every detector has
 
 
 def refuse_bad_extensions(cfg: CfgNode) -> None:

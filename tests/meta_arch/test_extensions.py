@@ -147,7 +147,7 @@ def test_a_loss_without_the_prefix_of_its_extension_is_refused_by_name(monkeypat
         training_losses(detector, [tiny_input()])
 
 
-@pytest.mark.parametrize("prefix", ["", "proposal_"])
+@pytest.mark.parametrize("prefix", ["", "proposal_", "mask_"])
 def test_an_extension_cannot_take_the_names_of_the_detectors_own_losses(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

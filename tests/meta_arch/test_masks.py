@@ -18,7 +18,7 @@ from tests.model_fixtures import TwoConvolutions, configured_detector, tiny_conf
 
 MASKS: dict[str, Any] = {"MODEL__MASK_ON": True, "MASKS": "Dynamic"}
 LOSSES = {"loss_mask_dice", "loss_mask_bce"}
-DETECTORS = ("dk_detr_R50", "deformable_detr_two_stage_R50", "dino_R50_4scale", "deformable_detr_R50")
+DETECTORS = ("dk_detr_R50", "deformable_detr_two_stage_R50", "dino_R50_4scale")
 
 
 def detector(name: str = "dk_detr_R50", **options: Any) -> DETR:
