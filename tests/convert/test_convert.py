@@ -17,6 +17,7 @@ from tests.parity.published import filled, resnet
 STATES: dict[str, Mapping[str, Tensor]] = {
     "deformable-detr": official.released("two_stage"),
     "opera-dk-detr": opera.released(),
+    "opera-soit": opera.soit(),
     "torchvision-resnet": filled(resnet("", frozen=False)),
     **{source: official_series.released(variant) for variant, source in official_series.VARIANTS.items()},
 }
