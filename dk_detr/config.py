@@ -32,7 +32,7 @@ def _add_detr(cfg: CN) -> None:
     detr.IN_FEATURES = ["res3", "res4", "res5"]  # backbone maps, the finest first; others are not computed
     detr.NUM_EXTRA_LEVELS = 1  # coarser maps beyond the backbone's, each half the size of the one before
     detr.CHANNELS = 256  # C, a multiple of 32 and of NUM_HEADS
-    detr.NECK_NORM = "GN"  # after the convolutions that bring maps to C; or "none" (DETR)
+    detr.NECK_NORM = "GN"  # after the convolutions that bring maps to C; "SharedGN" (AdaMixer); or "none" (DETR)
     # Pixels, side of the square that every image is padded to, on the right and below, in training and evaluation.
     # Backbone and neck see all of it, and queries none of the padding: the release of DK-DETR (1024). 0: a batch of
     # training is padded to its largest image, and in evaluation nothing sees padding, so that it changes no detection.
@@ -41,7 +41,8 @@ def _add_detr(cfg: CN) -> None:
     # What detection queries start as: "Proposals", position and content from the boxes of the first stage (the paper);
     # "Mixed", place from the boxes, content learned (DINO; better in the mini world); "Learned", content, position and,
     # unless attention is dense, a point, the same for every image (DETR, Conditional, one-stage Deformable DETR);
-    # "Anchors", content and box, the same for every image (DAB-DETR).
+    # "Anchors", content and box, the same for every image (DAB-DETR); "WholeImage", content, at the whole image
+    # (AdaMixer).
     detr.QUERIES = "Proposals"
     detr.NUM_QUERIES = 300  # Q, also the number of proposals
     # Of "Learned" and "Anchors": a vector for each query ("Learned"), one for all ("Common", DN-DETR), "Zero" (DETR).
@@ -54,7 +55,11 @@ def _add_detr(cfg: CN) -> None:
     # their boxes, "SineAnchors" (DINO), "ScaledSineAnchors" by their content (DAB-Deformable-DETR). For "Conditional"
     # attention "ConditionalSine" (Conditional DETR) or "ModulatedSineAnchors" (DAB-DETR).
     detr.POSITION = "Given"
-    detr.DECODER = "DETR"  # the loop that the keys below describe; a project may add another to modeling/decoder.py
+    # "DETR": the loop that the keys below describe. "AdaMixer": stages that sample and mix (modeling/adamixer); of the
+    # keys below it reads DECODER_LAYERS, NUM_HEADS and FFN_CHANNELS. A project may add another to modeling/decoder.py.
+    detr.DECODER = "DETR"
+    # Of "AdaMixer": groups of channels, points that a query samples for each, and points that it mixes them to.
+    detr.ADAMIXER = CN({"GROUPS": 4, "POINTS": 32, "OUT_POINTS": 128})
     # Where a decoder layer's boxes start from: "Iterative", those of the layer before; "LookForwardTwice", with their
     # gradient (DINO, DAB-DETR); "FromReference", always the same; "Direct", nothing (DETR).
     detr.REFINEMENT = "Iterative"
@@ -150,6 +155,8 @@ def _add_classes(detr: CN) -> None:
     # categories have these. "": all words are equally likely.
     loss.FEDERATED.COUNTS = ""
     loss.CLUSTERS = CN({"NUMBER": 128})  # of the text embeddings of the words of training
+    # What the term L1 compares, in shares of the image: "Center", cxcywh (the DETRs), or "Corners", xyxy (AdaMixer).
+    loss.L1 = "Center"
     # Weights of the terms (criterion/terms.py) in the loss of each decoder layer; of the first stage; and in the cost
     # that matching makes lowest.
     loss.WEIGHTS = CN({"CLASS": 2.0, "L1": 5.0, "GIOU": 2.0})

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from dk_detr.convert import (
+    adamixer,
     conditional_detr,
     dab_detr,
     deformable_detr,
@@ -26,6 +27,7 @@ from dk_detr.convert.conversion import Conversion
 from dk_detr.convert.names import matching, some
 
 SOURCES = {
+    "adamixer": adamixer,
     "hf-detr": hf_detr,
     "hf-conditional-detr": hf_conditional_detr,
     "hf-deformable-detr": hf_deformable_detr,

@@ -55,7 +55,8 @@ def detector_settings(state: State, known: Mapping[str, Any]) -> dict[str, Any]:
     }
     if num_mappers == len(STAGES):  # more than detectors usually look at
         settings["MODEL.RESNETS.OUT_FEATURES"] = list(STAGES)
-    if known.get("MODEL.DETR.DECODER_ATTENTION", "Deformable") == "Deformable":
+    loop = known.get("MODEL.DETR.DECODER", "DETR") == "DETR"
+    if loop and known.get("MODEL.DETR.DECODER_ATTENTION", "Deformable") == "Deformable":
         samples = _shape(state, "decoder.layers.0.cross_attention.attention_weights.weight")[0]
         settings["MODEL.DETR.NUM_POINTS"] = samples // len(state.get("encoder.level_embed", [0])) // heads
     for table in TABLES:

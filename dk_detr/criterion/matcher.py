@@ -11,8 +11,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from dk_detr.criterion.class_losses import ClassLoss, Focal
-from dk_detr.criterion.terms import BOX_TERMS, Term
+from dk_detr.criterion.terms import BOX_TERMS, L1_FORMS, Term
 from dk_detr.structures import Assignment, Predictions, Targets
+from dk_detr.utils import choose
 
 _NEVER = 1e6  # costs are of order 10
 
@@ -22,7 +23,7 @@ class HungarianMatcher:
 
     Args:
         costs: weight of each of the terms in the sum to be lowest. None for those of Deformable DETR.
-        class_loss: the term "class"; None for `Focal`.
+        class_loss: the term "class"; None for `Focal`. l1: the term "l1", by its name in `L1_FORMS`.
 
     Attributes:
         terms: all that there are, by name.
@@ -30,9 +31,12 @@ class HungarianMatcher:
     Source: DETR (ECCV 2020).
     """
 
-    def __init__(self, costs: Mapping[str, float] | None = None, class_loss: ClassLoss | None = None) -> None:
+    def __init__(
+        self, costs: Mapping[str, float] | None = None, class_loss: ClassLoss | None = None, l1: str = "Center"
+    ) -> None:
         self.terms: dict[str, Term] = {"class": class_loss or Focal()}
         self.terms |= {name: term() for name, term in BOX_TERMS.items()}
+        self.terms["l1"] = choose(L1_FORMS, "MODEL.DETR.LOSS.L1", l1)()
         self.costs = dict({"class": 2.0, "l1": 5.0, "giou": 2.0} if costs is None else costs)
         require_terms(self.costs, self.terms)
 

@@ -34,15 +34,29 @@ class Term(ABC):
 class BoxL1(Term):
     """L1 distance of boxes, cxcywh in [0, 1]."""
 
+    @staticmethod
+    def form(boxes: Tensor) -> Tensor:
+        """(…, 4) cxcywh -> (…, 4), the numbers that are compared."""
+        return boxes
+
     def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
         """See `Term`."""
-        boxes = predictions.boxes.float()
-        return torch.cdist(boxes, targets.padded[1].float().expand(len(boxes), -1, -1, -1), p=1)
+        boxes, objects = self.form(predictions.boxes.float()), self.form(targets.padded[1].float())
+        return torch.cdist(boxes, objects.expand(len(boxes), -1, -1, -1), p=1)
 
     def loss(self, predictions: Predictions, targets: Targets, assignment: Assignment) -> Tensor:
         """See `Term`."""
         ours, theirs = _matched_boxes(predictions, targets, assignment)
-        return _sum_by_layer((ours - theirs).abs().sum(-1), predictions, assignment)
+        return _sum_by_layer((self.form(ours) - self.form(theirs)).abs().sum(-1), predictions, assignment)
+
+
+class BoxCornersL1(BoxL1):
+    """The same of xyxy. Source: AdaMixer (CVPR 2022)."""
+
+    @staticmethod
+    def form(boxes: Tensor) -> Tensor:
+        """(…, 4) cxcywh -> (…, 4) xyxy."""
+        return to_xyxy(boxes)
 
 
 class BoxGIoU(Term):
@@ -87,6 +101,10 @@ class Quality(Term):
 BOX_TERMS: dict[str, type[Term]] = {"l1": BoxL1, "giou": BoxGIoU, "quality": Quality}
 """By their names, in capitals, in MODEL.DETR.LOSS.WEIGHTS and MODEL.DETR.MATCHER, beside the term "class", a
 `ClassLoss`. Only "quality" has no cost, and its weight is MODEL.DETR.QUALITY.WEIGHT."""
+
+
+L1_FORMS: dict[str, type[BoxL1]] = {"Center": BoxL1, "Corners": BoxCornersL1}
+"""The term "l1" by its name in MODEL.DETR.LOSS.L1."""
 
 
 def _matched_boxes(predictions: Predictions, targets: Targets, assignment: Assignment) -> tuple[Tensor, Tensor]:

@@ -81,7 +81,7 @@ def build_network(
     queries = choose(QUERIES, "MODEL.DETR.QUERIES", detr.QUERIES)(cfg, num_words)
     encoder = Encoder(cfg, neck.num_levels)
     part = choose(DECODERS, "MODEL.DETR.DECODER", detr.DECODER)
-    decoder = part(cfg, neck.num_levels, queries.reference_width)
+    decoder = part(cfg, neck.strides, queries.reference_width)
     rates_boxes = "decoder" in detr.QUALITY.PLACES
     return {
         "backbone": backbone,
@@ -161,4 +161,4 @@ def build_criterion(cfg: CfgNode, class_loss: ClassLoss, weights: Mapping[str, f
     learned = {term.lower(): weight for term, weight in weights.items()}
     if place in cfg.MODEL.DETR.QUALITY.PLACES:
         learned["quality"] = cfg.MODEL.DETR.QUALITY.WEIGHT
-    return SetCriterion(HungarianMatcher(costs, class_loss), learned)
+    return SetCriterion(HungarianMatcher(costs, class_loss, cfg.MODEL.DETR.LOSS.L1), learned)

@@ -1,6 +1,7 @@
 """Modeling: the detector in parts. Nothing here knows a loss or a training extension."""
 
 from dk_detr.modeling.acceleration import accelerate
+from dk_detr.modeling.adamixer import AdaMixer
 from dk_detr.modeling.attention import (
     ATTENTIONS,
     ConditionalCross,
@@ -37,19 +38,27 @@ from dk_detr.modeling.neck import ChannelMapper
 from dk_detr.modeling.positions import POSITIONS, Positions, QueryPosition
 from dk_detr.modeling.postprocess import to_instances
 from dk_detr.modeling.quality import BoxQuality
-from dk_detr.modeling.queries import QUERIES, Anchors, InitialQueries, Learned, Mixed, Proposals, Queries
+from dk_detr.modeling.queries import (
+    QUERIES,
+    Anchors,
+    InitialQueries,
+    Learned,
+    Mixed,
+    Proposals,
+    Queries,
+    WholeImage,
+)
 from dk_detr.modeling.refinement import REFINEMENTS, FromReference, Iterative, LookForwardTwice, Refinement, box_heads
 from dk_detr.modeling.roi_head import ROIHead
 
 __all__ = [
     "ATTENTIONS", "BOX_PARAMETERIZATIONS", "CLASSIFIERS", "DECODERS", "MASKS", "POSITIONS", "QUERIES", "REFINEMENTS",
-    "Anchors",
-    "BoxParameterization", "BoxQuality", "ChannelMapper", "Classifier", "ConditionalCross", "ConditionalSelf",
-    "CosineText", "CosineTextBackground", "CosineTextEnsemble", "CosineTextObjectness", "Decoder", "DecoderLayer",
-    "DeformableCross", "DeformableTokens", "DenseCross", "DenseSelf", "DenseTokens", "DynamicMasks", "Encoder",
-    "EncoderLayer",
-    "FeedForward", "FirstConditionalCross", "FromReference", "Heads", "InitialQueries", "Iterative", "Learned",
-    "Linear", "LinearBackground", "LookForwardTwice", "Mixed", "Positions", "PredictionsByGroup", "Proposals",
-    "Queries", "QueryPosition", "ROIHead", "Refinement", "accelerate", "box_heads", "build_clip_resnet_backbone",
-    "ensemble", "to_instances", "with_background", "with_objectness", "without_background",
+    "AdaMixer", "Anchors", "BoxParameterization", "BoxQuality", "ChannelMapper", "Classifier", "ConditionalCross",
+    "ConditionalSelf", "CosineText", "CosineTextBackground", "CosineTextEnsemble", "CosineTextObjectness", "Decoder",
+    "DecoderLayer", "DeformableCross", "DeformableTokens", "DenseCross", "DenseSelf", "DenseTokens", "DynamicMasks",
+    "Encoder", "EncoderLayer", "FeedForward", "FirstConditionalCross", "FromReference", "Heads", "InitialQueries",
+    "Iterative", "Learned", "Linear", "LinearBackground", "LookForwardTwice", "Mixed", "Positions",
+    "PredictionsByGroup", "Proposals", "Queries", "QueryPosition", "ROIHead", "Refinement", "WholeImage", "accelerate",
+    "box_heads", "build_clip_resnet_backbone", "ensemble", "to_instances", "with_background", "with_objectness",
+    "without_background",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from dk_detr.layers import Dropout
+from dk_detr.modeling.adamixer import AdaMixer
 from dk_detr.modeling.attention import ATTENTIONS, AttentionSizes
 from dk_detr.modeling.box_parameterization import BOX_PARAMETERIZATIONS
 from dk_detr.modeling.decoder_checks import refuse_bad_loop
@@ -76,8 +77,9 @@ class Decoder(nn.Module):
         self.norm = norm or nn.Identity()
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, num_levels: int, reference_width: int) -> dict[str, Any]:
-        """`reference_width`: queries start from points (2), boxes (4), or neither (0)."""
+    def from_config(cls, cfg: CfgNode, strides: Sequence[int], reference_width: int) -> dict[str, Any]:
+        """`strides` of the levels, in pixels. `reference_width`: queries start from points (2), boxes (4), or neither
+        (0)."""
         detr = cfg.MODEL.DETR
         boxes = choose(BOX_PARAMETERIZATIONS, "MODEL.DETR.BOXES", detr.BOXES)()
         refinement = choose(REFINEMENTS, "MODEL.DETR.REFINEMENT", detr.REFINEMENT)(boxes)
@@ -85,7 +87,7 @@ class Decoder(nn.Module):
         number = {"PerLayer": detr.DECODER_LAYERS, "Shared": 1}
         require("MODEL.DETR.DECODER_NORM", detr.DECODER_NORM, ("none", "LN"))
         return {
-            "layers": [_layer(cfg, num_levels, number) for number in range(detr.DECODER_LAYERS)],
+            "layers": [_layer(cfg, len(strides), number) for number in range(detr.DECODER_LAYERS)],
             "box_heads": box_heads(detr.CHANNELS, choose(number, "MODEL.DETR.HEADS", detr.HEADS), widths),
             "positions": choose(POSITIONS, "MODEL.DETR.POSITION", detr.POSITION)(detr.CHANNELS),
             "refinement": refinement,
@@ -130,8 +132,8 @@ def _layer(cfg: CfgNode, num_levels: int, number: int) -> DecoderLayer:
     return DecoderLayer(kind.queries(sizes), of_memory(sizes), FeedForward(cfg), detr.CHANNELS, detr.DROPOUT)
 
 
-DECODERS: dict[str, Any] = {"DETR": Decoder}
+DECODERS: dict[str, Any] = {"DETR": Decoder, "AdaMixer": AdaMixer}
 """By their name in MODEL.DETR.DECODER. One that does not fit the loop is an entry of its own: a module that is built
-from a config, the number of levels and the width of the queries' references, and makes of a `QuerySet` and a `Memory` a
-`Trace`. It has `num_prediction_heads`, says in `refuse_bad_combinations(MODEL.DETR)` what it cannot use, and has
-`layers` if these are to be compiled or checkpointed."""
+from a config, the strides of the levels and the width of the queries' references, and makes of a `QuerySet` and a
+`Memory` a `Trace`. It has `num_prediction_heads`, says in `refuse_bad_combinations(MODEL.DETR)` what it cannot use, and
+has `layers` if these are to be compiled or checkpointed."""

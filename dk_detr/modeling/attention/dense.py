@@ -11,7 +11,7 @@ from dk_detr.modeling.positions import QueryPosition
 from dk_detr.structures import Memory
 
 
-class _Dense(nn.MultiheadAttention):
+class DenseAttention(nn.MultiheadAttention):
     """PyTorch's parameters; its own forward would copy masks of images for each head, and keep them for backward."""
 
     def __init__(self, channels: int, num_heads: int, dropout: float) -> None:
@@ -27,7 +27,7 @@ class _Dense(nn.MultiheadAttention):
         return self.out_proj(attend(q, k, v, attention_mask, self.dropout if self.training else 0.0, bias))
 
 
-class DenseTokens(_Dense):
+class DenseTokens(DenseAttention):
     """Tokens look at all tokens."""
 
     def forward(self, tokens: Tensor, position: Tensor, memory: Memory) -> Tensor:  # type: ignore[override]
@@ -36,7 +36,7 @@ class DenseTokens(_Dense):
         return self.attend(at, at, tokens, mask_of_padding(memory.padding))
 
 
-class DenseSelf(_Dense):
+class DenseSelf(DenseAttention):
     """Queries talk among themselves."""
 
     def forward(  # type: ignore[override]
@@ -47,7 +47,7 @@ class DenseSelf(_Dense):
         return self.attend(at, at, content, attention_mask, bias)
 
 
-class DenseCross(_Dense):
+class DenseCross(DenseAttention):
     """Queries look at all tokens."""
 
     def forward(  # type: ignore[override]

@@ -1,0 +1,55 @@
+"""AdaptiveSampling: each query samples points around its box, in space and in scale.
+
+B images, Q queries, C channels, S tokens, L levels, G groups of c = C/G channels, P points.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dk_detr.layers.ops import ms_deform_attn
+from dk_detr.modeling.adamixer.geometry import scale_and_ratio
+from dk_detr.structures import Memory
+
+
+class AdaptiveSampling(nn.Module):
+    """A point lies at (x, y) and at a scale; the nearer a level's stride is to that, the more it counts.
+
+    One fused operation: each point of a query is a query of deformable attention, whose heads are the groups, with one
+    sample on each level. Nothing of the size of all samples is kept.
+
+    Args:
+        channels: C, a multiple of `groups`. strides: of the levels in pixels. backend: see `ms_deform_attn`.
+    """
+
+    def __init__(
+        self, channels: int, groups: int, points: int, strides: Sequence[int], backend: str = "auto"
+    ) -> None:
+        super().__init__()
+        self.groups, self.points, self.strides, self.backend = groups, points, tuple(strides), backend
+        self.offsets = nn.Linear(channels, groups * points * 3)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """At first whatever the query is, points lie anywhere in its box, one octave below its scale."""
+        nn.init.zeros_(self.offsets.weight)
+        with torch.no_grad():
+            bias = torch.rand(self.groups, self.points, 3) - 0.5
+            bias[..., 2] = -1.0
+            self.offsets.bias.copy_(bias.flatten())
+
+    def forward(self, content: Tensor, boxes: Tensor, memory: Memory) -> Tensor:
+        """(B, Q, C) content and (B, Q, 4) boxes cxcywh in pixels -> (B, Q, G, P, c). Padding is as outside: zero."""
+        offsets = self.offsets(content).float().unflatten(-1, (self.groups, self.points, 3)).transpose(2, 3)
+        box = boxes[:, :, None, None]
+        places = box[..., :2] + offsets[..., :2] * box[..., 2:]
+        scale = scale_and_ratio(box)[..., 0] + offsets[..., 2]
+        strides = places.new_tensor(self.strides)
+        weights = (-(scale[..., None] - strides.log2()).square() / 2).softmax(-1)
+        extent = places.new_tensor([(w, h) for h, w in memory.shapes]) * strides[:, None]
+        locations = (places[..., None, :] / extent).flatten(1, 2)[..., None, :]  # (B, Q·P, G, L, 1, 2)
+        value = memory.tokens if memory.padding is None else memory.tokens.masked_fill(memory.padding[..., None], 0.0)
+        value = value.unflatten(-1, (self.groups, -1))
+        sampled = ms_deform_attn(value, memory.shapes, locations, weights.flatten(1, 2)[..., None], self.backend)
+        return sampled.unflatten(1, (-1, self.points)).unflatten(-1, (self.groups, -1)).transpose(2, 3)
