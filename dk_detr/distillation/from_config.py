@@ -63,7 +63,7 @@ def refuse_bad_distillation(cfg: CfgNode, name: str) -> None:
     build_terms(kd.TERMS, term_settings(cfg))
     build_slots(cfg)
     anneal_from_config(cfg)
-    _refuse_what_cannot_be_taught(cfg.MODEL.DETR, name)
+    _refuse_what_cannot_be_taught(cfg, name)
     if kd.QUERIES == "ROIHead":
         _refuse_what_an_roi_head_cannot(cfg)
     _refuse_what_cannot_be_selected(kd, cfg.MODEL.TEACHER.NAME)
@@ -138,13 +138,16 @@ def _refuse_what_an_roi_head_cannot(cfg: CfgNode) -> None:
         )
 
 
-def _refuse_what_cannot_be_taught(detr: CfgNode, name: str) -> None:
+def _refuse_what_cannot_be_taught(cfg: CfgNode, name: str) -> None:
+    detr, queries = cfg.MODEL.DETR, QUERIES[cfg.MODEL.DETR.QUERIES]
     wanted = f'MODEL.TRAINING_EXTENSIONS names "{name}", but'
     compares = issubclass(CLASSIFIERS[detr.CLASSIFIER.NAME], CosineText)
-    if not QUERIES[detr.QUERIES].proposes:
+    stored = cfg.MODEL.TEACHER.NAME == "EmbeddingBank" and queries.starts_from_boxes
+    if not (queries.proposes or stored):
         raise ValueError(
             f'{wanted} MODEL.DETR.QUERIES "{detr.QUERIES}" proposes no places for the teacher to look at. '
-            f'Choose "Proposals" or "Mixed", or take "{name}" out.'
+            f'Choose "Proposals" or "Mixed"; or MODEL.TEACHER.NAME "EmbeddingBank", which has places of its own, for '
+            f'queries that start from boxes; or take "{name}" out.'
         )
     if not compares:
         raise ValueError(

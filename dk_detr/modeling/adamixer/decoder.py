@@ -111,6 +111,9 @@ class AdaMixer(nn.Module):
         for key, value in needed.items():
             if detr[key] != value:
                 raise refusal(detr, "DECODER", key, "is of another decoder", f'set the latter to "{value}"')
+        for key, value in detr.ADAMIXER.items():
+            if value < 1:
+                raise ValueError(f"MODEL.DETR.ADAMIXER.{key} must be at least 1, got {value}.")
         if detr.CHANNELS % detr.ADAMIXER.GROUPS or detr.CHANNELS % 8:
             raise ValueError(
                 f"MODEL.DETR.CHANNELS {detr.CHANNELS} must be a multiple of 8 and of MODEL.DETR.ADAMIXER.GROUPS "
