@@ -1,4 +1,5 @@
-"""A whole detector against Hugging Face's of the same weights: two-stage Deformable DETR with refinement, R50."""
+"""A whole detector against Hugging Face's of the same weights: two-stage Deformable DETR with refinement, R50; and
+beside it others of the series."""
 
 import importlib
 from functools import partial
@@ -18,7 +19,12 @@ from dk_detr.engine.setup import setup_cfg
 from dk_detr.layers import to_cxcywh
 from dk_detr.utils.memory import keep_freed_memory
 
-CONFIG = Path(__file__).parents[2] / "configs" / "deformable_detr_two_stage_R50.yaml"
+CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIG = CONFIGS / "deformable_detr_two_stage_R50.yaml"
+SERIES = {
+    "Deformable DETR": "deformable_detr_two_stage_R50", "DINO": "dino_R50_4scale", "AdaMixer": "adamixer_R50_1x",
+    "AdaMixer, 300 queries": "adamixer_R50_3x_300",
+}  # fmt: skip
 CLASSES, QUERIES, OBJECTS = 91, 300, 10
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 OURS, THEIRS = "dk_detr", "transformers"
@@ -42,6 +48,9 @@ def benchmark_detector(device: str, rounds: int, size: int = 800, train_size: in
     for task, make, side in (("inference", _inference, size), ("training step", _training_step, train_size)):
         ways = {name: partial(make, name, side, device) for name in names}
         report.add(task, THEIRS, side_by_side(ways, rounds, device, task))
+    for task, of_series, side in (("inference", _inference_of, size), ("training step", _step_of, train_size)):
+        ways = {name: partial(of_series, config, side, device) for name, config in SERIES.items()}
+        report.add(f"{task}, series", next(iter(SERIES)), side_by_side(ways, rounds, device, task))
     return report
 
 
@@ -94,6 +103,24 @@ def _detector(name: str, device: str) -> Any:
         keep_freed_memory()  # as our tools do
     theirs = hugging_face(device)
     return same_detector(theirs, device) if name == OURS else theirs
+
+
+def _of_series(config: str, device: str) -> Any:
+    """A detector of COCO's words with random weights; what it costs does not depend on them."""
+    if device == "cpu":
+        keep_freed_memory()
+    torch.manual_seed(0)
+    return build_model(setup_cfg(str(CONFIGS / f"{config}.yaml"), ["MODEL.DEVICE", device, "MODEL.WEIGHTS", ""]))
+
+
+def _inference_of(config: str, size: int, device: str) -> Work:
+    detector, given = _of_series(config, device).eval(), [_input(size)]
+    return lambda: detector(given)
+
+
+def _step_of(config: str, size: int, device: str) -> Work:
+    detector, given = _of_series(config, device).train(), [_input(size)]
+    return _step(detector, lambda: sum(detector(given).values()))
 
 
 def _inference(name: str, size: int, device: str) -> Work:

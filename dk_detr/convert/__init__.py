@@ -27,7 +27,6 @@ from dk_detr.convert.conversion import Conversion
 from dk_detr.convert.names import matching, some
 
 SOURCES = {
-    "adamixer": adamixer,
     "hf-detr": hf_detr,
     "hf-conditional-detr": hf_conditional_detr,
     "hf-deformable-detr": hf_deformable_detr,
@@ -39,6 +38,7 @@ SOURCES = {
     "deformable-detr": deformable_detr,
     "conditional-detr": conditional_detr,
     "detr": detr,
+    "adamixer": adamixer,
     "opera-soit": opera_soit,  # has the same names as the next one
     "opera-dk-detr": opera_dk_detr,
     "torchvision-resnet": torchvision_resnet,

@@ -43,7 +43,7 @@ COARSEST = 8  # stride in pixels of a level that masks can be drawn on
 
 def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     """The arguments of `DETR`. Raises ValueError for parts that do not go together, naming both keys."""
-    detr = cfg.MODEL.DETR
+    detr, masks = cfg.MODEL.DETR, cfg.MODEL.DETR.LOSS.MASK_WEIGHTS
     refuse_bad_combinations(cfg)
     train_vocabulary, vocabulary = vocabularies_from_config(cfg)
     calibration = _calibration(cfg, vocabulary)
@@ -62,7 +62,7 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
         "padded_size": detr.PADDED_SIZE,
         "nms_iou": detr.NMS_IOU,
         "quality_exponent": detr.QUALITY.EXPONENT,
-        "mask_criterion": MaskCriterion({name.lower(): weight for name, weight in detr.LOSS.MASK_WEIGHTS.items()}),
+        "mask_criterion": MaskCriterion({"dice": masks.DICE, "bce": masks.BCE}),
     }
     accelerate(parts, detr.CHECKPOINTED, detr.COMPILED)
     return parts

@@ -11,13 +11,14 @@ from dk_detr.convert import SOURCES, convert, deformable, deformable_detr, hf_de
 from dk_detr.convert.conversion import Conversion
 from dk_detr.convert.ledger import Ledger
 from tests.model_fixtures import random
-from tests.parity import official, official_series, opera
+from tests.parity import adamixer_formulas, official, official_series, opera
 from tests.parity.published import filled, resnet
 
 STATES: dict[str, Mapping[str, Tensor]] = {
     "deformable-detr": official.released("two_stage"),
     "opera-dk-detr": opera.released(),
     "opera-soit": opera.soit(),
+    "adamixer": adamixer_formulas.released(),
     "torchvision-resnet": filled(resnet("", frozen=False)),
     **{source: official_series.released(variant) for variant, source in official_series.VARIANTS.items()},
 }

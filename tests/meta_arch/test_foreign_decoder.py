@@ -125,5 +125,5 @@ def test_a_decoder_without_layers_cannot_be_compiled_or_checkpointed() -> None:
 
 
 def test_a_decoder_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(ValueError, match='MODEL.DETR.DECODER is "OneGlance"; choose one of DETR, OneLook'):
+    with pytest.raises(ValueError, match='MODEL.DETR.DECODER is "OneGlance"; choose one of DETR, AdaMixer, OneLook'):
         configured_detector(DK_DETR, DECODER="OneGlance")
