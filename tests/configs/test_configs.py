@@ -497,6 +497,25 @@ def test_a_detector_of_the_series_is_a_page_of_at_most_twenty_lines(name: str) -
     assert len((FOLDER / f"{name}.yaml").read_text().splitlines()) <= 20
 
 
+@pytest.mark.parametrize(("name", "queries", "epochs"), [("1x", 100, (12, 8, 11)), ("3x_300", 300, (36, 24, 33))])
+def test_adamixer_has_the_published_settings(name: str, queries: int, epochs: tuple[int, int, int]) -> None:
+    cfg = load(FOLDER / f"adamixer_R50_{name}.yaml")
+    published = {
+        "MODEL.DETR.NUM_QUERIES": queries, "TEST.DETECTIONS_PER_IMAGE": queries, "MODEL.DETR.DECODER_LAYERS": 6,
+        "MODEL.DETR.FFN_CHANNELS": 2048, "MODEL.DETR.DROPOUT": 0.0, "MODEL.DETR.NUM_HEADS": 8,
+        "MODEL.DETR.ADAMIXER.GROUPS": 4, "MODEL.DETR.ADAMIXER.POINTS": 32, "MODEL.DETR.ADAMIXER.OUT_POINTS": 128,
+        "MODEL.DETR.LOSS.L1": "Corners", "SOLVER.BASE_LR": 0.000025, "SOLVER.BACKBONE_MULTIPLIER": 1.0,
+        "SOLVER.WEIGHT_DECAY": 0.0001, "SOLVER.IMS_PER_BATCH": 16, "SOLVER.WARMUP_ITERS": 500,
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 1.0, "SOLVER.GAMMA": 0.1, "INPUT.MIN_SIZE_TEST": 800,
+        "DATALOADER.FILTER_EMPTY_ANNOTATIONS": True, "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    }  # fmt: skip
+    found = flat(cfg)
+    assert {key: found[key] for key in published} == published
+    an_epoch = 117_266 / 16  # images of COCO with an object
+    total, *drops = (epoch * an_epoch for epoch in epochs)
+    assert cfg.SOLVER.MAX_ITER == pytest.approx(total, abs=1) and cfg.SOLVER.STEPS == pytest.approx(drops, abs=1)
+
+
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path.parent.name == "mini"], ids=lambda path: path.stem)
 def test_what_the_mini_world_shrinks_it_shrinks_for_all_alike(path: Path) -> None:
     """So that curves can be compared: data, schedule, size."""
