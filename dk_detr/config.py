@@ -155,8 +155,8 @@ def _add_classes(detr: CN) -> None:
     # categories have these. "": all words are equally likely.
     loss.FEDERATED.COUNTS = ""
     loss.CLUSTERS = CN({"NUMBER": 128})  # of the text embeddings of the words of training
-    # What the term L1 compares, in shares of the image: "Center", cxcywh (the DETRs), or "Corners", xyxy (AdaMixer).
-    loss.L1 = "Center"
+    # What the term L1 compares, in shares of the image: "cxcywh", cxcywh (the DETRs), or "xyxy", xyxy (AdaMixer).
+    loss.L1 = "cxcywh"
     # Weights of the terms (criterion/terms.py) in the loss of each decoder layer; of the first stage; and in the cost
     # that matching makes lowest.
     loss.WEIGHTS = CN({"CLASS": 2.0, "L1": 5.0, "GIOU": 2.0})

@@ -13,7 +13,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import Backbone
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import BitMasks, Boxes, ImageList, Instances, PolygonMasks
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -318,6 +318,15 @@ def tiny_input(size: tuple[int, int] = (40, 48), num_objects: int = 2, seed: int
     instances.gt_classes = torch.randint(3, (num_objects,), generator=generator)
     image = torch.randint(256, (3, h, w), generator=generator).float()
     return {"image": image, "height": h, "width": w, "file_name": f"{seed}.jpg", "instances": instances}
+
+
+def outlined(sample: dict[str, Any], form: str = "polygon") -> dict[str, Any]:
+    """The same with masks: the boxes without a corner."""
+    objects = sample["instances"]
+    outlines = [[[x0, y0, x1, y0, x1, y1, (x0 + x1) / 2, y1]] for x0, y0, x1, y1 in objects.gt_boxes.tensor.tolist()]
+    masks = PolygonMasks(outlines)
+    objects.gt_masks = masks if form == "polygon" else BitMasks.from_polygon_masks(masks, *objects.image_size)
+    return sample
 
 
 def teaching(classifier: str) -> Distillation | None:

@@ -32,7 +32,7 @@ class HungarianMatcher:
     """
 
     def __init__(
-        self, costs: Mapping[str, float] | None = None, class_loss: ClassLoss | None = None, l1: str = "Center"
+        self, costs: Mapping[str, float] | None = None, class_loss: ClassLoss | None = None, l1: str = "cxcywh"
     ) -> None:
         self.terms: dict[str, Term] = {"class": class_loss or Focal()}
         self.terms |= {name: term() for name, term in BOX_TERMS.items()}

@@ -103,7 +103,7 @@ BOX_TERMS: dict[str, type[Term]] = {"l1": BoxL1, "giou": BoxGIoU, "quality": Qua
 `ClassLoss`. Only "quality" has no cost, and its weight is MODEL.DETR.QUALITY.WEIGHT."""
 
 
-L1_FORMS: dict[str, type[BoxL1]] = {"Center": BoxL1, "Corners": BoxCornersL1}
+L1_FORMS: dict[str, type[BoxL1]] = {"cxcywh": BoxL1, "xyxy": BoxCornersL1}
 """The term "l1" by its name in MODEL.DETR.LOSS.L1."""
 
 

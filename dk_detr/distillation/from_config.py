@@ -92,6 +92,11 @@ def _refuse_pseudo_objects(cfg: CfgNode) -> None:
             f'{asked} would make several objects of one where regions overlap: add "duplicates" to '
             f"MODEL.KD.SLOT_FILTERS {list(cfg.MODEL.KD.SLOT_FILTERS)}."
         )
+    if not QUERIES[cfg.MODEL.DETR.QUERIES].proposes:
+        raise ValueError(
+            f'{asked} is for a first stage to propose, and MODEL.DETR.QUERIES "{cfg.MODEL.DETR.QUERIES}" has no first '
+            "stage: set the former to None."
+        )
 
 
 def _require_calibrated_sigmoid(cfg: CfgNode, asked: str) -> None:

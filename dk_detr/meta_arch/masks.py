@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from detectron2.structures import BitMasks, Instances, PolygonMasks
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from dk_detr.criterion import MaskCriterion
 from dk_detr.extensions import TrainingInputs, TrainingOutputs
 from dk_detr.layers import aligned_upsample
 from dk_detr.modeling import DynamicMasks
-from dk_detr.modeling.masks import MaskFrame, frames_of
-from dk_detr.modeling.masks.frame import FACTOR, soft_targets, valid_pixels
+from dk_detr.modeling.masks import frames_of
+from dk_detr.modeling.masks.frame import FACTOR, pairs_at_once, soft_targets, valid_pixels
 from dk_detr.structures import DETECTION, Memory, Trace
 
 
@@ -34,21 +35,40 @@ class Masks:
     def losses(self, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
         """Of the detection queries that are matched in any decoder layer.
 
+        Many pairs are drawn in portions, which backward draws again: memory does not grow with their number.
+
         Raises: ValueError for an image whose objects have no masks.
         """
-        assignment = outputs.assignment
-        of_masks, (hidden_states, boxes) = self.head.read(inputs.memory), outputs.trace.of(DETECTION)
-        chosen = assignment.layer, assignment.image, assignment.query
-        if not len(assignment.image):
-            nothing = (of_masks.tokens.sum() + self.head.weights(hidden_states).sum()) * 0
+        memory, pairs = self.head.read(inputs.memory), outputs.assignment
+        hidden_states, boxes = outputs.trace.of(DETECTION)
+        if not len(pairs.image):
+            nothing = (memory.tokens.sum() + self.head.weights(hidden_states).sum()) * 0
             return {f"loss_mask_{name}": nothing for name in self.criterion.weights}
-        logits = self.head(hidden_states[chosen], boxes[chosen], assignment.image, of_masks)
-        shape, canvas = of_masks.shapes[0], tuple(inputs.images.tensor.shape[-2:])
-        wanted = [soft_targets(masks_of(given).to(logits.device), canvas, shape) for given in inputs.batched_inputs]
-        first = torch.tensor([0, *map(len, wanted)], device=logits.device).cumsum(0)
-        pixels = valid_pixels(of_masks)[assignment.image]
-        target = torch.cat(wanted)[first[assignment.image] + assignment.target]
-        return self.criterion(aligned_upsample(logits, FACTOR), target, pixels, inputs.num_objects)
+        wanted, target = self._wanted(inputs, memory)
+        chosen = pairs.layer, pairs.image, pairs.query
+        parts = (hidden_states[chosen], boxes[chosen], pairs.image, target[pairs.image] + pairs.target)
+        pixels = valid_pixels(memory)
+
+        def charged(rows: Tensor, some: Tensor, image: Tensor, thing: Tensor) -> dict[str, Tensor]:
+            fine = aligned_upsample(self.head(rows, some, image, memory), FACTOR)
+            return self.criterion(fine, wanted[thing], pixels[image], inputs.num_objects)
+
+        portions = list(zip(*(part.split(pairs_at_once(memory)) for part in parts)))
+        if len(portions) == 1:
+            return charged(*portions[0])
+        losses = [checkpoint(charged, *portion, use_reentrant=False) for portion in portions]
+        return {name: torch.stack([each[name] for each in losses]).sum() for name in losses[0]}
+
+    @staticmethod
+    def _wanted(inputs: TrainingInputs, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Soft masks of all objects of the batch, one after the other; and of each image the number of the first."""
+        height, width = inputs.images.tensor.shape[-2:]
+        masks = [
+            soft_targets(masks_of(given).to(memory.tokens.device), (height, width), memory.shapes[0])
+            for given in inputs.batched_inputs
+        ]
+        first = torch.tensor([0, *map(len, masks)], device=memory.tokens.device).cumsum(0)
+        return torch.cat(masks), first
 
     def draw(
         self,
@@ -69,20 +89,14 @@ class Masks:
         frames = frames_of(of_masks, sizes, padded_side)
         for image, (instances, frame) in enumerate(zip(found, frames)):
             query, place = instances.query.unique(return_inverse=True)
-            masks = self._drawn(image, hidden_states[image, query], boxes[image, query], of_masks, frame, instances)
-            instances.pred_masks = masks[place]
-
-    def _drawn(
-        self, image: int, hidden_states: Tensor, boxes: Tensor, memory: Memory, frame: MaskFrame, instances: Instances
-    ) -> Tensor:
-        """Of some queries of an image, a few at once."""
-        size = instances.image_size
-        drawn = [torch.zeros(0, *size, dtype=torch.bool, device=boxes.device)]
-        for rows, some in zip(*(part.split(frame.at_once(size)) for part in (hidden_states, boxes))):
-            if len(rows):
-                logits = self.head(rows, some, torch.full((len(rows),), image, device=rows.device), memory)
-                drawn.append(frame.to_pixels(logits, size))
-        return torch.cat(drawn)
+            masks = torch.zeros(len(instances), *instances.image_size, dtype=torch.bool, device=boxes.device)
+            for rows in torch.arange(len(query), device=boxes.device).split(frame.at_once(instances.image_size)):
+                some, number = query[rows], torch.full_like(rows, image)
+                logits = self.head(hidden_states[image, some], boxes[image, some], number, of_masks)
+                drawn = frame.to_pixels(logits, instances.image_size)
+                for row, mask in zip(rows.tolist(), drawn):
+                    masks[place == row] = mask
+            instances.pred_masks = masks
 
 
 def masks_of(given: dict[str, Any]) -> Tensor:

@@ -77,7 +77,7 @@ class Decoder(nn.Module):
         self.norm = norm or nn.Identity()
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, strides: Sequence[int], reference_width: int) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, strides: Sequence[int | None], reference_width: int) -> dict[str, Any]:
         """`strides` of the levels, in pixels. `reference_width`: queries start from points (2), boxes (4), or neither
         (0)."""
         detr = cfg.MODEL.DETR

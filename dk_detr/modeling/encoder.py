@@ -104,7 +104,8 @@ def _embedded_levels(detr: CfgNode, num_levels: int) -> int:
     """How many levels have an embedding. It is a part of the positions of tokens: where nobody reads these, it would
     never learn, and DDP would wait for its gradient."""
     many = ATTENTIONS[detr.ENCODER_ATTENTION].many_levels
-    read = detr.ENCODER_LAYERS > 0 or not ATTENTIONS[detr.DECODER_ATTENTION].many_levels
+    looks_at_positions = detr.DECODER == "DETR" and not ATTENTIONS[detr.DECODER_ATTENTION].many_levels
+    read = detr.ENCODER_LAYERS > 0 or looks_at_positions
     return num_levels if many and read else 0
 
 

@@ -43,7 +43,7 @@ class ChannelMapper(nn.Module):
             )
         self.in_features = tuple(in_features)
         widths = [input_shape[name].channels for name in in_features]
-        self._strides = [input_shape[name].stride or 0 for name in in_features]
+        self._strides = [input_shape[name].stride for name in in_features]
         self.mappers = nn.ModuleList(_conv(width, channels, 1, 1, norm) for width in widths)
         self.norm = nn.GroupNorm(32, channels) if norm == "SharedGN" else nn.Identity()
         extra = [widths[-1]] + [channels] * num_extra_levels
@@ -57,9 +57,11 @@ class ChannelMapper(nn.Module):
         return {"input_shape": input_shape, "in_features": detr.IN_FEATURES, **sizes}
 
     @property
-    def strides(self) -> tuple[int, ...]:
-        """Of the L levels, in pixels."""
-        return (*self._strides, *(self._strides[-1] * 2**number for number in range(1, len(self.extra) + 1)))
+    def strides(self) -> tuple[int | None, ...]:
+        """Of the L levels, in pixels; None where the backbone does not tell."""
+        last = self._strides[-1]
+        extra = [None if last is None else last * 2**number for number in range(1, len(self.extra) + 1)]
+        return (*self._strides, *extra)
 
     @property
     def num_levels(self) -> int:

@@ -2,6 +2,7 @@
 
 import math
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -11,7 +12,16 @@ from torch.testing import assert_close
 from dk_detr.data.bank import StoredRegions, follow
 from dk_detr.meta_arch import DETR
 from dk_detr.meta_arch.combinations import refuse_bad_combinations
-from tests.model_fixtures import WIDTH, configured_detector, random, tiny_config, tiny_input, training_losses
+from tests.model_fixtures import (
+    WIDTH,
+    TwoConvolutions,
+    configured_detector,
+    outlined,
+    random,
+    tiny_config,
+    tiny_input,
+    training_losses,
+)
 
 SMALLER: dict[str, Any] = {"ADAMIXER__POINTS": 4, "ADAMIXER__OUT_POINTS": 5, "ENCODER_LAYERS": 0, "NUM_HEADS": 4}
 INPUTS = [tiny_input(seed=1), tiny_input((32, 40), 3, seed=2)]
@@ -30,11 +40,16 @@ def with_regions(sample: dict[str, Any]) -> dict[str, Any]:
     return {**sample, "regions": follow(stored, NoOpTransform(), (h, w), 10, 0.0)}
 
 
-def test_every_parameter_learns_and_losses_are_numbers() -> None:
-    made = detector()
-    losses = training_losses(made, INPUTS)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"QUERIES": "Anchors"}, {"MODEL__MASK_ON": True, "MASKS": "Dynamic"}, {"DECODER_ATTENTION": "Dense"}],
+    ids=["plain", "anchors", "masks", "a key of the loop"],
+)
+def test_every_parameter_learns_and_losses_are_numbers(options: dict[str, Any]) -> None:
+    made = detector(**options)
+    losses = training_losses(made, [outlined(sample) for sample in INPUTS])
     sum(losses.values()).backward()
-    assert set(losses) == {"loss_class", "loss_l1", "loss_giou"} and all(math.isfinite(v) for v in losses.values())
+    assert set(losses) >= {"loss_class", "loss_l1", "loss_giou"} and all(math.isfinite(v) for v in losses.values())
     assert not [name for name, p in made.named_parameters() if p.grad is None]
 
 
@@ -74,14 +89,31 @@ def test_it_detects_the_same_in_company_and_alone_and_draws_masks() -> None:
         ({"QUERIES": "Learned"}, 'DECODER is "AdaMixer", but MODEL.DETR.QUERIES "Learned" has no boxes to start from'),
         ({"BOXES": "Logits"}, 'MODEL.DETR.BOXES "Logits" is of another decoder: set the latter to "ScaleRatio"'),
         ({"HEADS": "Shared"}, 'MODEL.DETR.HEADS "Shared" is of another decoder'),
-        ({"ADAMIXER__GROUPS": 3}, "must be a multiple of 8 and of MODEL.DETR.ADAMIXER.GROUPS 3"),
+        ({"ADAMIXER__GROUPS": 3}, "CHANNELS 32 must be a multiple of MODEL.DETR.ADAMIXER.GROUPS 3"),
         ({"ADAMIXER__POINTS": 0}, "MODEL.DETR.ADAMIXER.POINTS must be at least 1, got 0"),
+        ({"NUM_HEADS": 5}, "CHANNELS 32 must be a multiple of MODEL.DETR.NUM_HEADS 5"),
+        ({"CONTENT": "Zero"}, 'CONTENT is "Zero", but MODEL.DETR.QUERIES "WholeImage" has its own'),
         ({"DECODER_LAYERS": 0}, "DECODER_LAYERS must be at least 1"),
     ],
 )
 def test_what_does_not_go_together_is_refused_by_both_keys(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         refuse_bad_combinations(tiny_config("adamixer_R50_1x", **{**SMALLER, **options}))
+
+
+def test_a_backbone_must_tell_its_strides() -> None:
+    silent = {name: spec._replace(stride=None) for name, spec in TwoConvolutions().output_shape().items()}
+    with (
+        patch.object(TwoConvolutions, "output_shape", lambda self: silent),
+        pytest.raises(ValueError, match='"AdaMixer" samples by the strides'),
+    ):
+        detector()
+
+
+def test_pseudo_objects_ask_for_a_first_stage() -> None:
+    options = {**SMALLER, "MODEL__KD__PSEUDO_OBJECTS": 0.1, "CLASSIFIER__LOGIT_BIAS": -3.0}
+    with pytest.raises(ValueError, match='PSEUDO_OBJECTS 0.1 .* MODEL.DETR.QUERIES "WholeImage" has no first stage'):
+        refuse_bad_combinations(tiny_config("dk_adamixer_R50", **options))
 
 
 def test_a_live_teacher_asks_for_proposals() -> None:

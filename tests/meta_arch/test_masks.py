@@ -5,7 +5,6 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from detectron2.structures import BitMasks, PolygonMasks
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -14,7 +13,14 @@ from dk_detr.meta_arch import DETR, build
 from dk_detr.meta_arch.combinations import refuse_bad_combinations
 from dk_detr.modeling import DynamicMasks
 from dk_detr.modeling.masks import frame
-from tests.model_fixtures import TwoConvolutions, configured_detector, tiny_config, tiny_input, training_losses
+from tests.model_fixtures import (
+    TwoConvolutions,
+    configured_detector,
+    outlined,
+    tiny_config,
+    tiny_input,
+    training_losses,
+)
 
 MASKS: dict[str, Any] = {"MODEL__MASK_ON": True, "MASKS": "Dynamic"}
 LOSSES = {"loss_mask_dice", "loss_mask_bce"}
@@ -23,15 +29,6 @@ DETECTORS = ("dk_detr_R50", "deformable_detr_two_stage_R50", "dino_R50_4scale")
 
 def detector(name: str = "dk_detr_R50", **options: Any) -> DETR:
     return configured_detector(name, **{**MASKS, **options})
-
-
-def outlined(sample: dict[str, Any], form: str = "polygon") -> dict[str, Any]:
-    """The same with masks: the boxes without a corner."""
-    objects = sample["instances"]
-    outlines = [[[x0, y0, x1, y0, x1, y1, (x0 + x1) / 2, y1]] for x0, y0, x1, y1 in objects.gt_boxes.tensor.tolist()]
-    masks = PolygonMasks(outlines)
-    objects.gt_masks = masks if form == "polygon" else BitMasks.from_polygon_masks(masks, *objects.image_size)
-    return sample
 
 
 def inputs(form: str = "polygon") -> list[dict[str, Any]]:
@@ -98,6 +95,18 @@ def test_matched_queries_of_all_layers_learn_and_each_from_its_object() -> None:
 def test_polygons_and_bitmaps_teach_the_same() -> None:
     losses = [training_losses(detector(), inputs(form)) for form in ("polygon", "bitmask")]
     assert_close(*({name: each[name] for name in LOSSES} for each in losses))
+
+
+def test_masks_learned_in_portions_are_masks_learned_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for at_once in (2**24, 1):
+        monkeypatch.setattr(frame, "LEARNED_AT_ONCE", at_once)
+        made = detector()
+        losses = training_losses(made, inputs())
+        sum(losses[loss] for loss in LOSSES).backward()
+        gradients = {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
+        results.append(({name: losses[name].detach() for name in LOSSES}, gradients))
+    assert_close(*results, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("objects", [(0, 0), (0, 3)])

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from dk_detr.modeling.adamixer.decoder import AdaMixer, BiasedSelfAttention, Stage
-from dk_detr.modeling.adamixer.geometry import code_of_boxes, log_share_inside, scale_and_ratio, to_pixels
+from dk_detr.modeling.adamixer.geometry import code_of_boxes, log_iof, scale_and_ratio, sides_of
 from dk_detr.modeling.adamixer.mixing import AdaptiveMixing
 from dk_detr.modeling.adamixer.sampling import AdaptiveSampling
 from dk_detr.modeling.box_parameterization import ScaleRatio
@@ -68,7 +68,7 @@ def test_queries_start_as_the_image_and_without_steps_stay_so() -> None:
     trace = decoder()(queries(), memory())
     whole = torch.tensor([0.5, 0.5, 1.0, 1.0])
     assert_close(trace.boxes, whole.expand(3, 1, 6, 4))
-    assert_close(to_pixels(trace.boxes[0], (SIZE,))[0, 0], torch.tensor([24.0, 20.0, 48.0, 40.0]))
+    assert_close((trace.boxes[0] * sides_of((SIZE,), trace.boxes.device))[0, 0], torch.tensor([24.0, 20.0, 48.0, 40.0]))
 
 
 def test_contents_are_normalised() -> None:
@@ -91,7 +91,7 @@ def test_no_loss_of_a_stage_moves_the_boxes_of_an_earlier_one() -> None:
 
 def test_the_share_inside_is_not_symmetric() -> None:
     inner, outer, apart = [20.0, 20.0, 4.0, 4.0], [20.0, 20.0, 8.0, 16.0], [200.0, 200.0, 4.0, 4.0]
-    share = log_share_inside(torch.tensor([[inner, outer, apart]]))[0]
+    share = log_iof(torch.tensor([[inner, outer, apart]]))[0]
     assert_close(share[0, 1], torch.tensor(0.0), atol=1e-5, rtol=0)
     assert_close(share[1, 0], torch.tensor(math.log(16 / 128)), atol=1e-5, rtol=0)
     assert share[0, 2] < -16 and share.diagonal().abs().max() < 1e-5
@@ -101,9 +101,9 @@ def test_without_sharpness_it_is_plain_attention() -> None:
     with fixed_seed():
         made = BiasedSelfAttention(CHANNELS, HEADS)
     plain = nn.MultiheadAttention(CHANNELS, HEADS, batch_first=True)
-    plain.load_state_dict({name: tensor for name, tensor in made.state_dict().items() if name != "sharpness"})
+    plain.load_state_dict({name: tensor for name, tensor in made.state_dict().items() if name != "iof_tau"})
     with torch.no_grad():
-        made.sharpness.zero_()
+        made.iof_tau.zero_()
         content, boxes = random(1, 4, CHANNELS), BOX.repeat(1, 4, 1)
         at = made(content, boxes, None) - plain(*[content + code(boxes)] * 3)[0]
     assert_close(at, content + code(boxes), atol=1e-5, rtol=0)
@@ -160,9 +160,10 @@ def test_groups_read_their_own_channels() -> None:
 
 
 def test_padding_moves_no_sample_and_shows_nothing() -> None:
-    made, content = stir(sampling()), random(1, 1, CHANNELS)
-    alone, padded = memory(random(CHANNELS)), memory(random(CHANNELS), canvas=(64, 96))
-    assert_close(made(content, BOX, padded), made(content, BOX, alone), atol=1e-5, rtol=1e-5)
+    made = stir(decoder())
+    alone, padded = (made(queries(), memory(random(CHANNELS), canvas=canvas)) for canvas in (SIZE, (64, 96)))
+    assert_close(padded.hidden_states, alone.hidden_states, atol=1e-5, rtol=1e-5)
+    assert_close(padded.boxes, alone.boxes, atol=1e-5, rtol=1e-5)
 
 
 # ---- mixing ----
@@ -174,7 +175,7 @@ def test_points_out_go_where_their_weights_say() -> None:
     sampled, content, order = random(1, 1, GROUPS, POINTS, 4), random(1, 1, CHANNELS), torch.tensor([3, 1, 0, 5, 2, 4])
     before = made(sampled, content)
     with torch.no_grad():
-        bias = made.parameters_of.bias.view(GROUPS, -1)
+        bias = made.parameter_generator.bias.view(GROUPS, -1)
         bias[:, 16:] = bias[:, 16:].view(GROUPS, OUT, POINTS)[:, order].flatten(1)
         weight = made.out.weight.view(CHANNELS, GROUPS, OUT, 4)
         weight.copy_(weight[:, :, order].clone())
@@ -183,10 +184,10 @@ def test_points_out_go_where_their_weights_say() -> None:
 
 def test_at_first_all_queries_mix_alike_and_points_lie_in_the_box_below_its_scale() -> None:
     made = decoder(1).layers[0]
-    assert not made.mixing.parameters_of.weight.any() and made.mixing.parameters_of.bias.std() > 0.05
+    assert not made.mixing.parameter_generator.weight.any() and made.mixing.parameter_generator.bias.std() > 0.05
     assert not made.sampling.offsets.weight.any()
     offsets = made.sampling.offsets.bias.view(GROUPS, POINTS, 3)
     assert offsets[..., :2].abs().max() <= 0.5 and offsets[..., :2].unique().numel() == 2 * GROUPS * POINTS
     assert (offsets[..., 2] == -1).all()
-    assert not made.box_head.weight.any() and (0 <= made.self_attention.sharpness).all()
-    assert made.self_attention.sharpness.max() <= 4
+    assert not made.box_head.weight.any() and (0 <= made.self_attention.iof_tau).all()
+    assert made.self_attention.iof_tau.max() <= 4

@@ -11,10 +11,9 @@ PIXELS_OF_A_UNIT = 1000.0  # of x and y in the code of a box
 TEMPERATURE = 10000.0
 
 
-def to_pixels(boxes: Tensor, image_sizes: Shapes) -> Tensor:
-    """(B, Q, 4) cxcywh in [0, 1] of the unpadded images (h, w) -> in pixels, float32, without gradient."""
-    sides = boxes.new_tensor([(w, h, w, h) for h, w in image_sizes], dtype=torch.float32)
-    return boxes.detach().float() * sides[:, None]
+def sides_of(image_sizes: Shapes, device: torch.device) -> Tensor:
+    """(B, 1, 4) w, h, w, h of the images (h, w): what boxes cxcywh in [0, 1] are multiplied by for pixels."""
+    return torch.tensor([(w, h, w, h) for h, w in image_sizes], dtype=torch.float32, device=device)[:, None]
 
 
 def scale_and_ratio(boxes: Tensor) -> Tensor:
@@ -34,9 +33,9 @@ def code_of_boxes(boxes: Tensor, channels: int) -> Tensor:
     return torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1).flatten(-3)
 
 
-def log_share_inside(boxes: Tensor) -> Tensor:
-    """(B, Q, 4) cxcywh in pixels -> (B, Q, Q): the logarithm of the share of the row's box that lies in the column's.
-    A part of another box has 0 with it, and it has the logarithm of the ratio of areas with its part."""
+def log_iof(boxes: Tensor) -> Tensor:
+    """(B, Q, 4) cxcywh in pixels -> (B, Q, Q): the logarithm of the intersection over the area of the row's box. It is
+    0 where that lies inside the column's box, and the logarithm of the ratio of areas the other way round."""
     corners = to_xyxy(boxes)
     low = torch.maximum(corners[:, :, None, :2], corners[:, None, :, :2])
     high = torch.minimum(corners[:, :, None, 2:], corners[:, None, :, 2:])

@@ -18,14 +18,14 @@ class AdaptiveMixing(nn.Module):
         super().__init__()
         self.groups, self.points, self.out_points, self.width = groups, points, out_points, channels // groups
         self.sizes = (self.width**2, out_points * points)
-        self.parameters_of = nn.Linear(channels, groups * sum(self.sizes))
+        self.parameter_generator = nn.Linear(channels, groups * sum(self.sizes))
         self.out = nn.Linear(groups * out_points * self.width, channels)
-        nn.init.zeros_(self.parameters_of.weight)  # its bias, PyTorch's own, is what all queries mix by at first
+        nn.init.zeros_(self.parameter_generator.weight)  # its bias, PyTorch's own, is what all queries mix by at first
         nn.init.xavier_uniform_(self.out.weight)
 
     def forward(self, sampled: Tensor, content: Tensor) -> Tensor:
         """(B, Q, G, P, c) and (B, Q, C) -> (B, Q, C), to be added to the content."""
-        weights = self.parameters_of(content).unflatten(-1, (self.groups, -1))
+        weights = self.parameter_generator(content).unflatten(-1, (self.groups, -1))
         channels, points = weights.split(self.sizes, dim=-1)
         mixed = self._normed(sampled @ channels.unflatten(-1, (self.width, self.width)))
         mixed = self._normed(points.unflatten(-1, (self.out_points, self.points)) @ mixed)

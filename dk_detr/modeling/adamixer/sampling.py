@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dk_detr.layers import grid_of_cells
 from dk_detr.layers.ops import ms_deform_attn
 from dk_detr.modeling.adamixer.geometry import scale_and_ratio
 from dk_detr.structures import Memory
@@ -17,7 +18,7 @@ class AdaptiveSampling(nn.Module):
     """A point lies at (x, y) and at a scale; the nearer a level's stride is to that, the more it counts.
 
     One fused operation: each point of a query is a query of deformable attention, whose heads are the groups, with one
-    sample on each level. Nothing of the size of all samples is kept.
+    sample on each level. The samples of single levels are not kept.
 
     Args:
         channels: C, a multiple of `groups`. strides: of the levels in pixels. backend: see `ms_deform_attn`.
@@ -27,9 +28,12 @@ class AdaptiveSampling(nn.Module):
         self, channels: int, groups: int, points: int, strides: Sequence[int], backend: str = "auto"
     ) -> None:
         super().__init__()
-        self.groups, self.points, self.strides, self.backend = groups, points, tuple(strides), backend
+        self.groups, self.points, self.backend = groups, points, backend
+        self.register_buffer("octaves", torch.tensor(strides).float().log2(), persistent=False)
         self.offsets = nn.Linear(channels, groups * points * 3)
         self.reset_parameters()
+
+    octaves: Tensor
 
     def reset_parameters(self) -> None:
         """At first whatever the query is, points lie anywhere in its box, one octave below its scale."""
@@ -40,16 +44,14 @@ class AdaptiveSampling(nn.Module):
             self.offsets.bias.copy_(bias.flatten())
 
     def forward(self, content: Tensor, boxes: Tensor, memory: Memory) -> Tensor:
-        """(B, Q, C) content and (B, Q, 4) boxes cxcywh in pixels -> (B, Q, G, P, c). Padding is as outside: zero."""
+        """(B, Q, C) content and (B, Q, 4) boxes cxcywh in pixels -> (B, Q, G, P, c). Outside of a map is zero."""
         offsets = self.offsets(content).float().unflatten(-1, (self.groups, self.points, 3)).transpose(2, 3)
         box = boxes[:, :, None, None]
         places = box[..., :2] + offsets[..., :2] * box[..., 2:]
         scale = scale_and_ratio(box)[..., 0] + offsets[..., 2]
-        strides = places.new_tensor(self.strides)
-        weights = (-(scale[..., None] - strides.log2()).square() / 2).softmax(-1)
-        extent = places.new_tensor([(w, h) for h, w in memory.shapes]) * strides[:, None]
+        weights = (-(scale[..., None] - self.octaves).square() / 2).softmax(-1)
+        extent = grid_of_cells(memory.shapes, places.device).sides[0] * self.octaves.exp2()[:, None]
         locations = (places[..., None, :] / extent).flatten(1, 2)[..., None, :]  # (B, Q·P, G, L, 1, 2)
-        value = memory.tokens if memory.padding is None else memory.tokens.masked_fill(memory.padding[..., None], 0.0)
-        value = value.unflatten(-1, (self.groups, -1))
+        value = memory.tokens.unflatten(-1, (self.groups, -1))
         sampled = ms_deform_attn(value, memory.shapes, locations, weights.flatten(1, 2)[..., None], self.backend)
         return sampled.unflatten(1, (-1, self.points)).unflatten(-1, (self.groups, -1)).transpose(2, 3)

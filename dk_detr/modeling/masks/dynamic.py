@@ -10,7 +10,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from dk_detr.layers import MLP, dynamic_attention, sine_code
+from dk_detr.layers import MLP, dynamic_attention, grid_of_cells, sine_code
 from dk_detr.layers.dynamic_attention import CHANNELS, NUM_WEIGHTS
 from dk_detr.modeling.attention import ATTENTIONS, AttentionSizes
 from dk_detr.modeling.encoder import EncoderLayer
@@ -86,7 +86,7 @@ def relative_codes(centers: Tensor, shape: tuple[int, int], valid: Tensor | None
     Returns: (N, h·w, 8).
     """
     h, w = shape
-    extent = torch.tensor([[w, h]], device=centers.device) if valid is None else valid
+    extent = grid_of_cells((shape,), centers.device).sides[0] if valid is None else valid
     columns, rows = (torch.arange(1, side + 1, device=centers.device)[None] for side in (w, h))
     code_x = _code(columns.minimum(extent[:, :1]), extent[:, :1], centers[:, :1])[:, None].expand(-1, h, -1, -1)
     code_y = _code(rows.minimum(extent[:, 1:]), extent[:, 1:], centers[:, 1:])[:, :, None].expand(-1, -1, w, -1)

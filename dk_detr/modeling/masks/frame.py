@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dk_detr.layers import aligned_upsample, resize
 from dk_detr.structures import Memory
 
 FACTOR = 4  # from a cell of stride 8 to a pixel of stride 2
 PIXELS_AT_ONCE = 2**26  # 256 MB in float32
+LEARNED_AT_ONCE = 2**24  # pixels that backward keeps a dozen numbers of
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,26 @@ def frames_of(memory: Memory, sizes: Sequence[tuple[int, int]], padded_side: int
     return [MaskFrame(each, (h, w), (h, w)) for each, (h, w) in zip(cells, sizes)]
 
 
+def pairs_at_once(memory: Memory) -> int:
+    """How many masks are learned from at once."""
+    h, w = memory.shapes[0]
+    return max(1, LEARNED_AT_ONCE // (FACTOR**2 * h * w))
+
+
 def soft_targets(masks: Tensor, canvas: tuple[int, int], cells: tuple[int, int]) -> Tensor:
     """(N, h, w) bool in pixels of the network's input -> (N, 4·cells) in [0, 1], what logits of `FACTOR` learn.
 
     Args: canvas: (H, W) of the padded batch. cells: (h, w) of the padded map.
     """
     height, width = masks.shape[-2:]
-    padded = torch.nn.functional.pad(masks.float(), (0, canvas[1] - width, 0, canvas[0] - height))
-    return resize(padded, (FACTOR * cells[0], FACTOR * cells[1]))
+    fine = (FACTOR * cells[0], FACTOR * cells[1])
+    margin = (0, canvas[1] - width, 0, canvas[0] - height)
+    portions = masks.split(max(1, PIXELS_AT_ONCE // (canvas[0] * canvas[1])))
+    return torch.cat([resize(F.pad(some.float(), margin), fine) for some in portions])
 
 
 def valid_pixels(memory: Memory) -> Tensor:
-    """(B,) pixels of the finer map that show the image: those that interpolation draws from no cell of padding."""
+    """(B,) pixels of the finer map that show the image: those that are interpolated from its cells alone."""
     h, w = memory.shapes[0]
     if memory.valid_size is None:
         return memory.tokens.new_full((len(memory.tokens),), FACTOR**2 * h * w)
@@ -76,7 +86,5 @@ def valid_pixels(memory: Memory) -> Tensor:
 def _valid(count: Tensor, side: int) -> Tensor:
     """(B,) valid cells of a side -> (B,) valid pixels of it."""
     padding = torch.arange(side, device=count.device) >= count[:, None]
-    fine = torch.nn.functional.interpolate(
-        padding[:, None].float(), size=FACTOR * side, mode="linear", align_corners=True
-    )
+    fine = F.interpolate(padding[:, None].float(), size=FACTOR * side, mode="linear", align_corners=True)
     return (fine[:, 0] == 0).sum(1)

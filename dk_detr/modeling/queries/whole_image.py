@@ -18,23 +18,22 @@ class WholeImage(Queries):
     """Queries differ in what they know, a learned content, which is normalised; all look at the whole image first.
 
     Args:
-        channels: C. num_queries: Q. content: see `Content`.
+        channels: C. num_queries: Q.
 
     Source: AdaMixer (CVPR 2022), which found learned boxes no better.
     """
 
-    reference_width, positions = 4, "never"
+    reference_width, positions, contents = 4, "never", False
 
     @configurable
-    def __init__(self, channels: int, num_queries: int, content: str = "Learned") -> None:
+    def __init__(self, channels: int, num_queries: int) -> None:
         super().__init__()
         self.num_queries = num_queries
-        self.content = Content(content, num_queries, channels)
+        self.content = Content("Learned", num_queries, channels)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, num_words: int) -> dict[str, Any]:
-        detr = cfg.MODEL.DETR
-        return {"channels": detr.CHANNELS, "num_queries": detr.NUM_QUERIES, "content": detr.CONTENT}
+        return {"channels": cfg.MODEL.DETR.CHANNELS, "num_queries": cfg.MODEL.DETR.NUM_QUERIES}
 
     def forward(self, memory: Memory) -> InitialQueries:
         """The same Q queries for each image."""
