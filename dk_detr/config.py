@@ -46,6 +46,7 @@ def _add_detr(cfg: CN) -> None:
     detr.QUERIES = "Proposals"
     detr.NUM_QUERIES = 300  # Q, also the number of proposals
     # Of "Learned" and "Anchors": a vector for each query ("Learned"), one for all ("Common", DN-DETR), "Zero" (DETR).
+    # "WholeImage" has its own.
     detr.CONTENT = "Learned"
     # The first stage of "Proposals" and "Mixed". "ClassAgnostic": each token says how sure it is of an object, and all
     # tokens are supervised (the paper). "ClassAware": each token has a logit for each word of training, and only the
@@ -55,8 +56,9 @@ def _add_detr(cfg: CN) -> None:
     # their boxes, "SineAnchors" (DINO), "ScaledSineAnchors" by their content (DAB-Deformable-DETR). For "Conditional"
     # attention "ConditionalSine" (Conditional DETR) or "ModulatedSineAnchors" (DAB-DETR).
     detr.POSITION = "Given"
-    # "DETR": the loop that the keys below describe. "AdaMixer": stages that sample and mix (modeling/adamixer); of the
-    # keys below it reads DECODER_LAYERS, NUM_HEADS and FFN_CHANNELS. A project may add another to modeling/decoder.py.
+    # "DETR": the loop that the keys below describe. "AdaMixer": stages that sample and mix (modeling/adamixer). These
+    # read ADAMIXER, DECODER_LAYERS, NUM_HEADS, FFN_CHANNELS, DROPOUT (release: 0.0), ACTIVATION, ATTENTION_BACKEND, and
+    # want BOXES "ScaleRatio", HEADS "PerLayer". A project may add another decoder to modeling/decoder.py.
     detr.DECODER = "DETR"
     # Of "AdaMixer": groups of channels, points that a query samples for each, and points that it mixes them to.
     detr.ADAMIXER = CN({"GROUPS": 4, "POINTS": 32, "OUT_POINTS": 128})
@@ -67,6 +69,13 @@ def _add_detr(cfg: CN) -> None:
     detr.BOXES = "Logits"
     detr.HEADS = "PerLayer"  # box heads and class projections: "PerLayer", each its own, or "Shared", one for all
 
+    _add_extras(detr)
+    _add_transformer(detr)
+    _add_classes(detr)
+
+
+def _add_extras(detr: CN) -> None:
+    """What a detector can have beside boxes and words, and what trains it more."""
     # How well a box fits its object, whatever that is: learned in the "decoder", where it multiplies all scores by its
     # power EXPONENT, and in the "first_stage", where the geometric mean with objectness ranks the proposals.
     detr.QUALITY = CN({"PLACES": [], "WEIGHT": 0.5, "EXPONENT": 1.0})
@@ -85,9 +94,6 @@ def _add_detr(cfg: CN) -> None:
     detr.BOX_DENOISING = CN({"GROUPS": 5, "BOX_NOISE": 0.4})
     detr.CONTRASTIVE_DENOISING = CN({"QUERIES": 100, "LABEL_NOISE": 0.25, "BOX_NOISE": 1.0})
     detr.ONE_TO_MANY = CN({"QUERIES": 300, "COPIES": 6})
-
-    _add_transformer(detr)
-    _add_classes(detr)
 
 
 def _add_transformer(detr: CN) -> None:

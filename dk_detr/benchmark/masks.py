@@ -9,7 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import PolygonMasks
 
-from dk_detr.benchmark.distillation import CONFIGS, built, sample
+from dk_detr.benchmark.distillation import CONFIGS, built, sample, shared_settings
 from dk_detr.benchmark.measure import Work, side_by_side
 from dk_detr.benchmark.report import Report
 
@@ -24,7 +24,7 @@ def benchmark_masks(device: str, rounds: int, config_file: str = "", batch: int 
     """
     path = config_file or str(CONFIGS[device])
     with tempfile.TemporaryDirectory(prefix="dk_detr-") as folder:
-        cfg, _ = built(partial(_change, BOXES), path, device, folder)
+        cfg = shared_settings(path, device, folder)
         side = cfg.INPUT.MIN_SIZE_TEST
         report = Report(
             device,

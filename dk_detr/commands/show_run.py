@@ -170,7 +170,10 @@ def _ground_truth(record: Record, words: Vocabulary, with_masks: bool = False) -
 def _drawn(segmentations: Sequence[Any], record: Record) -> torch.Tensor:
     """(N, height, width) bool."""
     size = record["height"], record["width"]
-    masks = [torch.from_numpy(mask_util.decode(encode_mask(one, *size))).bool() for one in segmentations]
+    try:
+        masks = [torch.from_numpy(mask_util.decode(encode_mask(one, *size))).bool() for one in segmentations]
+    except ValueError as error:
+        raise ValueError(f"Image {record.get('file_name', record['image_id'])} has {error}.") from error
     return torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool)
 
 

@@ -20,6 +20,7 @@ SIGNS = (
     ),
 )
 ENCODER, DECODER = TRANSFORMER + "encoder.layers.{n}.", TRANSFORMER + "decoder.layers.{n}."
+WORDS = "the words: no part of a checkpoint here, but a vocabulary, see tools/build_vocabulary.py"
 MASKS = TRANSFORMER + "seg_encoder.layers.0."
 NAMES = {
     TRANSFORMER + "level_embeds": "encoder.level_embed",
@@ -53,13 +54,19 @@ NAMES = {
     "neck.extra_convs.{n}.gn.{wb}": "neck.extra.{n}.1.{wb}",
     **resnet_names("backbone."),
 }
+LEFT_OUT = {
+    "bbox_head.dynamic_encoder.{rest}": "of a layer whose weights queries bring: it has none of its own",
+    "bbox_head.mask_positional_encoding.{rest}": "of a code that is computed",
+    "text_encoder.{rest}": WORDS,
+    "bbox_head.text_encoder.{rest}": WORDS,
+}
 ONE_BRANCH = "the same mask branch again: one serves all layers"
 
 
 def rename(ledger: Ledger) -> None:
     """All but the class heads of the decoder's layers."""
     ledger.rename(NAMES)
-    ledger.leave(resnet_left_out("backbone."))
+    ledger.leave({**resnet_left_out("backbone."), **LEFT_OUT})
     _biases_of_the_neck(ledger)
     _mask_branch(ledger)
     number = num_layers(ledger)

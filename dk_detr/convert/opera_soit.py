@@ -21,7 +21,7 @@ EVALUATION = (
 def is_it(state: Mapping[str, Tensor]) -> bool:
     """DK-DETR has the same names; but its class heads end in the space of CLIP, all but the encoder's."""
     heads = [len(tensor) for name, tensor in state.items() if _is_class_bias(name)]
-    return len(set(heads)) == 1 and not any(name.startswith("text_encoder.") for name in state)
+    return len(set(heads)) == 1 and not any("text_encoder." in name for name in state)
 
 
 def _is_class_bias(name: str) -> bool:

@@ -20,7 +20,7 @@ from detectron2.utils import comm
 from torch import Generator, Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from dk_detr.data.masks import require_masks
+from dk_detr.data.masks import check_masks
 from dk_detr.utils import choose, require
 
 Sample = dict[str, Any]
@@ -143,7 +143,7 @@ def build_train_stream(
         records: see `train_records`. What training does not read of them is taken out.
     """
     if cfg.MODEL.MASK_ON:
-        require_masks(records, cfg.INPUT.MASK_FORMAT)
+        check_masks(records, cfg.INPUT.MASK_FORMAT)
     else:  # polygons would take most of the memory of loader processes
         for annotation in chain.from_iterable(record["annotations"] for record in records):
             annotation.pop("segmentation", None)

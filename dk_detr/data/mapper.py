@@ -56,7 +56,9 @@ class _Crop(T.FixedSizeCrop):
 
 
 class _MovePolygons(T.CropTransform):
-    """Clipping polygons would need another package (shapely), for nothing: masks are drawn inside the clipped boxes."""
+    """Clipping polygons would need another package (shapely), for nothing: what lies outside of the image, or of a
+    clipped box, is not drawn. An object whose box is in view and whose polygon is not stays, with an empty mask; as a
+    bitmap it is dropped."""
 
     def apply_polygons(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
         return [self.apply_coords(polygon) for polygon in polygons]

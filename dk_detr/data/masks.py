@@ -18,7 +18,7 @@ NOTHING = "without a polygon of three points or a mask, and MODEL.MASK_ON learns
 WAY_OUT = "Draw it, drop it, or set MODEL.MASK_ON False."
 
 
-def require_masks(records: list[Record], mask_format: str) -> None:
+def check_masks(records: list[Record], mask_format: str) -> None:
     """See that each object has a mask that can be drawn.
 
     Polygons of fewer than three points are left out, as Detectron2 does, and the first is named in the log. Run lengths

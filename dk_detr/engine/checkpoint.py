@@ -102,9 +102,12 @@ class StrictCheckpointer(DetectionCheckpointer):
 
     def _without_masks(self, weights: dict[str, Tensor], here: Mapping[str, Any]) -> dict[str, Tensor]:
         """What a detector of boxes takes of one that draws masks, too."""
-        kept = {name: w for name, w in weights.items() if name in here or not name.startswith("mask_head.")}
+        if any(name.startswith("mask_head.") for name in here):
+            return weights
+        kept = {name: w for name, w in weights.items() if not name.startswith("mask_head.")}
         if len(kept) < len(weights):
-            self.logger.info(f"{self._path} holds a mask head, which MODEL.MASK_ON False leaves out.")
+            keys = 'MODEL.MASK_ON False or MODEL.DETR.MASKS ""'
+            self.logger.info(f"{self._path} holds a mask head, which {keys} leaves out.")
         return kept
 
 

@@ -41,6 +41,7 @@ from dk_detr.utils import choose
 
 COARSEST = 8  # stride in pixels of a level that masks can be drawn on
 
+
 def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     """The arguments of `DETR`. Raises ValueError for parts that do not go together, naming both keys."""
     detr, masks = cfg.MODEL.DETR, cfg.MODEL.DETR.LOSS.MASK_WEIGHTS

@@ -287,9 +287,10 @@ class DETR(OpenVocabularyDetector):
         """Ground truth in the frame of the network. Raises ValueError for a class outside the training vocabulary."""
         labels, boxes = [], []
         for given in batched_inputs:
-            instances = given["instances"].to(self.device)
-            boxes.append(to_normalized_cxcywh(instances.gt_boxes.tensor, instances.image_size))
-            labels.append(instances.gt_classes)
+            instances = given["instances"]  # its masks stay where they are
+            corners = instances.gt_boxes.tensor.to(self.device)
+            boxes.append(to_normalized_cxcywh(corners, instances.image_size))
+            labels.append(instances.gt_classes.to(self.device))
             unknown = labels[-1][(labels[-1] < 0) | (labels[-1] >= len(self.train_vocabulary))].tolist()
             if unknown:
                 raise ValueError(

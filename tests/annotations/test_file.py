@@ -17,7 +17,7 @@ from dk_detr.annotations import EVALUATION, SPLITTING, TRAINING, read_annotation
 from dk_detr.annotations.records import flag, whole
 from dk_detr.data import build_train_stream, load_coco_format, register, train_records
 from dk_detr.data.check import check_annotations
-from dk_detr.data.masks import require_masks
+from dk_detr.data.masks import check_masks
 from dk_detr.data.prepare import split_custom
 from dk_detr.evaluation import evaluate_file
 from tests.annotations.test_grid import RESULTS, SOUND
@@ -217,16 +217,16 @@ def test_a_mask_that_cannot_be_drawn_is_refused_before_training(
     segmentation: object, mask_format: str, fault: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"Image a.png \(id 3\) has an object at .* \(annotation 7\) .*{fault}"):
-        require_masks([a_record(segmentation)], mask_format)
-    require_masks([a_record(segmentation, crowd=1)], mask_format)
+        check_masks([a_record(segmentation)], mask_format)
+    check_masks([a_record(segmentation, crowd=1)], mask_format)
 
 
 def test_run_lengths_train_as_bitmaps() -> None:
     records = [a_record(WHOLE)]
-    require_masks(records, "bitmask")
+    check_masks(records, "bitmask")
     assert mask_util.decode(records[0]["annotations"][0]["segmentation"]).all()
     with pytest.raises(ValueError, match="INPUT.MASK_FORMAT"):
-        require_masks(records, "bitmap")
+        check_masks(records, "bitmap")
 
 
 # ---- preparation ----

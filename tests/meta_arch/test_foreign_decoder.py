@@ -4,6 +4,7 @@ B images, Q queries, S tokens, C channels.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ class OneLook(nn.Module):
         self.norm, self.box_head = nn.LayerNorm(channels), box_head(channels)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, num_levels: int, reference_width: int) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, strides: Sequence[int | None], reference_width: int) -> dict[str, Any]:
         return {"channels": cfg.MODEL.DETR.CHANNELS}
 
     @staticmethod
