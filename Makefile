@@ -84,7 +84,7 @@ doctor: $(READY)
 WORLD      := $(DETECTRON2_DATASETS)/mini_lvis
 CLIP       := output/mini/clip
 VOCABULARY := output/mini/vocabulary.npz
-DETECTOR   := output/mini/dk_detr
+DETECTOR   := output/mini/dk_detr_mask
 
 $(WORLD)/.done: | $(READY)
 	@echo '[1/5] mini world -> $(WORLD)'
@@ -102,8 +102,8 @@ $(VOCABULARY): $(CLIP)/.done | $(READY)
 		--architecture configs/mini/mini_clip.json --weights $(CLIP)/mini_clip.pt --output $@
 
 $(DETECTOR)/.done: $(VOCABULARY) | $(READY)
-	@echo '[4/5] mini DK-DETR -> $(DETECTOR)'
-	$(PY) tools/train_net.py --config-file configs/mini/dk_detr.yaml --resume
+	@echo '[4/5] mini DK-DETR with masks -> $(DETECTOR)'
+	$(PY) tools/train_net.py --config-file configs/mini/dk_detr_mask.yaml --resume
 	@touch $@
 
 demo: $(DETECTOR)/.done

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Why is AP low? The errors of a run, or of any detector's results, by kind and by group of words.
 
-    tools/analyse_errors.py --output-dir output/mini/dk_detr
+    tools/analyse_errors.py --output-dir output/mini/dk_detr_mask
     tools/analyse_errors.py --annotations lvis_v1_val.json --results lvis_results.json --protocol lvis \\
         --json errors.json --tables tables/
     tools/analyse_errors.py --annotations mine.json --results mine_results.json --protocol coco --novel "zebra,okapi" \\

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Show a training run: a table of its scores, detections beside ground truth, and the training curves.
 
-    tools/show_run.py output/mini/dk_detr
+    tools/show_run.py output/mini/dk_detr_mask
 
 Writes pictures/detections.png and pictures/curves.png into the folder of the run. Uses the detections that the last
 evaluation saved; where there are none, detects in the images that are shown, with the weights of the run.

@@ -162,7 +162,7 @@ def test_what_learns_nothing_of_places_cannot_be_distilled() -> None:
 @pytest.mark.parametrize(
     ("key", "known"),
     [
-        ("QUERIES", "Proposals, Mixed, Learned, Anchors"),
+        ("QUERIES", "Proposals, Mixed, Learned, Anchors, WholeImage"),
         ("POSITION", "Given, ConditionalSine, SineAnchors, ScaledSineAnchors, ModulatedSineAnchors"),
         ("ENCODER_ATTENTION", "Deformable, Dense"),
         ("DECODER_ATTENTION", "Deformable, Dense, Conditional"),
@@ -174,7 +174,7 @@ def test_what_learns_nothing_of_places_cannot_be_distilled() -> None:
         ("BOXES", "Logits"),
         ("ACTIVATION", "relu, prelu"),
         ("DECODER_NORM", "none, LN"),
-        ("NECK_NORM", "GN, none"),
+        ("NECK_NORM", "GN, SharedGN, none"),
         ("ENCODER_POSITION", "Sine, ScaledSine"),
     ],
 )

@@ -28,7 +28,7 @@ each_kind_of_queries = pytest.mark.parametrize("taught", TAUGHT)
 COMBINATIONS = [terms for count in (1, 2, 3) for terms in combinations(TERMS, count)]
 QUERIES_AND_CLASSIFIERS = [  # a teacher looks at proposals; build.py refuses queries that are none
     (queries, name)
-    for queries in QUERIES
+    for queries in sorted(set(QUERIES) - {"WholeImage"})  # it starts as "Anchors" does; test_adamixer.py trains it
     for name, part in CLASSIFIERS.items()
     if not (part.learns_image_embeddings and queries in ("Learned", "Anchors"))
 ]
