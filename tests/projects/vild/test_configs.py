@@ -20,9 +20,8 @@ from tests.projects.vild.vild_fixtures import (
     SHRUNK,
     mini,
     shrunk_cfg,
-    world_with_masks,
 )
-from tests.run_fixtures import SIDE, World, assert_same_training
+from tests.run_fixtures import SIDE, World, assert_same_training, world_with_masks
 
 ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if not path.name.startswith("Base-"))
 IDS = [str(path.relative_to(CONFIGS)) for path in ALL]

@@ -21,10 +21,9 @@ from tests.projects.vild.vild_fixtures import (
     stored_regions,
     tiny_vild,
     training_losses,
-    world_with_masks,
 )
 from tests.run_fixtures import NAMES as WORDS
-from tests.run_fixtures import SIDE, WIDTH, World, words
+from tests.run_fixtures import SIDE, WIDTH, World, words, world_with_masks
 
 LABELS, IMAGES, MASKS = "loss_cls", "loss_kd_embedding_l1", "loss_mask"
 ALWAYS = {"loss_rpn_cls", "loss_rpn_loc", "loss_box_reg", MASKS}
