@@ -86,6 +86,17 @@ def test_every_config_builds_steps_answers_saves_and_resumes(path: Path, world: 
     assert found.has("pred_masks") == ("segm" in results["results"]) == load(path).MODEL.MASK_ON
 
 
+def test_masks_train_with_every_option_that_saves_memory_or_time(world: World, tmp_path: Path) -> None:
+    options = {
+        "SOLVER__ACCUMULATE": 2, "SOLVER__IMS_PER_BATCH": 4, "SOLVER__EMA_DECAY": 0.9, "SOLVER__AMP__ENABLED": True,
+        "SOLVER__AMP__DTYPE": "bfloat16", "MODEL__DETR__CHECKPOINTED": ["encoder", "decoder"],
+    }  # fmt: skip
+    path = FOLDER / "mini" / "dk_detr_mask.yaml"
+    run = world.train(tmp_path, config=str(path), **{**two_steps(path), **options})
+    results = read_results(str(run))
+    assert results is not None and {"bbox", "segm"} <= results["results"].keys()
+
+
 def test_every_config_builds_and_takes_one_step() -> None:
     """The journey above covers them all; this says that there are some."""
     assert {R50, *DEFORMABLE} <= set(CONFIGS) and len(ABLATIONS) >= 8

@@ -160,6 +160,14 @@ def test_other_words_leave_masks_to_draw() -> None:
     assert all(one.has("pred_masks") and len(one) for one in found(made, inputs()))
 
 
+def test_sides_that_eight_does_not_divide_have_a_cell_more() -> None:
+    made, sample = detector(), outlined(tiny_input((37, 45), seed=3))
+    losses = training_losses(made, [sample, *inputs()])
+    assert all(losses[loss].isfinite() for loss in LOSSES)
+    (one,) = found(made.eval(), [sample])
+    assert one.pred_masks.shape == (len(one), 37, 45)
+
+
 def test_nothing_found_has_no_masks() -> None:
     made = detector()
     with patch.object(
