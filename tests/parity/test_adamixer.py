@@ -1,5 +1,6 @@
 """The published AdaMixer, by its names, converted: logits and boxes of all stages are those of its formulas."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,16 +28,25 @@ def conversion() -> Conversion:
     return convert("adamixer", released())
 
 
+@cache
+def formulas(canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Logits and boxes of an image, top left of its canvas."""
+    with torch.no_grad():
+        return Detector(Weights(released()), SIZE).answer(on(canvas))
+
+
+def on(canvas: tuple[int, int]) -> Tensor:
+    return F.pad(random(3, *SIZE, seed=1), (0, canvas[1] - SIZE[1], 0, canvas[0] - SIZE[0]))
+
+
 @pytest.mark.parametrize("canvas", [SIZE, CANVAS], ids=["alone", "padded"])
 @torch.no_grad()
 def test_logits_and_boxes_of_all_stages_are_those_of_the_formulas(
     canvas: tuple[int, int], conversion: Conversion, tmp_path: Path
 ) -> None:
-    image = random(3, *SIZE, seed=1)
-    pixels = F.pad(image, (0, canvas[1] - SIZE[1], 0, canvas[0] - SIZE[0]))
-    logits, boxes = Detector(Weights(released()), SIZE).answer(pixels)
+    logits, boxes = formulas(canvas)
     detector = detector_of(conversion, MODEL__VOCABULARY__TEST=words(tmp_path))
-    found = detector.predict(ImageList(pixels[None], [SIZE]), detector.text)
+    found = detector.predict(ImageList(on(canvas)[None], [SIZE]), detector.text)
     assert found.logits.shape == (STAGES, 1, QUERIES, CLASSES) and boxes.std() > 5
     torch.testing.assert_close(found.logits[:, 0], logits, atol=1e-4, rtol=1e-4)
     h, w = SIZE
@@ -50,14 +60,13 @@ LABELS = [2, 5, 2]
 
 @torch.no_grad()
 def test_losses_of_all_stages_are_those_of_the_formulas(conversion: Conversion, tmp_path: Path) -> None:
-    image, (h, w) = random(3, *SIZE, seed=1), SIZE
-    logits, boxes = Detector(Weights(released()), SIZE).answer(image)
+    (h, w), (logits, boxes) = SIZE, formulas(SIZE)
     wanted = dict.fromkeys(("loss_class", "loss_l1", "loss_giou"), 0.0)
     for said, found in zip(logits, boxes):
         for name, value in losses_of_a_stage(said, found, torch.tensor([w, h, w, h])).items():
             wanted[name] += value / len(LABELS)
     detector = detector_of(conversion, MODEL__VOCABULARY__TEST=words(tmp_path))
-    predictions = detector.predict(ImageList(image[None], [SIZE]), detector.text)
+    predictions = detector.predict(ImageList(on(SIZE)[None], [SIZE]), detector.text)
     target = Targets((torch.tensor(LABELS),), (to_normalized_cxcywh(BOXES, SIZE),))
     losses, _ = detector.criterion(predictions, target, float(len(LABELS)))
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(wanted, rel=1e-4)
