@@ -5,9 +5,14 @@ import json
 import pytest
 
 from tests.golden.values import ALL, FILE, config_of, train
-from tests.run_fixtures import World
+from tests.run_fixtures import World, world_with_masks
 
 BEFORE = json.loads(FILE.read_text())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return world_with_masks(tmp_path_factory.mktemp("world"))
 
 
 def test_every_config_has_its_values() -> None:

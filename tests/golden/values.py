@@ -23,7 +23,7 @@ from detectron2.utils.events import EventStorage
 from dk_detr.engine import Trainer, setup_cfg
 from dk_detr.engine.optimizer import build_optimizer
 from tests.configs.test_configs import CONFIGS, OF_THE_WORLD, options_of, two_steps
-from tests.run_fixtures import REPOSITORY, SIDE, World, make_world
+from tests.run_fixtures import REPOSITORY, SIDE, World, world_with_masks
 
 FILE = Path(__file__).with_name("values.json")
 STEPS = 5
@@ -87,7 +87,7 @@ def main(write: bool) -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         found = {}
-        for name, values in all_values(make_world(Path(folder) / "world")):
+        for name, values in all_values(world_with_masks(Path(folder) / "world")):
             print(name, values["losses"][-1], file=sys.stderr)
             found[name] = values
     if write:

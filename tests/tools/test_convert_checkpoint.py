@@ -138,8 +138,8 @@ def test_the_file_keeps_the_account(tool: Tool) -> None:
 
 def test_the_published_dk_detr_is_converted(tool: Tool) -> None:
     summary = tool.convert("opera-dk-detr", {"state_dict": opera.released(), "meta": {"epoch": 70}})
-    assert "--config-file configs/dk_detr_R50.yaml" in summary
-    assert "part of the mask head (SOIT)" in summary and "not loaded: meta" in summary
+    assert "--config-file configs/dk_detr_mask_R50.yaml" in summary
+    assert "the same mask branch again" in summary and "not loaded: meta" in summary
 
 
 def test_training_may_start_from_a_backbone(tool: Tool) -> None:
