@@ -161,7 +161,7 @@ def _add_classes(detr: CN) -> None:
     # categories have these. "": all words are equally likely.
     loss.FEDERATED.COUNTS = ""
     loss.CLUSTERS = CN({"NUMBER": 128})  # of the text embeddings of the words of training
-    # What the term L1 compares, in shares of the image: "cxcywh", cxcywh (the DETRs), or "xyxy", xyxy (AdaMixer).
+    # What the term L1 compares, in shares of the image: "cxcywh" (the DETRs), or "xyxy" (AdaMixer).
     loss.L1 = "cxcywh"
     # Weights of the terms (criterion/terms.py) in the loss of each decoder layer; of the first stage; and in the cost
     # that matching makes lowest.

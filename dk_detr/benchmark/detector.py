@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from dk_detr.benchmark.measure import Work, side_by_side
+from dk_detr.benchmark.measure import Work, side_by_side, training_step
 from dk_detr.benchmark.report import Report
 from dk_detr.convert import convert
 from dk_detr.engine.setup import setup_cfg
@@ -120,7 +120,7 @@ def _inference_of(config: str, size: int, device: str) -> Work:
 
 def _step_of(config: str, size: int, device: str) -> Work:
     detector, given = _of_series(config, device).train(), [_input(size)]
-    return _step(detector, lambda: sum(detector(given).values()))
+    return training_step(detector, lambda: sum(detector(given).values()))
 
 
 def _inference(name: str, size: int, device: str) -> Work:
@@ -132,23 +132,11 @@ def _inference(name: str, size: int, device: str) -> Work:
 def _training_step(name: str, size: int, device: str) -> Work:
     detector, given = _detector(name, device).train(), _input(size)
     if name == OURS:
-        return _step(detector, lambda: sum(detector([given]).values()))
+        return training_step(detector, lambda: sum(detector([given]).values()))
     boxes = to_cxcywh(given["instances"].gt_boxes.tensor / size).to(device)
     labels = [{"class_labels": given["instances"].gt_classes.to(device), "boxes": boxes}]
     pixels = _pixels(size)[None].to(device)
-    return _step(detector, lambda: detector(pixels, labels=labels).loss)
-
-
-def _step(model: nn.Module, loss: Any) -> Work:
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=1e-6, fused=True)
-
-    def run() -> None:
-        optimizer.zero_grad()
-        loss().backward()
-        optimizer.step()
-
-    return run
+    return training_step(detector, lambda: detector(pixels, labels=labels).loss)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torch.nn import functional as F
 
-from dk_detr.benchmark.measure import Measurement, Work, side_by_side
+from dk_detr.benchmark.measure import Measurement, Work, side_by_side, training_step
 from dk_detr.benchmark.report import Report
 from dk_detr.data.bank import BankImage, Shard, StoredRegions, follow, shard_name, write_shard
 from dk_detr.distillation import AuxiliaryQueries, CLIPCrops
@@ -167,15 +167,12 @@ def _training_step(name: str, path: str, device: str, folder: str, batch: int) -
         queries.teacher = Silent(queries.teacher)  # type: ignore[arg-type]
     inputs = [sample(cfg.INPUT.MIN_SIZE_TEST, number) for number in range(batch)]
     regions = _stored(cfg, folder, inputs, model.train_vocabulary.width) if name == BANK else lambda: [{}] * batch
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
 
-    def run() -> None:
-        optimizer.zero_grad()
+    def loss() -> Any:
         given = [{**one, **more} for one, more in zip(inputs, regions())]
-        sum(model(given).values()).backward()
-        optimizer.step()
+        return sum(model(given).values())
 
-    return run
+    return training_step(model, loss)
 
 
 def _inference(name: str, path: str, device: str, folder: str) -> Work:

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.structures import PolygonMasks
 
 from dk_detr.benchmark.distillation import CONFIGS, built, sample, shared_settings
-from dk_detr.benchmark.measure import Work, side_by_side
+from dk_detr.benchmark.measure import Work, side_by_side, training_step
 from dk_detr.benchmark.report import Report
 
 BOXES, MASKS = "boxes", "boxes and masks"
@@ -47,14 +47,7 @@ def _training_step(batch: int, name: str, path: str, device: str, folder: str) -
     cfg, model = built(partial(_change, name), path, device, folder)
     model.train()
     inputs = [_with_masks(sample(cfg.INPUT.MIN_SIZE_TEST, number, OBJECTS)) for number in range(batch)]
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
-
-    def run() -> None:
-        optimizer.zero_grad()
-        sum(model(inputs).values()).backward()
-        optimizer.step()
-
-    return run
+    return training_step(model, lambda: sum(model(inputs).values()))
 
 
 def _with_masks(given: dict[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,24 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 Work = Callable[[], object]
 Way = Callable[[], Work]  # makes the work; it travels to another process, so it is a function of a module or a partial
+
+
+def training_step(model: nn.Module, loss: Callable[[], Any]) -> Work:
+    """Forward, which is `loss`, backward and AdamW."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-6, fused=True)
+
+    def run() -> None:
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+    return run
 
 
 @dataclass(frozen=True)

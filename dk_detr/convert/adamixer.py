@@ -72,10 +72,8 @@ def _sizes(ledger: Ledger) -> dict[str, int]:
     """Groups and points, which several shapes tell together: G·P·3 offsets; G·(c² + P·O) weights for c = C / G."""
     offsets = len(ledger.get("roi_head.bbox_head.0.sampling_n_mixing.sampling_offset_generator.0.bias"))
     name = "roi_head.bbox_head.0.sampling_n_mixing.adaptive_mixing"
-    weights, (channels, flat) = (
-        len(ledger.get(f"{name}.parameter_generator.0.bias")),
-        ledger.get(f"{name}.out_proj.weight").shape,
-    )
+    weights = len(ledger.get(f"{name}.parameter_generator.0.bias"))
+    channels, flat = ledger.get(f"{name}.out_proj.weight").shape
     out_points = flat // channels
     groups = channels**2 // max(1, weights - out_points * offsets // 3)
     sizes = {"GROUPS": groups, "POINTS": offsets // 3 // max(1, groups), "OUT_POINTS": out_points}

@@ -91,11 +91,12 @@ class Masks:
             query, place = instances.query.unique(return_inverse=True)
             masks = torch.zeros(len(instances), *instances.image_size, dtype=torch.bool, device=boxes.device)
             for rows in torch.arange(len(query), device=boxes.device).split(frame.at_once(instances.image_size)):
+                if not len(rows):  # nothing was found
+                    continue
                 some, number = query[rows], torch.full_like(rows, image)
                 logits = self.head(hidden_states[image, some], boxes[image, some], number, of_masks)
-                drawn = frame.to_pixels(logits, instances.image_size)
-                for row, mask in zip(rows.tolist(), drawn):
-                    masks[place == row] = mask
+                of_these = (place >= rows[0]) & (place <= rows[-1])
+                masks[of_these] = frame.to_pixels(logits, instances.image_size)[place[of_these] - rows[0]]
             instances.pred_masks = masks
 
 
