@@ -25,13 +25,20 @@ from dk_detr.layers.ops import default_backend
 from dk_detr.utils.memory import keep_freed_memory
 
 
-def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
-    """Read a config file and KEY VALUE pairs over the defaults. Raises ValueError naming a key that does not exist, or
-    that has another name now."""
+def default_cfg(projects: Sequence[str] = ()) -> CfgNode:
+    """All keys, those of projects among them, at their defaults. Without a GPU MODEL.DEVICE is the CPU."""
     cfg = get_cfg()
     add_dk_detr_config(cfg)
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
+    add_projects(cfg, projects)
+    return cfg
+
+
+def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
+    """Read a config file and KEY VALUE pairs over the defaults. Raises ValueError naming a key that does not exist, or
+    that has another name now."""
+    cfg = default_cfg()
     if not os.path.isfile(config_file):
         raise FileNotFoundError(f"There is no config file {config_file} (--config-file).")
     if len(opts) % 2:

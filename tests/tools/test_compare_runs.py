@@ -16,7 +16,7 @@ from dk_detr.commands.compare_runs.also_test import AlsoTest, Evaluation, also_t
 from dk_detr.commands.compare_runs.matching import changes_of_matching, has_steady_queries, matched_queries
 from dk_detr.commands.compare_runs.runs import Job, names_of, refuse_mixed_folders, refuse_other_runs, runs_of
 from dk_detr.data import datasets_below, datasets_root
-from dk_detr.data.bank import unequal
+from dk_detr.data.bank.fingerprints import unequal
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.run_folder import write_results
 from tests.model_fixtures import stir, tiny_input
@@ -152,6 +152,31 @@ def test_a_folder_with_a_run_of_other_settings_is_refused_by_the_key(world: Worl
     (changed,) = runs_of([str(MINI / "detr.yaml")], tmp_path, [*options, "SEED", "7"], 10)
     with pytest.raises(ValueError, match="holds a run of other settings: SEED was 0, now 7. Choose another --output"):
         refuse_other_runs([changed])
+
+
+def test_a_run_of_an_earlier_version_goes_on_where_new_keys_are_at_their_defaults(world: World, tmp_path: Path) -> None:
+    (run,) = runs_of([str(MINI / "detr.yaml")], tmp_path, world.options(), 10)
+    run.folder.mkdir()
+    older = run.cfg.clone()
+    older.defrost()
+    del older.MODEL.DETR["MASKS"], older.MODEL.DETR.LOSS["MASK_WEIGHTS"]
+    (run.folder / "config.yaml").write_text(older.dump())
+    refuse_other_runs([run])
+    older.MODEL.DETR.OF_THEN = "gone"
+    (run.folder / "config.yaml").write_text(older.dump())
+    with pytest.raises(ValueError, match="MODEL.DETR.OF_THEN was 'gone', now None"):
+        refuse_other_runs([run])
+
+
+def test_a_run_of_an_earlier_version_is_none_of_what_came_later(world: World, tmp_path: Path) -> None:
+    (run,) = runs_of([str(MINI / "detr.yaml")], tmp_path, [*world.options(), "MODEL.DETR.MASKS", "Dynamic"], 10)
+    run.folder.mkdir()
+    older = run.cfg.clone()
+    older.defrost()
+    del older.MODEL.DETR["MASKS"]
+    (run.folder / "config.yaml").write_text(older.dump())
+    with pytest.raises(ValueError, match="MODEL.DETR.MASKS was '', now 'Dynamic'"):
+        refuse_other_runs([run])
 
 
 @pytest.mark.parametrize(

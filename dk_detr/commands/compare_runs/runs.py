@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import yaml
 from detectron2.config import CfgNode
 
-from dk_detr.data.bank import unequal
+from dk_detr.engine.renamed_keys import by_dotted_key
 from dk_detr.engine.run_folder import read_results
-from dk_detr.engine.setup import setup_cfg
+from dk_detr.engine.setup import default_cfg, setup_cfg
 from dk_detr.visualization.curves import History, iterations_done, read_metrics
 
 
@@ -167,14 +167,25 @@ def refuse_other_runs(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if not (job.folder / "config.yaml").is_file():
             continue
-        saved = (job.folder / "config.yaml").read_text(encoding="utf-8")
-        changed = list(unequal(yaml.safe_load(saved), yaml.safe_load(job.cfg.dump())))
+        changed = _changes(job)
         if changed:
             (key, was, now), more = changed[0], f", and {len(changed) - 1} more keys" if changed[1:] else ""
             raise ValueError(
                 f"{job.folder} holds a run of other settings: {key} was {was!r}, now {now!r}{more}. "
                 "Choose another --output, or delete it."
             )
+
+
+def _changes(job: Job) -> list[tuple[str, Any, Any]]:
+    """Dotted key, value in the folder, value now. A key that is newer than the run counts as at its default then."""
+    saved = _by_dotted_key((job.folder / "config.yaml").read_text(encoding="utf-8"))
+    before = {**_by_dotted_key(default_cfg(job.cfg.PROJECTS).dump()), **saved}
+    now = _by_dotted_key(job.cfg.dump())
+    return [(key, before.get(key), now.get(key)) for key in {**now, **saved} if before.get(key) != now.get(key)]
+
+
+def _by_dotted_key(config: str) -> dict[str, Any]:
+    return by_dotted_key(yaml.safe_load(config))
 
 
 def refuse_mixed_folders(runs: Sequence[Run]) -> None:
