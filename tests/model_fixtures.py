@@ -6,6 +6,7 @@ Parts are made by plain functions with explicit arguments; what they make is the
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -208,7 +209,8 @@ def training_inputs(
     place = position_of or (lambda boxes, dtype: boxes.new_zeros(*boxes.shape[:2], content.shape[-1]).to(dtype))
     given = batched_inputs or [{} for _ in content]
     count = float(max(sum(targets.counts), 1))
-    return TrainingInputs(images, given, FeaturePyramid(()), memory, initial, targets, count, place)
+    queries: Any = SimpleNamespace(position_of=place)
+    return TrainingInputs(images, given, FeaturePyramid(()), memory, initial, targets, count, queries)
 
 
 def tiny_detector(

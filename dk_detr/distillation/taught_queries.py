@@ -147,7 +147,7 @@ class SelectedAuxiliaryQueries(TaughtQueries):
         auxiliary = QueryGroup(
             AUXILIARY,
             content=_of_each_image(self.content.weight, detection),
-            position=inputs.position_of(boxes, detection.content.dtype),
+            position=inputs.queries.position_of(boxes, detection.content.dtype),
             reference=boxes,
             attends_to=self.attends_to,
             reference_from=None,

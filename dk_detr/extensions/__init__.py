@@ -7,7 +7,6 @@ from dk_detr.extensions.denoising import BoxDenoising, ContrastiveDenoising, Den
 from dk_detr.extensions.extension import (
     BuildContext,
     Plan,
-    PositionOf,
     TrainingExtension,
     TrainingInputs,
     TrainingOutputs,
@@ -16,5 +15,5 @@ from dk_detr.extensions.one_to_many import OneToMany
 
 __all__ = [
     "BoxDenoising", "BuildContext", "ContrastiveDenoising", "Denoising", "DenoisingPlan", "OneToMany", "Plan",
-    "PositionOf", "TrainingExtension", "TrainingInputs", "TrainingOutputs",
+    "TrainingExtension", "TrainingInputs", "TrainingOutputs",
 ]  # fmt: skip

@@ -99,7 +99,7 @@ class Denoising(TrainingExtension[DenoisingPlan]):
         queries = QueryGroup(
             DENOISING,
             content=self.content(self.noisy_labels(labels)).to(tokens.dtype),
-            position=inputs.position_of(noisy, tokens.dtype),
+            position=inputs.queries.position_of(noisy, tokens.dtype),
             reference=noisy,
             attends_to=(DENOISING, DETECTION),
             reference_from=DENOISING,

@@ -5,20 +5,17 @@ weighted losses of what was predicted. At inference no extension is built. B ima
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from dk_detr.criterion import SetCriterion
-from dk_detr.modeling import Heads, InitialQueries, ROIHead
+from dk_detr.modeling import Heads, InitialQueries, Queries, ROIHead
 from dk_detr.structures import Assignment, FeaturePyramid, Memory, Predictions, QueryGroup, Targets, Trace, Vocabulary
-
-PositionOf = Callable[[Tensor, torch.dtype], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,7 @@ class TrainingInputs:
         pyramid: levels of the neck, and the backbone's own maps. memory: encoded tokens.
         initial: the detection queries, and what the first stage says. targets: the ground truth.
         num_objects: of the batch, what detection losses are divided by; see `mean_num_objects`.
-        position_of: (B, Q, 4) boxes cxcywh in [0, 1], dtype -> (B, Q, C) the positional code of queries that start
-            there, or None where the decoder derives it from the boxes.
+        queries: what made the detection queries; it gives others their positional codes.
         roi_head: of the detector, for a teacher; None where it has none.
     """
 
@@ -42,7 +38,7 @@ class TrainingInputs:
     initial: InitialQueries
     targets: Targets
     num_objects: float | Tensor
-    position_of: PositionOf
+    queries: Queries
     roi_head: ROIHead | None = None
 
 
@@ -80,11 +76,14 @@ class BuildContext:
 
     Attributes:
         train_vocabulary: base words. vocabulary: the words to detect. criterion: the losses of detections.
+        network: what the detector has at inference, by the names of `DETR`'s arguments, to be looked at, not kept: a
+            module that an extension keeps would be its own.
     """
 
     train_vocabulary: Vocabulary
     vocabulary: Vocabulary
     criterion: SetCriterion
+    network: Mapping[str, Any]
 
 
 PlanT = TypeVar("PlanT", bound=Plan)

@@ -73,7 +73,7 @@ class OneToMany(TrainingExtension[OneToManyPlan]):
         queries = QueryGroup(
             ONE_TO_MANY,
             content=content.expand(len(boxes), -1, -1),
-            position=inputs.position_of(boxes, content.dtype),
+            position=inputs.queries.position_of(boxes, content.dtype),
             reference=boxes,
             attends_to=(ONE_TO_MANY,),
             reference_from=ONE_TO_MANY,

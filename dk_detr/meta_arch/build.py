@@ -49,9 +49,10 @@ def parts_from_config(cfg: CfgNode, backbone: Backbone) -> dict[str, Any]:
     train_vocabulary, vocabulary = vocabularies_from_config(cfg)
     calibration = _calibration(cfg, vocabulary)
     criterion = build_criterion(cfg, build_class_loss(cfg, train_vocabulary), detr.LOSS.WEIGHTS, "decoder")
-    context = BuildContext(train_vocabulary, vocabulary, criterion)
+    network = build_network(cfg, backbone, len(train_vocabulary), vocabulary.width, calibration)
+    context = BuildContext(train_vocabulary, vocabulary, criterion, network)
     parts = {
-        **build_network(cfg, backbone, len(train_vocabulary), vocabulary.width, calibration),
+        **network,
         "criterion": criterion,
         "proposal_criterion": build_criterion(cfg, Focal(), detr.LOSS.FIRST_STAGE_WEIGHTS, "first_stage"),
         "extensions": build_extensions(cfg, context),

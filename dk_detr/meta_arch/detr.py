@@ -136,9 +136,8 @@ class DETR(OpenVocabularyDetector):
         pyramid = self.extract_features(images)
         initial = self.queries(memory := self.encoder(pyramid))
         inputs = TrainingInputs(
-            images, batched_inputs, pyramid, memory, initial, targets, num_objects, self.queries.position_of,
-            self.roi_head,
-        )  # fmt: skip
+            images, batched_inputs, pyramid, memory, initial, targets, num_objects, self.queries, self.roi_head
+        )
         plans: list[Plan] = [extension.prepare(inputs) for extension in self.extensions.values()]
         trace = self.decoder(QuerySet((initial.group, *(group for plan in plans for group in plan.groups))), memory)
         predictions = self.heads(trace, self.train_text)

@@ -227,7 +227,7 @@ class Hybrid(TrainingExtension[HybridPlan]):
         """See `TrainingExtension`."""
         shown = self.content(inputs.pyramid.backbone["fine"].mean((2, 3)))[:, None].expand(-1, EXTRA, -1)
         boxes = self.places.weight.sigmoid().expand(len(shown), -1, -1)
-        position = inputs.position_of(boxes, shown.dtype)
+        position = inputs.queries.position_of(boxes, shown.dtype)
         group = QueryGroup("many", shown, position, boxes, attends_to=("many",), reference_from="many")
         labels = tuple(each.repeat(self.times) for each in inputs.targets.labels)
         targets = Targets(labels, tuple(each.repeat(self.times, 1) for each in inputs.targets.boxes))

@@ -48,7 +48,7 @@ def test_new_queries_are_normal_and_look_from_all_over_the_image() -> None:
         assert abs(float(values.mean())) < 0.01 and abs(float(values.std()) - 1) < 0.01
     assert not queries.reference.bias.any()
     assert float(queries.reference.weight.detach().abs().max()) <= (6 / 258) ** 0.5
-    spread = queries.points().detach().logit().std(0)
+    spread = queries.points_of(queries.position.weight).detach().logit().std(0)
     torch.testing.assert_close(spread, torch.full((2,), (2 * 256 / 258) ** 0.5), atol=0.15, rtol=0)
 
 
@@ -67,4 +67,4 @@ def test_under_autocast_content_is_half_and_points_are_not(dtype: torch.dtype) -
     with torch.autocast("cpu", dtype=torch.bfloat16):
         group = queries(half).group
     assert group.content.dtype == group.position.dtype == dtype
-    assert torch.equal(group.reference[0], queries.points())
+    assert torch.equal(group.reference[0], queries.points_of(queries.position.weight))

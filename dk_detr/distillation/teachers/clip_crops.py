@@ -1,7 +1,6 @@
 """CLIPCrops: the teacher of DK-DETR, CLIP's image encoder on crops of the live proposals. N regions, E width."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from dk_detr.distillation.beside import beside
 from dk_detr.distillation.guest import Guest
 from dk_detr.language import Clip, clip_from_config, require_words_of
 from dk_detr.layers import to_xyxy
@@ -77,27 +77,8 @@ class CLIPCrops:
 
     def ask(self, shown: TeacherInput, regions: Regions) -> Callable[[], Tensor]:
         """See `Teacher`. On a GPU CLIP works on a stream of its own, beside what follows."""
-        if shown.pixels.device.type != "cuda":
-            embeddings = self(shown.pixels, shown.image_sizes, regions)
-            return lambda: embeddings
-        return self._ask_beside(shown, regions)
-
-    def _ask_beside(self, shown: TeacherInput, regions: Regions) -> Callable[[], Tensor]:
-        device = shown.pixels.device
-        here, beside = torch.cuda.current_stream(device), _stream(device)
-        beside.wait_stream(here)
-        with torch.cuda.stream(beside):
-            embeddings = self(shown.pixels, shown.image_sizes, regions)
-        for used in (shown.pixels, regions.image, regions.boxes):
-            used.record_stream(beside)
-
-        def wait() -> Tensor:
-            now = torch.cuda.current_stream(device)
-            now.wait_stream(beside)
-            embeddings.record_stream(now)
-            return embeddings
-
-        return wait
+        shown_to_clip = (shown.pixels, regions.image, regions.boxes)
+        return beside(lambda: self(shown.pixels, shown.image_sizes, regions), shown_to_clip)
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, image_sizes: Sequence[tuple[int, int]], regions: Regions) -> Tensor:
@@ -131,9 +112,9 @@ class CLIPCrops:
     def _encode(self, crops: Tensor) -> Tensor:
         clip, half = self.guest.on(crops.device), self.dtype != torch.float32
         crops = crops.float().contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast(crops.device.type, self.dtype if half else None, enabled=half):
+        with torch.autocast(crops.device.type, self.dtype if half else None, enabled=half):
             parts = [self.encode(clip, part) for part in crops.split(self.batch_size)]
-        return torch.cat(parts)  # outside of inference mode: backward may keep it
+        return torch.cat(parts)
 
 
 def require_clip_of(cfg: CfgNode, clip: Clip, vocabulary: Vocabulary) -> None:
@@ -151,12 +132,6 @@ def teacher_dtype(cfg: CfgNode) -> torch.dtype:
     automatic = torch.float32 if cfg.MODEL.DEVICE == "cpu" else torch.bfloat16
     dtypes = {"auto": automatic, "float32": torch.float32, "bfloat16": torch.bfloat16}
     return choose(dtypes, "MODEL.TEACHER.DTYPE", cfg.MODEL.TEACHER.DTYPE)
-
-
-@cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    """The teacher's stream on a GPU."""
-    return torch.cuda.Stream(device)
 
 
 def _with_margins(pixels: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:

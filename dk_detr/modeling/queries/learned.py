@@ -49,7 +49,7 @@ class Learned(Queries):
         """The same Q queries for each image; nothing is proposed, so nothing is to be supervised yet."""
         images, dtype = len(memory.tokens), memory.tokens.dtype
         position = self.position.weight.to(dtype).expand(images, -1, -1)
-        points = self.points()
+        points = self.points_of(self.position.weight)
         points = None if points is None else points.expand(images, -1, -1)
         group = QueryGroup(DETECTION, self.content(memory.tokens), position, points, (DETECTION,), DETECTION)
         return InitialQueries(group)
@@ -58,12 +58,12 @@ class Learned(Queries):
         """Raises ValueError: these learn where they look, and know nothing of boxes."""
         raise ValueError('Queries that start from boxes need MODEL.DETR.QUERIES "Anchors", "Proposals" or "Mixed".')
 
-    def points(self) -> Tensor | None:
-        """(Q, 2) reference points (x, y) in [0, 1] of the image, with gradient, in full precision; None for none."""
+    def points_of(self, position: Tensor) -> Tensor | None:
+        """See `Queries`; with gradient, in full precision."""
         if self.reference is None:
             return None
-        with torch.autocast(self.position.weight.device.type, enabled=False):
-            return self.reference(self.position.weight).float().sigmoid()
+        with torch.autocast(position.device.type, enabled=False):
+            return self.reference(position.float()).float().sigmoid()
 
 
 class Anchors(Queries):
