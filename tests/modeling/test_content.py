@@ -93,7 +93,8 @@ def test_anchors_stay_in_full_precision() -> None:
 
 def test_without_point_layers_learned_queries_have_no_reference() -> None:
     queries = Learned(CHANNELS, 6, "Zero", point_layers=0)
-    assert queries.points_of(queries.position.weight) is None and queries(memory()).group.reference is None and queries.reference_width == 0
+    assert queries.points_of(queries.position.weight) is None and queries(memory()).group.reference is None
+    assert queries.reference_width == 0
     assert [name for name, _ in queries.named_parameters()] == ["position.weight"]
 
 
