@@ -127,11 +127,11 @@ def require_clip_of(cfg: CfgNode, clip: Clip, vocabulary: Vocabulary) -> None:
     require_words_of(clip, vocabulary)
 
 
-def teacher_dtype(cfg: CfgNode) -> torch.dtype:
-    """What the teacher computes in: MODEL.TEACHER.DTYPE."""
+def teacher_dtype(cfg: CfgNode, teacher: str = "TEACHER") -> torch.dtype:
+    """What a teacher computes in: MODEL.TEACHER.DTYPE. `teacher`: its group of keys below MODEL."""
     automatic = torch.float32 if cfg.MODEL.DEVICE == "cpu" else torch.bfloat16
     dtypes = {"auto": automatic, "float32": torch.float32, "bfloat16": torch.bfloat16}
-    return choose(dtypes, "MODEL.TEACHER.DTYPE", cfg.MODEL.TEACHER.DTYPE)
+    return choose(dtypes, f"MODEL.{teacher}.DTYPE", cfg.MODEL[teacher].DTYPE)
 
 
 def _with_margins(pixels: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:

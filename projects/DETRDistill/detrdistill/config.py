@@ -1,0 +1,68 @@
+"""The keys that DETRDistill adds: what they mean, their range, and where their values are from.
+
+"DETRDistill" in MODEL.TRAINING_EXTENSIONS learns from the teacher; any other extension may stand beside it.
+"""
+
+from detectron2.config import CfgNode as CN
+
+
+def add_config(cfg: CN) -> None:
+    """Add the keys. Where the paper gives no number, the defaults are ours; README.md says which."""
+    teacher = cfg.MODEL.TEACHER_DETECTOR = CN()
+    teacher.CONFIG = ""  # file of the teacher's own config: any detector of META_ARCHITECTURE "DETR"
+    teacher.WEIGHTS = ""  # its weights
+    teacher.DTYPE = "auto"  # what it computes in: "float32", "bfloat16", or "auto", bfloat16 on a GPU
+
+    kd = cfg.MODEL.DETRDISTILL = CN()
+    # What is learned: "hungarian_logits", "target_aware_features" and "query_prior_assignment" are the paper's three;
+    # "contrastive_queries" is in its release only. Rivals: "fitnet", "mgd", "fgd", "kd_detr". Ours:
+    # "query_embeddings", for text classifiers.
+    kd.TERMS = ["hungarian_logits", "target_aware_features", "query_prior_assignment"]
+    # "paper" or "release": which form the paper's three take where the two differ, see README.md.
+    kd.VARIANT = "paper"
+    # What terms of features compare: "memory", what the encoder gives, as in the paper's figure 3; or "neck", what it
+    # is given, as in the release. Variant "release" of "target_aware_features" compares the neck in any case.
+    kd.TAP = "memory"
+
+    kd.HUNGARIAN_LOGITS = CN()
+    kd.HUNGARIAN_LOGITS.COST = CN({"CLASS": 1.0, "L1": 5.0, "GIOU": 2.0})  # of matching; 0 or more
+    kd.HUNGARIAN_LOGITS.WEIGHTS = CN({"CLASS": 1.0, "L1": 5.0, "GIOU": 2.0})  # of the losses; 0 or more
+    kd.HUNGARIAN_LOGITS.NEGATIVES = 1.0  # weight of predictions that are no object, beside those that are; 0 or more
+
+    kd.TARGET_AWARE_FEATURES = CN()
+    kd.TARGET_AWARE_FEATURES.WEIGHT = 1.0  # the paper's λ2, 0 or more
+    kd.TARGET_AWARE_FEATURES.GAMMA = 0.5  # the paper's γ in [0, 1]: the share of the score in a query's quality
+
+    kd.QUERY_PRIOR_ASSIGNMENT = CN()
+    kd.QUERY_PRIOR_ASSIGNMENT.WEIGHT = 1.0  # the paper's λ3, 0 or more
+    # Reference points of the teacher's queries, where they are read off positional codes: by the "teacher", or by the
+    # "student", as in the release.
+    kd.QUERY_PRIOR_ASSIGNMENT.REFERENCE = "teacher"
+
+    kd.CONTRASTIVE_QUERIES = CN()
+    kd.CONTRASTIVE_QUERIES.WEIGHT = 0.2
+    kd.CONTRASTIVE_QUERIES.TEMPERATURE = 0.07
+
+    kd.FITNET = CN()
+    kd.FITNET.WEIGHT = 1.0  # of the mean square, 0 or more
+
+    kd.MGD = CN()
+    kd.MGD.WEIGHT = 0.00002  # of the sum of squares of an image (one-stage detectors in MGD's paper)
+    kd.MGD.MASKED = 0.65  # share of cells that the student must make up, in [0, 1)
+
+    kd.FGD = CN()
+    # Sums over an image, as FGD's paper has them for anchor-free detectors: of the foreground, of the background, of
+    # the attention maps, of the relation of cells.
+    kd.FGD.FOREGROUND = 0.0016
+    kd.FGD.BACKGROUND = 0.0008
+    kd.FGD.ATTENTION = 0.0008
+    kd.FGD.RELATION = 0.000008
+    kd.FGD.TEMPERATURE = 0.8  # of the attention maps, above 0
+
+    kd.KD_DETR = CN()
+    kd.KD_DETR.POINTS = ["specific", "general"]  # which queries both answer: the teacher's own, and random ones
+    kd.KD_DETR.WEIGHTS = CN({"CLASS": 2.0, "L1": 5.0, "GIOU": 2.0})
+    kd.KD_DETR.TEMPERATURE = 10.0  # of the softmax, above 0
+
+    kd.QUERY_EMBEDDINGS = CN()
+    kd.QUERY_EMBEDDINGS.WEIGHT = 1.0  # of 1 less the cosine, 0 or more
