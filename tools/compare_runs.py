@@ -5,9 +5,11 @@
     tools/compare_runs.py --config-file configs/mini/{no_distillation,dk_detr}.yaml --output output/distillation \\
         --seeds 0 1 2 --baseline no_distillation --metric AP50-base AP50-novel \\
         --also-test mini_lvis_val --also-test mini_lvis_test@datasets_1
+    tools/compare_runs.py --output output/rates --row slow configs/mini/detr.yaml SOLVER.BASE_LR 0.0003 \\
+        --row fast configs/mini/detr.yaml SOLVER.BASE_LR 0.0012
 
 Writes comparison.png, curves over iterations, and comparison.md, a table, into the folder; the runs lie there in
-<config>/<seed>, without --seeds in <config>. An interrupted comparison goes on where it stopped; what is done is not
+<row>/<seed>, without --seeds in <row>. An interrupted comparison goes on where it stopped; what is done is not
 done again. For detectors with learned queries it also says how steadily they are matched: of the objects in some
 training images, the share whose matched query is another than at the evaluation before.
 """
@@ -23,6 +25,7 @@ PARALLEL = (
     "of cores, one thread each (two cores: 1.65 times the throughput of one run on both), or of runs if there are "
     "fewer; on a GPU 1"
 )
+ROW = "a row by this name, of a config with options of its own; repeatable, beside or in place of --config-file"
 ALSO_TEST = (
     "evaluate what was trained on one more data set, too; after @ a folder in place of DETECTRON2_DATASETS, after = "
     "its vocabulary file; repeatable"
@@ -32,7 +35,8 @@ ALSO_TEST = (
 def parse() -> argparse.Namespace:
     """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--config-file", nargs="+", default=[], metavar="FILE", help="a row each")
+    parser.add_argument("--row", nargs="+", action="append", default=[], metavar="NAME FILE KEY VALUE", help=ROW)
     parser.add_argument("--output", required=True, metavar="FOLDER")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED", help="train each config with each")
     parser.add_argument("--metric", nargs="+", default=["AP50-base"], help="of boxes, or, as segm/AP50, of masks")

@@ -232,6 +232,36 @@ def test_an_evaluation_of_fewer_iterations_is_done_again(tmp_path: Path) -> None
     assert evaluation.scores == {"AP50": 1.5}
 
 
+def test_rows_are_configs_with_options_of_their_own(tmp_path: Path) -> None:
+    rows = [["slow", "a/detr.yaml", "SOLVER.BASE_LR", "0.1"], ["fast", "a/detr.yaml"]]
+    plain, slow, fast = runs_of(["detr.yaml"], tmp_path, ["TEST.DETECTIONS_PER_IMAGE", "5"], 10, rows=rows)
+    assert [run.name for run in (plain, slow, fast)] == ["detr", "slow", "fast"]
+    assert slow.folder == tmp_path / "slow" and slow.config_file == "a/detr.yaml"
+    assert slow.options[:4] == ("TEST.DETECTIONS_PER_IMAGE", "5", "SOLVER.BASE_LR", "0.1")
+    assert "SOLVER.BASE_LR" not in fast.options and "SOLVER.BASE_LR" not in plain.options
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([["a/detr.yaml"]], "--row takes NAME FILE and pairs KEY VALUE, got a/detr.yaml"),
+        ([["one", "detr.yaml", "SEED"]], "--row takes NAME FILE and pairs"),
+        ([["detr.yaml", "dab_detr.yaml"]], "--row detr.yaml: the first word is the name of the row"),
+        ([["a/b", "detr.yaml"]], "--row a/b: the first word"),
+        ([["DETR", "dab_detr.yaml"]], 'Two rows would be called "detr": give a --row another name'),
+        ([["one", "detr.yaml", "SEED", "3"]], "--seeds and SEED in --opts or --row both say the seed"),
+    ],
+)
+def test_rows_that_are_none_are_refused(rows: list[list[str]], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        runs_of(["detr.yaml"], tmp_path, [], 10, (0, 1), rows)
+
+
+def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Nothing to compare: name configs, --config-file FILE …, or rows"):
+        runs_of([], tmp_path, [], 10)
+
+
 def test_runs_with_seeds_and_without_do_not_share_a_folder(tmp_path: Path) -> None:
     (single,), seeded = runs_of(["detr.yaml"], tmp_path, [], 10), runs_of(["detr.yaml"], tmp_path, [], 10, (0, 1))
     assert [run.folder for run in seeded] == [tmp_path / "detr" / "0", tmp_path / "detr" / "1"]
@@ -300,7 +330,7 @@ def test_what_makes_no_sense_is_refused_in_one_line_before_any_training(
 
 def test_a_seed_is_said_once(compare, capsys) -> None:
     assert compare("--seeds", 0, 1, SEED=3) == 1
-    assert "--seeds and SEED in --opts both say the seed. Give one of them." in capsys.readouterr().err
+    assert "--seeds and SEED in --opts or --row both say the seed. Give one of them." in capsys.readouterr().err
 
 
 def test_the_only_config_has_nothing_to_be_compared_with(compare, capsys) -> None:

@@ -23,7 +23,7 @@ def main(args: argparse.Namespace, train_net: Path) -> None:
     """See tools/compare_runs.py for the arguments."""
     with one_clear_error():
         output, tests = Path(args.output), also_tests(args.also_test)
-        runs = runs_of(args.config_file, output, args.opts, args.period, args.seeds)
+        runs = runs_of(args.config_file, output, args.opts, args.period, args.seeds, args.row)
         parallel = default_parallel(len(runs)) if args.parallel is None else args.parallel
         if parallel < 1 or args.period < 1:
             raise ValueError(f"--parallel and --period must be 1 or more, got {parallel} and {args.period}.")

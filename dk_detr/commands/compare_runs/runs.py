@@ -79,30 +79,61 @@ class Run:
 
 
 def runs_of(
-    config_files: Sequence[str], output: Path, options: Sequence[str], period: int, seeds: Sequence[int] = ()
+    config_files: Sequence[str],
+    output: Path,
+    options: Sequence[str],
+    period: int,
+    seeds: Sequence[int] = (),
+    rows: Sequence[Sequence[str]] = (),
 ) -> list[Run]:
-    """One run for each config and seed, evaluated and saved every `period` iterations: in <output>/<config>/<seed>, or,
-    without seeds, in <output>/<config>.
+    """One run for each config or row, and seed, evaluated and saved every `period` iterations: in
+    <output>/<name>/<seed>, or, without seeds, in <output>/<name>.
 
-    Raises: ValueError for seeds that cannot be, and for configs that cannot be told apart.
+    Args:
+        rows: each a name, a config file, and its own KEY VALUE pairs.
+
+    Raises: ValueError for seeds that cannot be, for configs that cannot be told apart, and for rows that are none.
     """
-    _check_seeds(seeds, options)
+    named = [*zip(names_of(config_files), config_files, [()] * len(config_files)), *map(_row, rows)]
+    _check_names([name for name, *_ in named])
+    for options_of_row in [options, *(own for *_, own in named)]:
+        _check_seeds(seeds, options_of_row)
     every = {"TEST.EVAL_PERIOD": period, "SOLVER.CHECKPOINT_PERIOD": period, "SOLVER.CHECKPOINTS_TO_KEEP": 999}
     runs = []
-    for name, file in zip(names_of(config_files), config_files):
+    for name, file, own in named:
         for seed in seeds or (None,):
             folder = output / name if seed is None else output / name / str(seed)
             keys = {**every, **({} if seed is None else {"SEED": seed}), "OUTPUT_DIR": folder}
             kept = [str(word) for pair in keys.items() for word in pair]
-            runs.append(Run(name, file, folder, (*options, *kept), seed))
+            runs.append(Run(name, file, folder, (*options, *own, *kept), seed))
     return runs
+
+
+def _row(words: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
+    """Name, config file and options of a --row."""
+    if len(words) < 2 or len(words) % 2:
+        raise ValueError(f"--row takes NAME FILE and pairs KEY VALUE, got {' '.join(words)}.")
+    name, file, *own = words
+    if name.endswith((".yaml", ".yml")) or Path(name).name != name:
+        raise ValueError(f'--row {name}: the first word is the name of the row and of its folder, such as "fitnet".')
+    return name, file, tuple(own)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """On disks that ignore case, too."""
+    if not names:
+        raise ValueError("Nothing to compare: name configs, --config-file FILE …, or rows, --row NAME FILE.")
+    folded = [name.casefold() for name in names]
+    twice = [name for name in names if folded.count(name.casefold()) > 1]
+    if twice:
+        raise ValueError(f'Two rows would be called "{twice[0]}": give a --row another name.')
 
 
 def _check_seeds(seeds: Sequence[int], options: Sequence[str]) -> None:
     if len({*seeds}) < len(seeds) or min(seeds, default=0) < 0:
         raise ValueError(f"--seeds must be different numbers from 0 on, got {' '.join(map(str, seeds))}.")
     if seeds and "SEED" in options[::2]:
-        raise ValueError("--seeds and SEED in --opts both say the seed. Give one of them.")
+        raise ValueError("--seeds and SEED in --opts or --row both say the seed. Give one of them.")
 
 
 def names_of(config_files: Sequence[str]) -> list[str]:
@@ -113,7 +144,7 @@ def names_of(config_files: Sequence[str]) -> list[str]:
     """
     parts = [_parts(Path(file).with_suffix("")) for file in config_files]
     names = [""] * len(parts)
-    for depth in range(1, max(map(len, parts)) + 1):
+    for depth in range(1, max(map(len, parts), default=0) + 1):
         tails = ["-".join(part[-depth:]) for part in parts]
         folded = [tail.casefold() for tail in tails]
         names = [name or (tail if folded.count(tail.casefold()) == 1 else "") for name, tail in zip(names, tails)]

@@ -1,0 +1,190 @@
+"""Every config of DETRDistill: a journey through each, shrunk; what is refused; what is published."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+
+from dk_detr.engine import setup_cfg
+from dk_detr.engine.checkpoint import StrictCheckpointer
+from dk_detr.engine.run_folder import read_results
+from dk_detr.language import save_vocabulary
+from tests.configs.test_configs import TWO_STEPS, two_steps
+from tests.model_fixtures import fixed_seed
+from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training, make_world, state_of, words
+
+CONFIGS = REPOSITORY / "projects" / "DETRDistill" / "configs"
+ALL = sorted(CONFIGS.rglob("*.yaml"))
+DEFORMABLE, OPEN = CONFIGS / "mini" / "deformable.yaml", CONFIGS / "mini" / "dk_detr.yaml"
+KEY = "MODEL__TEACHER_DETECTOR__"
+
+
+@cache
+def load(path: Path) -> CfgNode:
+    return setup_cfg(str(path))
+
+
+TAUGHT = [path for path in ALL if "DETRDistill" in load(path).MODEL.TRAINING_EXTENSIONS]
+IDS = [str(path.relative_to(CONFIGS)) for path in TAUGHT]
+every_taught = pytest.mark.parametrize("path", TAUGHT, ids=IDS)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def teacher_of(path: Path, world: World, folder: Path, **more: Any) -> dict[str, Any]:
+    """A teacher with random weights, shrunk, twice as deep as its student: the keys that name it."""
+    config = REPOSITORY / load(path).MODEL.TEACHER_DETECTOR.CONFIG
+    deep = {**two_steps(config), "MODEL__DETR__DECODER_LAYERS": 4, **more}
+    cfg = setup_cfg(str(config), world.options(**deep))
+    folder.mkdir(exist_ok=True)
+    (folder / "teacher.yaml").write_text(cfg.dump())
+    with fixed_seed(8):
+        StrictCheckpointer(build_model(cfg), save_dir=str(folder)).save("teacher")
+    return {f"{KEY}CONFIG": folder / "teacher.yaml", f"{KEY}WEIGHTS": folder / "teacher.pth"}
+
+
+@every_taught
+def test_every_config_trains_resumes_and_leaves_a_plain_detector(path: Path, world: World, tmp_path: Path) -> None:
+    options = {**two_steps(path), **teacher_of(path, world, tmp_path / "teacher")}
+    whole = world.train(tmp_path / "whole", config=str(path), **options)
+    results = read_results(str(whole))
+    assert results is not None and results["iteration"] == 2
+    assert "No loss reaches" not in (whole / "log.txt").read_text()  # several workers would wait for its gradient
+
+    resumed = tmp_path / "resumed"
+    resumed.mkdir()
+    (resumed / "model_0000000.pth").write_bytes((whole / "model_0000000.pth").read_bytes())
+    (resumed / "last_checkpoint").write_text("model_0000000.pth")
+    world.train(resumed, config=str(path), resume=True, **{**options, "DATASETS__TEST": ()})
+    assert_same_training(resumed / "model_final.pth", whole / "model_final.pth")
+
+    student = next(base for base in re.findall(r'_BASE_: "(.*)"', path.read_text()))
+    plain = build_model(setup_cfg(str(path.parent / student), world.options(**two_steps(path)))).eval()
+    StrictCheckpointer(plain).load(str(whole / "model_final.pth"))
+    (answer,) = plain([{"image": torch.full((3, SIDE, SIDE), 128.0), "height": SIDE, "width": SIDE}])
+    assert bool(torch.isfinite(answer["instances"].scores).all())
+
+
+def test_a_student_trains_with_every_option_that_saves_memory_or_time(world: World, tmp_path: Path) -> None:
+    options = {
+        "SOLVER__ACCUMULATE": 2, "SOLVER__IMS_PER_BATCH": 4, "SOLVER__EMA_DECAY": 0.9, "SOLVER__AMP__ENABLED": True,
+        "SOLVER__AMP__DTYPE": "bfloat16", "MODEL__DETR__CHECKPOINTED": ["encoder", "decoder"],
+        "MODEL__DETRDISTILL__TERMS": [
+            "hungarian_logits", "target_aware_features", "query_prior_assignment", "contrastive_queries", "fitnet",
+            "mgd", "fgd", "kd_detr",
+        ],
+        **teacher_of(DEFORMABLE, world, tmp_path / "teacher"),
+    }  # fmt: skip
+    run = world.train(tmp_path / "run", config=str(DEFORMABLE), **{**TWO_STEPS, **options})
+    saved = state_of(run / "model_final.pth")
+    assert not [name for name in saved["model"] if "teacher" in name]
+    assert any(name.startswith("extensions.DETRDistill.terms.fgd.") for name in saved["model"])
+
+
+def test_the_vocabulary_of_the_teacher_need_not_be_there(world: World, tmp_path: Path) -> None:
+    named = teacher_of(OPEN, world, tmp_path / "teacher")
+    config = Path(named[f"{KEY}CONFIG"])
+    config.write_text(config.read_text().replace(str(world.root / "words.npz"), str(tmp_path / "gone.npz")))
+    world.train(tmp_path / "run", config=str(OPEN), **{**TWO_STEPS, **named, "DATASETS__TEST": ()})
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({f"{KEY}CONFIG": "''"}, 'MODEL.TEACHER_DETECTOR.CONFIG is "": name the file of its config, or take "DETRDistill"'),
+    ({f"{KEY}WEIGHTS": "''"}, 'MODEL.TEACHER_DETECTOR.WEIGHTS is "": name its weights'),
+    ({f"{KEY}WEIGHTS": "none.pth"}, "none.pth"),
+    ({f"{KEY}CONFIG": "none.yaml"}, "There is no config file none.yaml"),
+    ({f"{KEY}DTYPE": "float8"}, 'MODEL.TEACHER_DETECTOR.DTYPE is "float8"; choose one of'),
+    ({"MODEL__DETRDISTILL__TERMS": []}, "MODEL.DETRDISTILL.TERMS is []: name what is to be learned"),
+    ({"MODEL__DETRDISTILL__TERMS": ["logits"]}, 'MODEL.DETRDISTILL.TERMS is "logits"; choose one of'),
+    ({"MODEL__DETRDISTILL__VARIANT": "code"}, 'MODEL.DETRDISTILL.VARIANT is "code"; choose one of paper, release'),
+    ({"MODEL__DETRDISTILL__TAP": "backbone"}, 'MODEL.DETRDISTILL.TAP is "backbone"; choose one of memory, neck'),
+    ({"MODEL__DETRDISTILL__QUERY_PRIOR_ASSIGNMENT__REFERENCE": "me"}, 'REFERENCE is "me"; choose one of teacher'),
+    ({"MODEL__DETRDISTILL__FITNET__WEIGHT": -1.0}, "MODEL.DETRDISTILL.FITNET.WEIGHT must be 0 or more, got -1.0"),
+    ({"MODEL__DETRDISTILL__FGD__TEMPERATURE": 0.0}, "MODEL.DETRDISTILL.FGD.TEMPERATURE must be above 0, got 0.0"),
+    ({"MODEL__DETRDISTILL__MGD__MASKED": 1.0}, "MODEL.DETRDISTILL.MGD.MASKED is a share below 1, got 1.0"),
+    ({"MODEL__DETRDISTILL__TARGET_AWARE_FEATURES__GAMMA": 1.5}, "GAMMA is in [0, 1], got 1.5"),
+    ({"MODEL__DETRDISTILL__KD_DETR__POINTS": []}, 'KD_DETR.POINTS is []: name "specific", "general" or both'),
+    ({"MODEL__DETRDISTILL__KD_DETR__POINTS": ["own"]}, 'KD_DETR.POINTS is "own"; choose one of specific, general'),
+    ({"MODEL__DETRDISTILL__TERMS": ["query_embeddings"]}, 'and the student has MODEL.DETR.CLASSIFIER.NAME "Linear"'),
+    ({"MODEL__DETR__QUERIES": "Anchors", "MODEL__DETR__POSITION": "SineAnchors", "MODEL__DETR__REFINEMENT": "Iterative"},
+     "the student's start from boxes, the teacher's from points"),
+    ({"MODEL__DETR__CLASSIFIER__NAME": "LinearBackground", "MODEL__DETR__LOSS__CLASS": "CrossEntropy"},
+     'must judge words alike: the classifier "Linear" is for a sigmoid, "LinearBackground" for a softmax'),
+    ({"MODEL__DETR__IN_FEATURES": ["res2"], "MODEL__RESNETS__OUT_FEATURES": ["res2"]},
+     "the student has levels of 4 pixels, the teacher of 8, 16"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def teacher(world: World) -> dict[str, Any]:
+    return teacher_of(DEFORMABLE, world, world.root / "teacher")
+
+
+@pytest.mark.parametrize(("changed", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED])
+def test_what_cannot_be_is_refused_before_training(
+    changed: dict[str, Any], message: str, world: World, teacher: dict[str, Any]
+) -> None:
+    cfg = setup_cfg(str(DEFORMABLE), world.options(**{**TWO_STEPS, **teacher, **changed}))
+    with pytest.raises((ValueError, OSError), match=re.escape(message)):
+        build_model(cfg)
+
+
+def test_a_teacher_of_another_kind_is_refused(world: World, teacher: dict[str, Any]) -> None:
+    vild = REPOSITORY / "projects" / "ViLD" / "configs" / "mini" / "ViLD.yaml"
+    cfg = setup_cfg(str(DEFORMABLE), world.options(**{**TWO_STEPS, **teacher, f"{KEY}CONFIG": vild}))
+    with pytest.raises(ValueError, match='is of MODEL.META_ARCHITECTURE "ViLD"; a teacher here is a "DETR"'):
+        build_model(cfg)
+
+
+def test_a_teacher_that_knows_fewer_words_is_refused(world: World, tmp_path: Path) -> None:
+    fewer = tmp_path / "fewer.npz"
+    save_vocabulary(words(("red_box", "blue_box")), str(fewer))
+    named = teacher_of(DEFORMABLE, world, tmp_path, MODEL__VOCABULARY__TEST=fewer)
+    cfg = setup_cfg(str(DEFORMABLE), world.options(**{**TWO_STEPS, **named}))
+    with pytest.raises(ValueError, match=r'was not trained for "green_box" \(1 of the 2 words of the student'):
+        build_model(cfg)
+
+
+def test_the_release_warms_up_and_its_baseline_does_not() -> None:
+    taught, alone = load(CONFIGS / "deformable_R101_teaches_R50.yaml"), load(CONFIGS / "deformable_R50.yaml")
+    assert (taught.SOLVER.WARMUP_ITERS, taught.SOLVER.WARMUP_FACTOR) == (500, 0.001)
+    assert alone.SOLVER.WARMUP_ITERS == 0
+
+
+def test_teacher_and_student_are_as_published() -> None:
+    cfg = load(CONFIGS / "deformable_R101_teaches_R50.yaml")
+    teacher = load(REPOSITORY / cfg.MODEL.TEACHER_DETECTOR.CONFIG)
+    assert (teacher.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.DEPTH) == (101, 50)
+    for each in (cfg, teacher):
+        solver, detr = each.SOLVER, each.MODEL.DETR
+        assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.BACKBONE_MULTIPLIER) == (16, 2e-4, 0.1)
+        assert (detr.NUM_QUERIES, detr.FFN_CHANNELS, detr.DROPOUT, detr.REFINEMENT) == (300, 1024, 0.1, "FromReference")
+        assert (each.MODEL.TEACHER_DETECTOR.WEIGHTS if each is cfg else "") in ("", teacher.OUTPUT_DIR + "/model_final.pth")
+    assert solver.STEPS[0] / solver.MAX_ITER == pytest.approx(0.8, abs=1e-3) and solver.WEIGHT_DECAY == 1e-4
+
+
+@every_taught
+def test_the_teachers_weights_are_where_its_config_leaves_them(path: Path) -> None:
+    named = load(path).MODEL.TEACHER_DETECTOR
+    assert named.WEIGHTS == f"{load(REPOSITORY / named.CONFIG).OUTPUT_DIR}/model_final.pth"
+
+
+@pytest.mark.parametrize("family", ["deformable", "conditional", "adamixer", "dk_detr"])
+def test_a_mini_teacher_is_twice_as_deep_and_trained_longer_and_its_student_half_as_wide(family: str) -> None:
+    teacher, student = (load(CONFIGS / "mini" / f"{family}_{role}.yaml") for role in ("teacher", "student"))
+    assert teacher.MODEL.DETR.DECODER_LAYERS == 2 * student.MODEL.DETR.DECODER_LAYERS
+    assert teacher.MODEL.DETR.CHANNELS == 2 * student.MODEL.DETR.CHANNELS
+    assert teacher.SOLVER.MAX_ITER == 2 * student.SOLVER.MAX_ITER
+
+
+def test_every_config_has_its_line_in_the_readme() -> None:
+    text = (CONFIGS.parent / "README.md").read_text()
+    assert not [path.name for path in ALL if path.stem not in text]
