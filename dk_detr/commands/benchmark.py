@@ -6,6 +6,7 @@ import logging
 import torch
 from detectron2.utils.logger import setup_logger
 
+from dk_detr.benchmark.as_configured import benchmark_as_configured, has_other_teachers
 from dk_detr.benchmark.attention import benchmark_attention
 from dk_detr.benchmark.detector import benchmark_detector
 from dk_detr.benchmark.distillation import benchmark_distillation
@@ -26,6 +27,8 @@ def main(args: argparse.Namespace) -> None:
         rounds = args.rounds or ROUNDS.get(args.what, 10)
         if args.what == "evaluation":
             report = benchmark_evaluation(rounds, args.images)
+        elif args.what == "distillation" and has_other_teachers(args.config_file):
+            report = benchmark_as_configured(device, rounds, args.config_file, args.batch)
         elif args.what == "distillation":
             report = benchmark_distillation(device, rounds, args.config_file, args.batch)
         elif args.what == "masks":

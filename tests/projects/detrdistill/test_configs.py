@@ -1,13 +1,11 @@
 """Every config of DETRDistill: a journey through each, shrunk; what is refused; what is published."""
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from dk_detr.engine import setup_cfg
@@ -15,40 +13,13 @@ from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.run_folder import read_results
 from dk_detr.language import save_vocabulary
 from tests.configs.test_configs import TWO_STEPS, two_steps
-from tests.model_fixtures import fixed_seed
-from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training, make_world, state_of, words
+from tests.projects.detrdistill.config_fixtures import CONFIGS, DEFORMABLE, KEY, OPEN, load, teacher_of
+from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training, state_of, words
 
-CONFIGS = REPOSITORY / "projects" / "DETRDistill" / "configs"
 ALL = sorted(CONFIGS.rglob("*.yaml"))
-DEFORMABLE, OPEN = CONFIGS / "mini" / "deformable.yaml", CONFIGS / "mini" / "dk_detr.yaml"
-KEY = "MODEL__TEACHER_DETECTOR__"
-
-
-@cache
-def load(path: Path) -> CfgNode:
-    return setup_cfg(str(path))
-
-
 TAUGHT = [path for path in ALL if "DETRDistill" in load(path).MODEL.TRAINING_EXTENSIONS]
 IDS = [str(path.relative_to(CONFIGS)) for path in TAUGHT]
 every_taught = pytest.mark.parametrize("path", TAUGHT, ids=IDS)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-def teacher_of(path: Path, world: World, folder: Path, **more: Any) -> dict[str, Any]:
-    """A teacher with random weights, shrunk, twice as deep as its student: the keys that name it."""
-    config = REPOSITORY / load(path).MODEL.TEACHER_DETECTOR.CONFIG
-    deep = {**two_steps(config), "MODEL__DETR__DECODER_LAYERS": 4, **more}
-    cfg = setup_cfg(str(config), world.options(**deep))
-    folder.mkdir(exist_ok=True)
-    (folder / "teacher.yaml").write_text(cfg.dump())
-    with fixed_seed(8):
-        StrictCheckpointer(build_model(cfg), save_dir=str(folder)).save("teacher")
-    return {f"{KEY}CONFIG": folder / "teacher.yaml", f"{KEY}WEIGHTS": folder / "teacher.pth"}
 
 
 @every_taught
@@ -96,6 +67,7 @@ def test_the_vocabulary_of_the_teacher_need_not_be_there(world: World, tmp_path:
     world.train(tmp_path / "run", config=str(OPEN), **{**TWO_STEPS, **named, "DATASETS__TEST": ()})
 
 
+BOXES = {"MODEL__DETR__QUERIES": "Anchors", "MODEL__DETR__POSITION": "SineAnchors"}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({f"{KEY}CONFIG": "''"}, 'MODEL.TEACHER_DETECTOR.CONFIG is "": name the file of its config, or take "DETRDistill"'),
     ({f"{KEY}WEIGHTS": "''"}, 'MODEL.TEACHER_DETECTOR.WEIGHTS is "": name its weights'),
@@ -114,7 +86,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"MODEL__DETRDISTILL__KD_DETR__POINTS": []}, 'KD_DETR.POINTS is []: name "specific", "general" or both'),
     ({"MODEL__DETRDISTILL__KD_DETR__POINTS": ["own"]}, 'KD_DETR.POINTS is "own"; choose one of specific, general'),
     ({"MODEL__DETRDISTILL__TERMS": ["query_embeddings"]}, 'and the student has MODEL.DETR.CLASSIFIER.NAME "Linear"'),
-    ({"MODEL__DETR__QUERIES": "Anchors", "MODEL__DETR__POSITION": "SineAnchors", "MODEL__DETR__REFINEMENT": "Iterative"},
+    ({**BOXES, "MODEL__DETR__REFINEMENT": "Iterative"},
      "the student's start from boxes, the teacher's from points"),
     ({"MODEL__DETR__CLASSIFIER__NAME": "LinearBackground", "MODEL__DETR__LOSS__CLASS": "CrossEntropy"},
      'must judge words alike: the classifier "Linear" is for a sigmoid, "LinearBackground" for a softmax'),
@@ -167,7 +139,10 @@ def test_teacher_and_student_are_as_published() -> None:
         solver, detr = each.SOLVER, each.MODEL.DETR
         assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.BACKBONE_MULTIPLIER) == (16, 2e-4, 0.1)
         assert (detr.NUM_QUERIES, detr.FFN_CHANNELS, detr.DROPOUT, detr.REFINEMENT) == (300, 1024, 0.1, "FromReference")
-        assert (each.MODEL.TEACHER_DETECTOR.WEIGHTS if each is cfg else "") in ("", teacher.OUTPUT_DIR + "/model_final.pth")
+        assert (each.MODEL.TEACHER_DETECTOR.WEIGHTS if each is cfg else "") in (
+            "",
+            teacher.OUTPUT_DIR + "/model_final.pth",
+        )
     assert solver.STEPS[0] / solver.MAX_ITER == pytest.approx(0.8, abs=1e-3) and solver.WEIGHT_DECAY == 1e-4
 
 

@@ -64,6 +64,24 @@ def test_each_term_trains_alone(family: str, term: str) -> None:
         student.zero_grad()
 
 
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [("dab", "dino"), ("conditional", "deformable"), ("refined", "conditional"), ("dino", "dab")],
+)
+def test_families_that_start_alike_teach_one_another(student: str, teacher: str) -> None:
+    taught_one = detector(student)
+    teach(taught_one, larger(teacher), *CLOSED_TERMS)
+    assert_trains(taught_one, INPUTS)
+
+
+def test_a_family_that_starts_otherwise_teaches_all_but_its_queries() -> None:
+    student, queries = detector("deformable"), ("query_prior_assignment", "kd_detr")
+    with pytest.raises(ValueError, match="the student's start from points, the teacher's from boxes"):
+        teach(student, larger("dino"), *queries)
+    teach(student, larger("dino"), *(term for term in CLOSED_TERMS if term not in queries))
+    assert_trains(student, INPUTS)
+
+
 def test_images_without_any_object_teach_what_they_can() -> None:
     student = detector("deformable")
     teach(student, detector("deformable"), *CLOSED_TERMS)
