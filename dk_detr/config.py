@@ -195,7 +195,9 @@ def _add_language(cfg: CN) -> None:
 
 def _add_distillation(cfg: CN) -> None:
     teacher = cfg.MODEL.TEACHER = CN()
-    teacher.NAME = "CLIPCrops"  # encodes crops of live proposals, or "EmbeddingBank": looks up what BANK holds
+    # "CLIPCrops" encodes crops of live proposals; "CLIPRegions" looks at each image once and cuts proposals out of what
+    # it has seen, for which MODEL.CLIP must be a ResNet; "EmbeddingBank" looks up what BANK holds.
+    teacher.NAME = "CLIPCrops"
     teacher.BANK = ""  # folder that tools/build_embedding_bank.py wrote
     teacher.BANK_REGIONS = 100  # regions that are read of an image, the best first; MODEL.KD.NUM_SLOTS of them teach
     teacher.DTYPE = "auto"  # of CLIP's image encoder: "float32", "bfloat16"; "auto" is the latter on a GPU

@@ -22,7 +22,7 @@ from dk_detr.benchmark.report import Report
 from dk_detr.data.bank import BankImage, Shard, StoredRegions, follow, shard_name, write_shard
 from dk_detr.distillation import AuxiliaryQueries, CLIPCrops
 from dk_detr.engine.setup import setup_cfg
-from dk_detr.language import clip_from_config, save_vocabulary
+from dk_detr.language import clip_from_config, region_tower, save_vocabulary
 from dk_detr.structures import Regions, TeacherInput, Vocabulary
 from dk_detr.utils.memory import keep_freed_memory
 
@@ -32,6 +32,7 @@ LVIS, MINI = (1203, 337), (64, 16)  # words, and the novel among them
 OBJECTS = 7
 
 PLAIN, SILENT, ONLINE = "plain detector", "auxiliary queries, no teacher", "auxiliary queries, online (the paper)"
+REGIONS = "auxiliary queries, online, one look at the image"
 DIRECT, DENOISED = "detection queries, online", "auxiliary queries, online, box denoising"
 ROI_HEAD = "ROI head, online"
 FAST, EVERY, BANK = "selected queries, online", "selected queries, online, all slots", "selected queries, bank"
@@ -49,7 +50,8 @@ def benchmark_distillation(device: str, rounds: int, config_file: str = "", batc
     with tempfile.TemporaryDirectory(prefix="dk_detr-") as folder:
         cfg = shared_settings(path, device, folder)
         side, slots = cfg.INPUT.MIN_SIZE_TEST, cfg.MODEL.KD.NUM_SLOTS
-        ways = {name: partial(_training_step, name, path, device, folder, batch) for name in WAYS}
+        possible = [name for name in WAYS if name != REGIONS or _looks_once(cfg)]
+        ways = {name: partial(_training_step, name, path, device, folder, batch) for name in possible}
         measured = side_by_side(ways, rounds, device, "training step")
         answers = {name: partial(_inference, name, path, device, folder) for name in INFERENCE}
         answered = side_by_side(answers, rounds, device, "inference")
@@ -73,6 +75,15 @@ def _in_words(measured: dict[str, Measurement]) -> list[str]:
         f"The second set of queries, with its losses, costs {queries:.1%} of a plain step.",
         f"The teacher is {teacher:.1%} of the paper's step.",
     ]
+
+
+def _looks_once(cfg: CfgNode) -> bool:
+    """Whether the CLIP of a config can teach by regions of one map."""
+    try:
+        region_tower(clip_from_config(cfg))
+    except ValueError:
+        return False
+    return True
 
 
 def shared_settings(path: str, device: str, folder: str) -> CfgNode:
@@ -109,6 +120,11 @@ def _online(cfg: CfgNode) -> None:
     cfg.MODEL.KD.QUERIES = "Auxiliary"
 
 
+def _regions_of_one_map(cfg: CfgNode) -> None:
+    _online(cfg)
+    cfg.MODEL.TEACHER.NAME = "CLIPRegions"
+
+
 def _direct(cfg: CfgNode) -> None:
     cfg.MODEL.KD.QUERIES = "Detection"
 
@@ -141,8 +157,8 @@ def _bank(cfg: CfgNode) -> None:
 
 
 WAYS: dict[str, Callable[[CfgNode], None]] = {
-    PLAIN: _plain, SILENT: _online, ONLINE: _online, DENOISED: _denoised, DIRECT: _direct, FAST: _selected,
-    ROI_HEAD: _roi_head, EVERY: _every_slot, BANK: _bank,
+    PLAIN: _plain, SILENT: _online, ONLINE: _online, REGIONS: _regions_of_one_map, DENOISED: _denoised,
+    DIRECT: _direct, FAST: _selected, ROI_HEAD: _roi_head, EVERY: _every_slot, BANK: _bank,
 }  # fmt: skip
 INFERENCE: dict[str, Callable[[CfgNode], None]] = {QUERIES_ALONE: _online, WITH_ROI_HEAD: _roi_head}
 
@@ -207,7 +223,7 @@ def _stored(
     """Reads the regions of the images from a shard, as the mapper does for each sample."""
     side, path = inputs[0]["height"], Path(folder) / shard_name(0)
     images = [BankImage(number, f"{number}.jpg", side, side) for number in range(len(inputs))]
-    regions = [_regions(cfg.MODEL.DETR.NUM_QUERIES, side, width, number) for number in range(len(inputs))]
+    regions = [_stored_regions(cfg.MODEL.DETR.NUM_QUERIES, side, width, number) for number in range(len(inputs))]
     write_shard(path, {}, 0, images, regions)
     shard, count, least = Shard(path), cfg.MODEL.TEACHER.BANK_REGIONS, cfg.MODEL.KD.MIN_SIDE
 
@@ -218,7 +234,7 @@ def _stored(
     return read
 
 
-def _regions(number: int, side: int, width: int, seed: int) -> StoredRegions:
+def _stored_regions(number: int, side: int, width: int, seed: int) -> StoredRegions:
     embeddings = F.normalize(_noise(number, width, seed=seed), dim=1).half()
     return StoredRegions(_boxes(number, side, seed), torch.arange(number, 0, -1.0), embeddings)
 

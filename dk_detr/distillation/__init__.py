@@ -18,7 +18,7 @@ from dk_detr.distillation.taught_queries import (
     TaughtQueries,
     TaughtROIHead,
 )
-from dk_detr.distillation.teachers import TEACHERS, CLIPCrops, StoredEmbeddings, Teacher
+from dk_detr.distillation.teachers import TEACHERS, CLIPCrops, CLIPRegions, StoredEmbeddings, Teacher
 from dk_detr.distillation.terms import (
     TERMS,
     DistillationTerm,
@@ -36,6 +36,7 @@ __all__ = [
     "Anneal",
     "AuxiliaryQueries",
     "CLIPCrops",
+    "CLIPRegions",
     "DetectionQueries",
     "Distillation",
     "DistillationPlan",

@@ -10,6 +10,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from dk_detr.distillation.teachers import LIVE
 from dk_detr.language import require_same_probe
 from dk_detr.structures import Calibration, Vocabulary
 from dk_detr.utils import read_json
@@ -26,7 +27,7 @@ class StoredCalibration:
     Attributes:
         path: of the file. classifier: for words. semantic: for the crops of SKD.
         probe: of the teacher, see `Clip`; "" where it is not known. width: of its embeddings.
-        crop_scales: at which it saw the boxes.
+        teacher: how it saw the boxes, a name of MODEL.TEACHER.NAME. crop_scales: at which scales.
     """
 
     path: str
@@ -34,6 +35,7 @@ class StoredCalibration:
     semantic: Calibration
     probe: str
     width: int
+    teacher: str
     crop_scales: tuple[float, ...]
 
     def require_teacher_of(self, vocabulary: Vocabulary) -> None:
@@ -77,12 +79,12 @@ def calibration_from_config(cfg: CfgNode) -> StoredCalibration | None:
 
 
 def warn_of_other_crops(calibration: StoredCalibration, cfg: CfgNode) -> None:
-    """A warning where the teacher sees crops at other scales than it was calibrated with."""
-    here = tuple(cfg.MODEL.TEACHER.CROP_SCALES)
-    if cfg.MODEL.TEACHER.NAME == "CLIPCrops" and here != calibration.crop_scales:
+    """A warning where the teacher sees regions in another way, or at other scales, than it was calibrated with."""
+    name, here = cfg.MODEL.TEACHER.NAME, tuple(cfg.MODEL.TEACHER.CROP_SCALES)
+    if name in LIVE and (name, here) != (calibration.teacher, calibration.crop_scales):
         logger.warning(
-            f"{calibration.path} (MODEL.CALIBRATION) was fitted to crops at scales {list(calibration.crop_scales)}; "
-            f"MODEL.TEACHER.CROP_SCALES is {list(here)}."
+            f"{calibration.path} (MODEL.CALIBRATION) was fitted to {calibration.teacher} at scales "
+            f'{list(calibration.crop_scales)}; MODEL.TEACHER.NAME is "{name}", CROP_SCALES {list(here)}.'
         )
 
 
@@ -109,6 +111,7 @@ def read_calibration(path: str) -> StoredCalibration:
             semantic=_sigmoid(content["semantic"]),
             probe=_probe(teacher["probe"]),
             width=int(teacher["width"]),
+            teacher=str(teacher.get("name", "CLIPCrops")),
             crop_scales=tuple(map(float, teacher["crop_scales"])),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:

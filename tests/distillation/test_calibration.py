@@ -204,4 +204,4 @@ def test_crops_at_other_scales_are_warned_of(tmp_path: Path, caplog: pytest.LogC
         stored = calibration_from_config(cfg)
         assert stored is not None
         warn_of_other_crops(stored, cfg)
-        assert ("was fitted to crops at scales [1.0, 1.5]" in caplog.text) is warned
+        assert ("was fitted to CLIPCrops at scales [1.0, 1.5]" in caplog.text) is warned

@@ -89,8 +89,13 @@ class CLIPCrops:
         """
         if len(regions) == 0:
             return pixels.new_zeros(0, self.width)
-        views = [self._encode(self.crop(pixels, image_sizes, regions, scale)) for scale in self.crop_scales]
+        look = self.look(pixels, image_sizes)
+        views = [look(regions, scale) for scale in self.crop_scales]
         return F.normalize(sum(views[1:], start=views[0]), dim=-1)
+
+    def look(self, pixels: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Callable[[Regions, float], Tensor]:
+        """What encodes regions of these images, with their sides times a scale: (N, E) unit rows."""
+        return lambda regions, scale: self._encode(self.crop(pixels, image_sizes, regions, scale))
 
     def crop(
         self, pixels: Tensor, image_sizes: Sequence[tuple[int, int]], regions: Regions, scale: float = 1.0
@@ -99,22 +104,36 @@ class CLIPCrops:
 
         Each output pixel is the mean of what falls on it, so shrinking does not alias.
         """
-        sizes = pixels.new_tensor([(w, h, w, h) for h, w in image_sizes])[regions.image]
-        sides = regions.boxes.new_tensor([1.0, 1.0, scale, scale])
-        xyxy = to_xyxy(regions.boxes * sides).clamp(0, 1).to(pixels.dtype) * sizes
+        xyxy = in_pixels(regions, image_sizes, scale).to(pixels.dtype)
         rois = torch.cat([regions.image[:, None].to(pixels.dtype), xyxy], dim=1)
         pixels = _with_margins(pixels, image_sizes)
         crops = roi_align(pixels, rois, output_size=self.image_size, sampling_ratio=-1, aligned=True)
+        return self.as_rgb(crops)
+
+    def as_rgb(self, pixels: Tensor) -> Tensor:
+        """(N, 3, h, w) as the network's input -> RGB in [0, 1]."""
         mean, std = (pixels.new_tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
-        crops = ((crops * std + mean) / 255).clamp(0, 1)
-        return crops.flip(1) if self.bgr else crops
+        pixels = ((pixels * std + mean) / 255).clamp(0, 1)
+        return pixels.flip(1) if self.bgr else pixels
+
+    def in_its_precision(self, device: torch.device) -> torch.autocast:
+        """The context that CLIP computes in."""
+        half = self.dtype != torch.float32
+        return torch.autocast(device.type, self.dtype if half else None, enabled=half)
 
     def _encode(self, crops: Tensor) -> Tensor:
-        clip, half = self.guest.on(crops.device), self.dtype != torch.float32
+        clip = self.guest.on(crops.device)
         crops = crops.float().contiguous(memory_format=torch.channels_last)
-        with torch.autocast(crops.device.type, self.dtype if half else None, enabled=half):
+        with self.in_its_precision(crops.device):
             parts = [self.encode(clip, part) for part in crops.split(self.batch_size)]
         return torch.cat(parts)
+
+
+def in_pixels(regions: Regions, image_sizes: Sequence[tuple[int, int]], scale: float) -> Tensor:
+    """(N, 4) xyxy in pixels of regions with their sides times `scale`, clipped to their image (h, w)."""
+    sizes = regions.boxes.new_tensor([(w, h, w, h) for h, w in image_sizes])[regions.image]
+    sides = regions.boxes.new_tensor([1.0, 1.0, scale, scale])
+    return to_xyxy(regions.boxes * sides).clamp(0, 1) * sizes
 
 
 def require_clip_of(cfg: CfgNode, clip: Clip, vocabulary: Vocabulary) -> None:
