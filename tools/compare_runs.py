@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", required=True, metavar="FOLDER")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED", help="train each config with each")
     parser.add_argument("--metric", nargs="+", default=["AP50-base"], help="of boxes, or, as segm/AP50, of masks")
-    parser.add_argument("--baseline", default="", metavar="CONFIG", help="say how much the others differ from this one")
+    parser.add_argument("--baseline", default="", metavar="ROW", help="say how much the others differ from this one")
     parser.add_argument("--also-test", action="append", default=[], metavar="NAME[@FOLDER][=FILE]", help=ALSO_TEST)
     parser.add_argument("--period", type=int, default=250, help="iterations from one evaluation to the next")
     parser.add_argument("--parallel", type=int, metavar="N", help=PARALLEL)

@@ -11,11 +11,12 @@ from torch import Tensor
 Said = TypeVar("Said")
 
 
-def beside(think: Callable[[], Said], shown: Iterable[Tensor]) -> Callable[[], Said]:
+def beside(think: Callable[[], Said], shown: Iterable[Tensor], who: str) -> Callable[[], Said]:
     """Start to think, without gradients. On a GPU that is done on a stream of the teacher's own.
 
     Args:
         think: gives a tensor, or dataclasses, tuples and dictionaries of tensors. shown: what it reads.
+        who: thinks; teachers of different names do not wait for one another.
 
     Returns: a function that waits for what was thought. Autograd may keep it.
     """
@@ -24,7 +25,7 @@ def beside(think: Callable[[], Said], shown: Iterable[Tensor]) -> Callable[[], S
     if device.type != "cuda":
         said = _frozen(think)
         return lambda: said
-    here, stream = torch.cuda.current_stream(device), _stream(device)
+    here, stream = torch.cuda.current_stream(device), _stream(device, who)
     stream.wait_stream(here)
     with torch.cuda.stream(stream):
         said = _frozen(think)
@@ -42,8 +43,8 @@ def beside(think: Callable[[], Said], shown: Iterable[Tensor]) -> Callable[[], S
 
 
 @cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    """The teacher's stream on a GPU."""
+def _stream(device: torch.device, who: str) -> torch.cuda.Stream:
+    """A teacher's stream on a GPU."""
     return torch.cuda.Stream(device)
 
 

@@ -30,7 +30,7 @@ class Distillation(TrainingExtension[DistillationPlan]):
     Source: DK-DETR (ICCV 2023), §3.3; soft negatives are ours.
     """
 
-    prefix, teaches_image_embeddings = "kd_", True
+    prefix, has_teacher, teaches_image_embeddings = "kd_", True, True
 
     @configurable
     def __init__(

@@ -33,6 +33,12 @@ def use_custom_data(cfg: CfgNode) -> None:
         register(VAL, own.VAL_JSON, own.VAL_IMAGES, "coco")
     if (own.TRAIN_JSON or own.VAL_JSON) and VAL not in cfg.DATASETS.TEST:
         cfg.DATASETS.TEST = (VAL,) if own.VAL_JSON else ()
+    use_custom_words(cfg)
+
+
+def use_custom_words(cfg: CfgNode) -> None:
+    """Where DATASETS.CUSTOM names files: the words are those of the run that OUTPUT_DIR names."""
+    own = cfg.DATASETS.CUSTOM
     if own.TRAIN_JSON or own.VAL_JSON:
         cfg.MODEL.VOCABULARY.TEST = os.path.join(cfg.OUTPUT_DIR, VOCABULARY)
         cfg.MODEL.VOCABULARY.TRAIN = ""

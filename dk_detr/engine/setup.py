@@ -16,7 +16,7 @@ from detectron2.utils.logger import setup_logger
 from dk_detr.compat import detectron2_build
 from dk_detr.config import add_dk_detr_config
 from dk_detr.engine.config_file import merge_config, read_config
-from dk_detr.engine.custom_data import use_custom_data
+from dk_detr.engine.custom_data import use_custom_data, use_custom_words
 from dk_detr.engine.device import resolve_device
 from dk_detr.engine.launch import is_first_to_fail
 from dk_detr.engine.projects import add_projects
@@ -38,9 +38,25 @@ def default_cfg(projects: Sequence[str] = ()) -> CfgNode:
 def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """Read a config file and KEY VALUE pairs over the defaults. Raises ValueError naming a key that does not exist, or
     that has another name now."""
+    cfg = _read(config_file, opts, "--config-file")
+    use_custom_data(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def guest_cfg(config_file: str, opts: Sequence[str], key: str) -> CfgNode:
+    """The config of a model that takes part in a run of another: its data sets are not registered, for they may have
+    the names of the run's. `key`: that names the file, for errors."""
+    cfg = _read(config_file, opts, key)
+    use_custom_words(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def _read(config_file: str, opts: Sequence[str], key: str) -> CfgNode:
     cfg = default_cfg()
     if not os.path.isfile(config_file):
-        raise FileNotFoundError(f"There is no config file {config_file} (--config-file).")
+        raise FileNotFoundError(f"There is no config file {config_file} ({key}).")
     if len(opts) % 2:
         raise ValueError(f"Options come in pairs KEY VALUE; {len(opts)} words were given: {' '.join(opts)}.")
     with _known_keys(cfg):
@@ -50,8 +66,6 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         merge_config(cfg, content)
         cfg.merge_from_list(list(opts))
     resolve_device(cfg, config_file, asked="MODEL.DEVICE" in opts[::2])
-    use_custom_data(cfg)
-    cfg.freeze()
     return cfg
 
 

@@ -94,10 +94,12 @@ class TrainingExtension(nn.Module, ABC, Generic[PlanT]):
 
     Attributes:
         prefix: of the names of its losses, such as "dn_"; no two extensions of a detector share one.
+        has_teacher: whether a model teaches, of which inference knows nothing.
         teaches_image_embeddings: whether a teacher's image embeddings are learned, which some classifiers need.
     """
 
     prefix: str
+    has_teacher = False
     teaches_image_embeddings = False
 
     @classmethod
@@ -110,7 +112,7 @@ class TrainingExtension(nn.Module, ABC, Generic[PlanT]):
 
     @abstractmethod
     def prepare(self, inputs: TrainingInputs) -> PlanT:
-        """Before decoding. Random numbers are drawn here, in the order of the extensions."""
+        """Before decoding. Random numbers that queries depend on are drawn here, in the order of the extensions."""
 
     def negative_weight(self, plan: PlanT, inputs: TrainingInputs, outputs: TrainingOutputs) -> Tensor | None:
         """(B, Q, K) in [0, 1], how much each detection query is to learn that it is not a word of training; None for

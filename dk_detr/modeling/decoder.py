@@ -136,4 +136,4 @@ DECODERS: dict[str, Any] = {"DETR": Decoder, "AdaMixer": AdaMixer}
 """By their name in MODEL.DETR.DECODER. One that does not fit the loop is an entry of its own: a module that is built
 from a config, the strides of the levels and the width of the queries' references, and makes of a `QuerySet` and a
 `Memory` a `Trace`. It has `num_prediction_heads`, says in `refuse_bad_combinations(MODEL.DETR)` what it cannot use, and
-has `layers` if these are to be compiled or checkpointed."""
+has `layers` if these are to be compiled or checkpointed, or counted by what pairs them with another detector's."""

@@ -33,6 +33,12 @@ class Targets:
         pad = torch.nn.utils.rnn.pad_sequence
         return pad(list(self.labels), batch_first=True), pad(list(self.boxes), batch_first=True)
 
+    @cached_property
+    def real(self) -> Tensor:
+        """(B, M) bool, which of `padded` are objects."""
+        ones = [torch.ones_like(labels, dtype=torch.bool) for labels in self.labels]
+        return torch.nn.utils.rnn.pad_sequence(ones, batch_first=True)
+
     def class_agnostic(self) -> "Targets":
         """The same objects, all of class 0: what the first stage learns from."""
         return Targets(tuple(torch.zeros_like(labels) for labels in self.labels), self.boxes)

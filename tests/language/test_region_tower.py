@@ -52,7 +52,7 @@ def test_regions_are_cut_where_they_lie_and_any_number_at_once(config: dict[str,
         boxes = torch.tensor([[16.0, 32.0, 16.0 + side, 32.0 + side], [0.0, 0.0, 50.0, 20.0]])
         rows = tower.encode(features, torch.tensor([1, 0]), boxes, batch_size=1)
         cut = features[1:, :, 2 : 2 + tower.side, 1 : 1 + tower.side]
-        torch.testing.assert_close(rows[:1], tower.late(cut), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(rows[:1], tower.pool(tower.stage(cut)), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(tower.encode(features, torch.tensor([1, 0]), boxes), rows, rtol=1e-4, atol=1e-5)
 
 

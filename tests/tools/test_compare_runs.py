@@ -306,7 +306,7 @@ def test_configs_that_would_share_a_folder_are_refused(files: list[str]) -> None
     [
         (("--seeds", 0, 1, 0), "--seeds must be different numbers from 0 on, got 0 1 0."),
         (("--seeds", -1), "--seeds must be different numbers from 0 on, got -1."),
-        (("--seeds", 0, 1, "--baseline", "detr"), "--baseline detr is none of the configs; these are: dn_detr, dino."),
+        (("--seeds", 0, 1, "--baseline", "detr"), "--baseline detr is none of the rows; these are: dn_detr, dino."),
         (
             ("--baseline", "dino"),
             "--baseline compares differences with the spread of seeds. Give several: --seeds 0 1 2.",
@@ -335,7 +335,7 @@ def test_a_seed_is_said_once(compare, capsys) -> None:
 
 def test_the_only_config_has_nothing_to_be_compared_with(compare, capsys) -> None:
     assert compare("--seeds", 0, 1, "--baseline", "dino", configs=["dino"]) == 1
-    assert "--baseline dino is the only config. Give another to --config-file." in capsys.readouterr().err
+    assert "--baseline dino is the only row. Give another, --config-file or --row." in capsys.readouterr().err
 
 
 def test_no_run_at_a_time_is_refused(compare, capsys) -> None:

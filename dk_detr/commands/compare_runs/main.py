@@ -47,9 +47,9 @@ def main(args: argparse.Namespace, train_net: Path) -> None:
 def _check_baseline(baseline: str, runs: Sequence[Run]) -> None:
     names = list(dict.fromkeys(run.name for run in runs))
     if baseline and baseline not in names:
-        raise ValueError(f"--baseline {baseline} is none of the configs; these are: {', '.join(names)}.")
+        raise ValueError(f"--baseline {baseline} is none of the rows; these are: {', '.join(names)}.")
     if baseline and len(names) == 1:
-        raise ValueError(f"--baseline {baseline} is the only config. Give another to --config-file.")
+        raise ValueError(f"--baseline {baseline} is the only row. Give another, --config-file or --row.")
     if baseline and len(runs) == len(names):
         raise ValueError("--baseline compares differences with the spread of seeds. Give several: --seeds 0 1 2.")
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dk_detr.data import TrainMapper, categories_of, labels_among, train_records
 from dk_detr.engine.checkpoint import StrictCheckpointer
+from dk_detr.engine.setup import for_inference
 from dk_detr.meta_arch import DETR
 from dk_detr.modeling import QUERIES, Anchors, Learned
 from dk_detr.structures import Predictions
@@ -34,7 +35,7 @@ def changes_of_matching(cfg: CfgNode, folder: Path, num_images: int) -> dict[int
     Args:
         folder: holds the checkpoints. num_images: training images that are asked, without augmentation.
     """
-    detector: Any = build_model(cfg).eval()
+    detector: Any = build_model(for_inference(cfg)).eval()
     samples = _samples(cfg, detector, num_images)
     matched = {}
     for path in sorted(folder.glob("model_[0-9]*.pth")):

@@ -114,7 +114,7 @@ def _row(words: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
     if len(words) < 2 or len(words) % 2:
         raise ValueError(f"--row takes NAME FILE and pairs KEY VALUE, got {' '.join(words)}.")
     name, file, *own = words
-    if name.endswith((".yaml", ".yml")) or Path(name).name != name:
+    if name.endswith((".yaml", ".yml")) or Path(name).name != name or name == "..":
         raise ValueError(f'--row {name}: the first word is the name of the row and of its folder, such as "fitnet".')
     return name, file, tuple(own)
 

@@ -78,7 +78,7 @@ class CLIPCrops:
     def ask(self, shown: TeacherInput, regions: Regions) -> Callable[[], Tensor]:
         """See `Teacher`. On a GPU CLIP works on a stream of its own, beside what follows."""
         shown_to_clip = (shown.pixels, regions.image, regions.boxes)
-        return beside(lambda: self(shown.pixels, shown.image_sizes, regions), shown_to_clip)
+        return beside(lambda: self(shown.pixels, shown.image_sizes, regions), shown_to_clip, "CLIP")
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, image_sizes: Sequence[tuple[int, int]], regions: Regions) -> Tensor:

@@ -58,6 +58,10 @@ class Queries(nn.Module, ABC):
         """(B, Q, C) the positional code of queries that start from (B, Q, 4) boxes cxcywh in [0, 1]; None where the
         decoder derives it. Raises ValueError where queries do not start from boxes."""
 
+    def content_of(self, boxes: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """(B, Q, C) the content of queries that start from (B, Q, 4) boxes, where the box says it; else None."""
+        return None
+
     def points_of(self, position: Tensor) -> Tensor | None:
         """(…, C) positional codes -> (…, 2) the reference points (x, y) in [0, 1] that are read off them; None where
         references are boxes, or there are none."""

@@ -95,6 +95,10 @@ class Proposals(Queries):
         derives that."""
         return self._position_and_content(boxes, dtype)[0]
 
+    def content_of(self, boxes: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """See `Queries`."""
+        return self._position_and_content(boxes, dtype)[1]
+
     def _position_and_content(self, boxes: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
         assert self.to_query is not None
         position, content = self.to_query(self._code(boxes, dtype)).chunk(2, dim=-1)
@@ -154,6 +158,9 @@ class Mixed(Proposals):
     def position_of(self, boxes: Tensor, dtype: torch.dtype) -> Tensor | None:
         """See `Proposals`."""
         return None if self.to_query is None else self.to_query(self._code(boxes, dtype))
+
+    def content_of(self, boxes: Tensor, dtype: torch.dtype) -> None:
+        """None: contents are learned."""
 
     def _position_and_content(self, boxes: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
         return self.position_of(boxes, dtype), self.content(boxes.to(dtype), boxes.shape[1])

@@ -1,7 +1,7 @@
 """DETRDistill, the training extension: a teacher looks at the student's images, and terms say what is taken over."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,22 +10,21 @@ from torch import Tensor, nn
 
 from dk_detr.criterion import SetCriterion
 from dk_detr.extensions import BuildContext, Plan, TrainingExtension, TrainingInputs, TrainingOutputs
-from dk_detr.structures import DETECTION, QueryGroup
 from dk_detr.utils import choose, require
 from projects.DETRDistill.detrdistill.features import TAPS
-from projects.DETRDistill.detrdistill.points import SPECIFIC, ForStudent
+from projects.DETRDistill.detrdistill.points import REFERENCES, SPECIFIC, QueryTransfer, student_name
 from projects.DETRDistill.detrdistill.side import Side
 from projects.DETRDistill.detrdistill.stages import stage_pairs
-from projects.DETRDistill.detrdistill.step import Said, Step
-from projects.DETRDistill.detrdistill.teacher import TeacherDetector, teacher_from_config
-from projects.DETRDistill.detrdistill.terms import POINTS, TERMS, VARIANTS, Term
+from projects.DETRDistill.detrdistill.step import Step, TeacherOutputs
+from projects.DETRDistill.detrdistill.teacher import TeacherDetector, load_teacher, words_for
+from projects.DETRDistill.detrdistill.terms import CLASSES, LAYERS, POINTS, TERMS, VARIANTS, Term
 
 
 @dataclass(frozen=True)
 class DETRDistillPlan(Plan):
-    """`said` waits for what the teacher says of the batch."""
+    """`teacher` waits for what the teacher says of the batch."""
 
-    said: Callable[[], Said]
+    teacher: Callable[[], TeacherOutputs]
 
 
 class DETRDistill(TrainingExtension[DETRDistillPlan]):
@@ -33,42 +32,32 @@ class DETRDistill(TrainingExtension[DETRDistillPlan]):
 
     Args:
         teacher: the detector that teaches. terms: by name. depth: decoder layers of the student. criterion: the losses
-            of its detections. for_student: what makes the teacher's queries the student's; None where no term asks.
+            of its detections. transfer: makes the student's queries of the teacher's; None where no term asks.
 
     Source: DETRDistill, Chang et al. (ICCV 2023).
     """
 
-    prefix = "dd_"
+    prefix, has_teacher = "dd_", True
 
     @configurable
     def __init__(
         self,
         teacher: TeacherDetector,
-        terms: dict[str, Term],
+        terms: Mapping[str, Term],
         depth: int,
         criterion: SetCriterion,
-        for_student: ForStudent | None = None,
+        transfer: QueryTransfer | None = None,
     ) -> None:
         super().__init__()
         self.teacher, self.criterion = teacher, criterion
-        self.terms, self.for_student = nn.ModuleDict(terms), for_student
+        self.terms, self.transfer = nn.ModuleDict(terms), transfer
         self.groups = sorted({group for term in terms.values() for group in term.groups})
         self.stages = stage_pairs(depth, teacher.side.depth)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, context: BuildContext) -> dict[str, Any]:
-        kd, student = cfg.MODEL.DETRDISTILL, Side.of("student", cfg.MODEL.DETR.CHANNELS, context.network)
-        teacher = teacher_from_config(cfg, student.classifier, context.train_vocabulary)
-        terms = {name: TERMS[name].build(kd, student, teacher.side) for name in kd.TERMS}
-        reference = "student" if kd.VARIANT == "release" else kd.QUERY_PRIOR_ASSIGNMENT.REFERENCE
-        asked = any(term.groups for term in terms.values())
-        return {
-            "teacher": teacher,
-            "terms": terms,
-            "depth": student.depth,
-            "criterion": context.criterion,
-            "for_student": ForStudent(student, teacher.side, reference) if asked else None,
-        }
+        student = Side.of("student", cfg.MODEL.DETR.CHANNELS, context.network)
+        return parts_of(load_teacher(cfg), student, context, cfg.MODEL.DETRDISTILL)
 
     @classmethod
     def refuse_bad_combinations(cls, cfg: CfgNode, name: str) -> None:
@@ -87,28 +76,20 @@ class DETRDistill(TrainingExtension[DETRDistillPlan]):
             )
         for term in kd.TERMS:
             choose(TERMS, "MODEL.DETRDISTILL.TERMS", term)
-        require("MODEL.DETRDISTILL.VARIANT", kd.VARIANT, VARIANTS)
-        require("MODEL.DETRDISTILL.TAP", kd.TAP, TAPS)
-        require("MODEL.DETRDISTILL.QUERY_PRIOR_ASSIGNMENT.REFERENCE", kd.QUERY_PRIOR_ASSIGNMENT.REFERENCE, REFERENCES)
+        _refuse_bad_names(kd)
         _refuse_bad_numbers(kd)
 
     def prepare(self, inputs: TrainingInputs) -> DETRDistillPlan:
         """See `TrainingExtension`."""
-        said = self.teacher.ask(inputs, self.groups)
-        return DETRDistillPlan(tuple(self._queries(said, inputs)) if self.groups else (), said)
-
-    def _queries(self, said: Callable[[], Said], inputs: TrainingInputs) -> Sequence[QueryGroup]:
-        """The teacher's as the student's."""
-        assert self.for_student is not None  # as `groups` says
-        of_teacher = [SPECIFIC if group.name == DETECTION else group.name for group in said().groups]
-        wanted = zip(of_teacher, said().groups)
-        return [self.for_student(group, inputs) for name, group in wanted if name in self.groups]
+        teacher = self.teacher.ask(inputs, self.groups)
+        if self.transfer is None:
+            return DETRDistillPlan((), teacher)
+        wanted = [group for group in teacher().groups if student_name(group) in self.groups]
+        return DETRDistillPlan(tuple(self.transfer(group, inputs) for group in wanted), teacher)
 
     def supervise(self, plan: DETRDistillPlan, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
         """See `TrainingExtension`: `loss_dd_<term>_<part>`."""
-        said = plan.said()
-        assignment = self.criterion.match(said.detections, inputs.targets, "of_teacher_")
-        step = Step(inputs, outputs, said, assignment, self.stages, self.criterion)
+        step = Step(inputs, outputs, plan.teacher(), self.stages, self.criterion)
         return {
             f"loss_{self.prefix}{name}_{part}".rstrip("_"): loss
             for name, term in self.terms.items()
@@ -116,7 +97,65 @@ class DETRDistill(TrainingExtension[DETRDistillPlan]):
         }
 
 
-REFERENCES = ("teacher", "student")
+def parts_of(teacher: Any, student: Side, context: BuildContext, kd: CfgNode) -> dict[str, Any]:
+    """The arguments of `DETRDistill`.
+
+    Args:
+        teacher: its detector, how it sees images, and what it is called, see `load_teacher`. kd: MODEL.DETRDISTILL.
+
+    Raises: ValueError for two detectors that cannot be paired, naming both.
+    """
+    model, sight, name = teacher
+    side = Side.of("teacher", model.classifier.projections[0].in_features, dict(model.named_children()))
+    terms = {term: TERMS[term].build(kd, student, side) for term in kd.TERMS}
+    words = words_for(model, student, side, context.train_vocabulary, terms.values(), name)
+    groups = {group for term in terms.values() for group in term.groups}
+    if groups:
+        _refuse_points_of_two(kd, student)
+    reference = kd.QUERY_PRIOR_ASSIGNMENT.REFERENCE
+    return {
+        "teacher": TeacherDetector(model, side, words, sight),
+        "terms": terms,
+        "depth": student.depth,
+        "criterion": context.criterion,
+        "transfer": QueryTransfer(student, side, reference) if groups else None,
+    }
+
+
+def _refuse_points_of_two(kd: CfgNode, student: Side) -> None:
+    """Queries that pair by their places must start at the same ones."""
+    pairs = [name for name in kd.TERMS if name == "query_embeddings" or (name == "kd_detr" and _has_specific(kd))]
+    if kd.QUERY_PRIOR_ASSIGNMENT.REFERENCE == "student" and student.reference_width == 2 and pairs:
+        raise ValueError(
+            'With MODEL.DETRDISTILL.QUERY_PRIOR_ASSIGNMENT.REFERENCE "student" the teacher\'s queries start at other '
+            f'points in the student, and the term "{pairs[0]}" compares what both say at the same: set the former to '
+            '"teacher".'
+        )
+
+
+def _has_specific(kd: CfgNode) -> bool:
+    return any(POINTS[name] == SPECIFIC for name in kd.KD_DETR.POINTS)
+
+
+def _refuse_bad_names(kd: CfgNode) -> None:
+    choices = {
+        "TAP": TAPS,
+        "HUNGARIAN_LOGITS.VARIANT": VARIANTS,
+        "TARGET_AWARE_FEATURES.VARIANT": VARIANTS,
+        "QUERY_PRIOR_ASSIGNMENT.VARIANT": VARIANTS,
+        "QUERY_PRIOR_ASSIGNMENT.REFERENCE": REFERENCES,
+        "KD_DETR.LAYERS": LAYERS,
+        "KD_DETR.CLASSES": CLASSES,
+    }
+    for key, names in choices.items():
+        node = kd
+        for part in key.split("."):
+            node = node[part]
+        require(f"MODEL.DETRDISTILL.{key}", node, names)
+    if not kd.KD_DETR.POINTS:
+        raise ValueError('MODEL.DETRDISTILL.KD_DETR.POINTS is []: name "specific", "general" or both.')
+    for points in kd.KD_DETR.POINTS:
+        require("MODEL.DETRDISTILL.KD_DETR.POINTS", points, POINTS)
 
 
 def _refuse_bad_numbers(kd: CfgNode) -> None:
@@ -131,18 +170,11 @@ def _refuse_bad_numbers(kd: CfgNode) -> None:
         raise ValueError(
             f"MODEL.DETRDISTILL.TARGET_AWARE_FEATURES.GAMMA is in [0, 1], got {kd.TARGET_AWARE_FEATURES.GAMMA}."
         )
-    if not kd.KD_DETR.POINTS:
-        raise ValueError('MODEL.DETRDISTILL.KD_DETR.POINTS is []: name "specific", "general" or both.')
-    for points in kd.KD_DETR.POINTS:
-        choose(POINTS, "MODEL.DETRDISTILL.KD_DETR.POINTS", points)
 
 
-def _numbers(node: CfgNode, prefix: str) -> list[tuple[str, float]]:
-    found = []
+def _numbers(node: CfgNode, prefix: str) -> Iterator[tuple[str, float]]:
     for name, value in node.items():
-        key = f"{prefix}.{name}"
         if isinstance(value, CfgNode):
-            found += _numbers(value, key)
+            yield from _numbers(value, f"{prefix}.{name}")
         elif isinstance(value, float):
-            found.append((key, value))
-    return found
+            yield f"{prefix}.{name}", value

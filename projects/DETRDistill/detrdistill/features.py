@@ -1,6 +1,6 @@
 """Feature maps that both detectors have, level by level. B images, C channels, L levels that are paired."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,8 @@ class Level:
     """One level of both.
 
     Attributes:
-        student, teacher: (B, C, h, w) maps in full precision; those of the teacher without gradient.
+        student: (B, C, h, w), brought to the teacher's channels. teacher: (B, C, h, w), without gradient. Both in full
+            precision.
         valid: (B, h, w) 1 for cells that show the image, 0 for padding.
     """
 
@@ -32,43 +33,72 @@ class Level:
         """(B,) cells of each image."""
         return self.valid.sum((1, 2))
 
+    def weighted_squares(self, weights: Tensor, cells: Tensor | None = None) -> Tensor:
+        """The mean square of the difference, weighted by cells, the mean over images.
 
-@dataclass(frozen=True)
-class PairedLevels:
-    """Levels of the same stride.
+        Args:
+            weights: (B, h, w). cells: (B,) that it is divided by; None for those that show the image.
+        """
+        squares = (self.student - self.teacher).square().mean(1) * weights
+        return (squares.sum((1, 2)) / (self.num_valid if cells is None else cells)).mean()
 
-    Attributes:
-        tap: of `TAPS`. student, teacher: of each pair, the number of the level.
+
+class PairedLevels(nn.Module):
+    """Levels of the same stride, and what brings the student's channels to the teacher's: a 1×1 convolution for each
+    level, or nothing where they are as many.
+
+    Args:
+        tap: of `TAPS`. pairs: number of a level of the student, and of the teacher's.
+        student, teacher: channels.
     """
 
-    tap: str
-    student: tuple[int, ...]
-    teacher: tuple[int, ...]
+    def __init__(self, tap: str, pairs: Sequence[tuple[int, int]], student: int, teacher: int) -> None:
+        super().__init__()
+        self.tap, self.pairs, self.channels = tap, tuple(pairs), teacher
+        same = student == teacher
+        self.adapters = nn.ModuleList(nn.Identity() if same else nn.Conv2d(student, teacher, 1) for _ in pairs)
 
-    def __call__(self, step: Step) -> list[Level]:
-        """Those of a training step."""
+    @staticmethod
+    def of(tap: str, student: Side, teacher: Side) -> "PairedLevels":
+        """Raises ValueError, naming both, where no level of one has the stride of a level of the other."""
+        pairs = list(_same_strides(student.strides, teacher.strides))
+        if not pairs:
+            raise ValueError(
+                f"Terms of features pair levels of one stride: the student has levels of {_said(student.strides)} "
+                f"pixels, the teacher of {_said(teacher.strides)}. Change MODEL.DETR.IN_FEATURES of one, or take such "
+                "terms out of MODEL.DETRDISTILL.TERMS."
+            )
+        return PairedLevels(tap, pairs, student.channels, teacher.channels)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def forward(self, step: Step) -> list[Level]:
+        """Those of a training step. Raises ValueError where maps of one stride differ in size."""
         ours = self._maps(step.inputs.pyramid, step.inputs.memory)
         theirs = self._maps(step.teacher.pyramid, step.teacher.memory)
-        valid = _valid(step.inputs.memory)
-        return [
-            Level(ours[i].float(), theirs[j].float(), valid[i].to(ours[i].device))
-            for i, j in zip(self.student, self.teacher)
-        ]
+        valid, levels = _valid(step.inputs.memory), []
+        for (i, j), adapt in zip(self.pairs, self.adapters):
+            if ours[i].shape[-2:] != theirs[j].shape[-2:]:
+                raise ValueError(
+                    f"Level {i} of the student has {tuple(ours[i].shape[-2:])} cells, level {j} of the teacher, of the "
+                    f"same stride, {tuple(theirs[j].shape[-2:])}: terms of features cannot compare them."
+                )
+            levels.append(Level(adapt(ours[i]).float(), theirs[j].float(), valid[i]))
+        return levels
 
     def _maps(self, pyramid: FeaturePyramid, memory: Memory) -> Sequence[Tensor]:
         return pyramid.levels if self.tap == "neck" else maps_of(memory)
 
 
-def paired_levels(tap: str, student: Side, teacher: Side) -> PairedLevels:
-    """Raises ValueError, naming both, where no level of one has the stride of a level of the other."""
-    both = [stride for stride in student.strides if stride is not None and stride in teacher.strides]
-    if not both:
-        raise ValueError(
-            f"Terms of features pair levels of one stride: the student has levels of {_said(student.strides)} pixels, "
-            f"the teacher of {_said(teacher.strides)}. Change MODEL.DETR.IN_FEATURES of one, or take such terms out of "
-            "MODEL.DETRDISTILL.TERMS."
-        )
-    return PairedLevels(tap, *(tuple(map(side.strides.index, both)) for side in (student, teacher)))
+def _same_strides(ours: Sequence[int | None], theirs: Sequence[int | None]) -> Iterator[tuple[int, int]]:
+    """Each level once."""
+    left = dict(enumerate(theirs))
+    for i, stride in enumerate(ours):
+        j = next((j for j, other in left.items() if stride is not None and other == stride), None)
+        if j is not None:
+            del left[j]
+            yield i, j
 
 
 def _said(strides: Sequence[int | None]) -> str:
@@ -83,18 +113,8 @@ def maps_of(memory: Memory) -> list[Tensor]:
 
 def _valid(memory: Memory) -> list[Tensor]:
     """(B, h, w) of each level, as `Level` has it."""
-    images, cells = memory.tokens.shape[:2]
-    shown = torch.ones(images, cells) if memory.padding is None else (~memory.padding).float()
+    tokens = memory.tokens
+    all_of_them = torch.ones(tokens.shape[:2], device=tokens.device)
+    shown = all_of_them if memory.padding is None else all_of_them.masked_fill(memory.padding, 0.0)
     parts = shown.split([h * w for h, w in memory.shapes], dim=1)
     return [part.unflatten(1, shape) for part, shape in zip(parts, memory.shapes)]
-
-
-def adapters(levels: PairedLevels, student: Side, teacher: Side) -> nn.ModuleList:
-    """For each level what brings the student's channels to the teacher's: a 1×1 convolution, or nothing where they are
-    as many."""
-
-    def adapter() -> nn.Module:
-        same = student.channels == teacher.channels
-        return nn.Identity() if same else nn.Conv2d(student.channels, teacher.channels, 1)
-
-    return nn.ModuleList(adapter() for _ in levels.student)

@@ -18,13 +18,14 @@ SPECIFIC, GENERAL = "of_teacher", "random"
 
 
 def random_queries(group: QueryGroup, queries: Queries) -> QueryGroup:
-    """As many as the detection queries of a detector, drawn anew for each image: contents and positional codes from
-    normal distributions as wide as its own, boxes from DAB-DETR's first ones, sigmoid(N(0, 1)).
+    """As many as the detection queries of a detector, drawn anew for each image: boxes from DAB-DETR's first ones,
+    sigmoid(N(0, 1)); contents and positional codes as the box says, or from normal distributions as wide as its own.
 
     Args:
         group: the detection queries. queries: what made them.
     """
-    boxes = _random_boxes(group)
+    boxes, dtype = _random_boxes(group), group.content.dtype
+    content = None if boxes is None else queries.content_of(boxes, dtype)
     position = None
     if group.position is not None:
         position = queries.position_of(boxes, group.position.dtype) if boxes is not None else _as_wide(group.position)
@@ -32,7 +33,7 @@ def random_queries(group: QueryGroup, queries: Queries) -> QueryGroup:
     return replace(
         group,
         name=GENERAL,
-        content=_as_wide(group.content),
+        content=_as_wide(group.content) if content is None else content,
         position=position,
         reference=boxes if points is None else points,
         attends_to=(GENERAL,),
@@ -52,13 +53,18 @@ def _as_wide(values: Tensor) -> Tensor:
     return torch.randn_like(values) * values.std()
 
 
-class ForStudent(nn.Module):
-    """Queries of the teacher as queries of the student, which its detection queries do not see. Nothing of the teacher
-    learns from them.
+def student_name(group: QueryGroup) -> str:
+    """What a group of the teacher's queries is called among the student's."""
+    return SPECIFIC if group.name == DETECTION else group.name
+
+
+class QueryTransfer(nn.Module):
+    """Makes queries of the student of queries of the teacher; its detection queries do not see them. Nothing of the
+    teacher learns from them.
 
     Args:
-        student, teacher: the two detectors. reference: who reads reference points off positional codes, "teacher" or
-            "student".
+        student, teacher: the two detectors. reference: who reads the reference points of the teacher's own queries off
+            their positional codes, "teacher" or "student".
     """
 
     def __init__(self, student: Side, teacher: Side, reference: str = "teacher") -> None:
@@ -70,7 +76,7 @@ class ForStudent(nn.Module):
 
     def forward(self, group: QueryGroup, inputs: TrainingInputs) -> QueryGroup:
         """`group`: of the teacher, without gradient."""
-        name, dtype = SPECIFIC if group.name == DETECTION else group.name, inputs.memory.tokens.dtype
+        name, dtype = student_name(group), inputs.memory.tokens.dtype
         position, reference = self._place(group, inputs, dtype)
         return replace(
             group,
@@ -91,12 +97,15 @@ class ForStudent(nn.Module):
             return inputs.queries.position_of(group.reference, dtype), group.reference
         assert group.position is not None  # queries without boxes have codes
         position = self.position(group.position.to(dtype))
-        points = inputs.queries.points_of(position) if self.reference == "student" else group.reference
-        return position, points
+        anew = self.reference == "student" and group.name == DETECTION
+        return position, inputs.queries.points_of(position) if anew else group.reference
 
 
 def _adapter(theirs: int, ours: int) -> nn.Module:
     return nn.Identity() if theirs == ours else nn.Linear(theirs, ours, bias=False)
+
+
+REFERENCES = ("teacher", "student")
 
 
 def _require_same_start(student: Side, teacher: Side) -> None:

@@ -1,4 +1,4 @@
-"""Soft labels: how far what a student says of classes is from what the teacher says.
+"""Soft labels: a student's predictions against those of a teacher, in the place of the ground truth.
 
 P pairs of layers, B images, N queries of the student, M of the teacher, K classes, n pairs of queries.
 """
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from dk_detr.layers import generalized_iou, to_xyxy
 from dk_detr.structures import Predictions
+from dk_detr.utils import timed
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Pairs:
         """(P, B, N, …) and (P, B, M, …) -> both (n, …), in full precision."""
         ours, theirs = student[self.stage, self.image, self.ours], teacher[self.stage, self.image, self.theirs]
         return ours.float(), theirs.float()
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """The context in which products of matrices are not rounded to half floats, whatever the training does."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def probabilities(logits: Tensor, activation: str) -> Tensor:
@@ -49,9 +55,10 @@ def class_cost(ours: Tensor, theirs: Tensor, activation: str) -> Tensor:
     """(P, B, N, K) and (P, B, M, K) logits -> (P, B, N, M) the same of every pair; of a softmax without what depends on
     the teacher's query alone."""
     ours, theirs = ours.float(), theirs.float()
-    if activation == "sigmoid":
-        return F.softplus(ours).sum(-1, keepdim=True) - ours @ theirs.sigmoid().mT
-    return -ours.log_softmax(-1) @ theirs.softmax(-1).mT
+    with full_precision(ours):
+        if activation == "sigmoid":
+            return F.softplus(ours).sum(-1, keepdim=True) - ours @ theirs.sigmoid().mT
+        return -ours.log_softmax(-1) @ theirs.softmax(-1).mT
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class Comparison:
     form: Callable[[Tensor], Tensor]
     weights: Mapping[str, float]
 
+    @torch.no_grad()
     def cost(self, ours: Predictions, theirs: Predictions, of_class: bool = True) -> Tensor:
         """(P, B, N, M) of every pair, with the class or without."""
         a, b = ours.boxes.float(), theirs.boxes.float()
@@ -86,6 +94,11 @@ class Comparison:
             "giou": self.weights["GIOU"] * (1 - generalized_iou(to_xyxy(ours), to_xyxy(theirs))),
         }
 
+    def match_all(self, ours: Predictions, theirs: Predictions) -> Pairs:
+        """All queries that count with all."""
+        score = probabilities(theirs.logits, self.activation).amax(-1)
+        return match(self.cost(ours, theirs), counted_queries(ours), counted_queries(theirs), score)
+
 
 @torch.no_grad()
 def match(cost: Tensor, ours: Tensor, theirs: Tensor, score: Tensor) -> Pairs:
@@ -96,23 +109,30 @@ def match(cost: Tensor, ours: Tensor, theirs: Tensor, score: Tensor) -> Pairs:
             they are more, those of the lowest score stay without.
         score: (P, B, M).
     """
-    costs = cost.nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6).cpu().numpy()
-    free, wanted, scores = (part.cpu().numpy() for part in (ours, theirs, score))
-    found = [np.zeros((4, 0), dtype=np.int64)]
-    for stage, image in np.ndindex(*costs.shape[:2]):
-        rows, columns = np.flatnonzero(free[stage, image]), np.flatnonzero(wanted[stage, image])
-        if len(columns) > len(rows):
-            best = np.argsort(-scores[stage, image, columns], kind="stable")
-            columns = np.sort(columns[best[: len(rows)]])
-        row, column = linear_sum_assignment(costs[stage, image][np.ix_(rows, columns)])
-        found.append(np.stack([np.full_like(row, stage), np.full_like(row, image), rows[row], columns[column]]))
-    return Pairs(*torch.from_numpy(np.concatenate(found, axis=1).astype(np.int64)).to(cost.device))
+    with timed("matching_of_pairs"):
+        costs = cost.nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6).cpu().numpy()
+        free, wanted, scores = (part.cpu().numpy() for part in (ours, theirs, score))
+        found = [np.zeros((4, 0), dtype=np.int64)]
+        for stage, image in np.ndindex(*costs.shape[:2]):
+            rows, columns = np.flatnonzero(free[stage, image]), np.flatnonzero(wanted[stage, image])
+            if len(columns) > len(rows):
+                best = np.argsort(-scores[stage, image, columns], kind="stable")
+                columns = np.sort(columns[best[: len(rows)]])
+            row, column = linear_sum_assignment(costs[stage, image][np.ix_(rows, columns)])
+            found.append(np.stack([np.full_like(row, stage), np.full_like(row, image), rows[row], columns[column]]))
+        return Pairs(*torch.from_numpy(np.concatenate(found, axis=1).astype(np.int64)).to(cost.device))
 
 
-def everyone(predictions: Predictions) -> Tensor:
-    """(P, B, Q) bool, the queries that count."""
+def counted_queries(predictions: Predictions) -> Tensor:
+    """(P, B, Q) bool, the queries that count, and do not only fill up an image."""
     valid = predictions.valid
     shape = predictions.boxes.shape[:3]
     if valid is None:
         return torch.ones(shape, dtype=torch.bool, device=predictions.boxes.device)
     return valid[None].expand(shape)
+
+
+def shares(certain: Tensor, counted: Tensor) -> Tensor:
+    """(…, Q) how certain the teacher is, and which queries count -> (…, Q), 1 in all of an image."""
+    certain = certain * counted
+    return certain / certain.sum(-1, keepdim=True).clamp(min=1e-8)

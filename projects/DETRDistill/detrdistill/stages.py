@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dk_detr.layers.cached import cached
 from dk_detr.structures import Predictions
 
 
@@ -22,22 +23,28 @@ class StagePairs:
     teacher: tuple[int, ...]
     weight: tuple[float, ...]
 
-    def of_student(self, predictions: Predictions) -> Predictions:
-        """Its predictions by pair, in the place of the layer."""
-        return _chosen(predictions, self.student)
+    def of_student(self, by_layer: Tensor) -> Tensor:
+        """(D, …) of its layers -> (P, …)."""
+        return _chosen(by_layer, self.student)
 
-    def of_teacher(self, predictions: Predictions) -> Predictions:
+    def of_teacher(self, by_layer: Tensor) -> Tensor:
         """The same of the teacher."""
-        return _chosen(predictions, self.teacher)
+        return _chosen(by_layer, self.teacher)
 
     def weights(self, like: Tensor) -> Tensor:
         """(P,) on the device of `like`."""
-        return torch.tensor(self.weight, device=like.device)
+        made: Tensor = _on_device(self.weight, like.device)
+        return made
 
     @property
     def last_of_each(self) -> tuple[int, ...]:
         """Of each layer of the student, the last layer that it learns from."""
         return tuple(dict(zip(self.student, self.teacher)).values())
+
+    def from_the_last(self) -> "StagePairs":
+        """Each layer of the student learns from the teacher's last."""
+        layers = tuple(dict.fromkeys(self.student))
+        return StagePairs(layers, (max(self.teacher),) * len(layers), (1.0,) * len(layers))
 
 
 def stage_pairs(student: int, teacher: int) -> StagePairs:
@@ -56,6 +63,17 @@ def stage_pairs(student: int, teacher: int) -> StagePairs:
     return StagePairs(ours, theirs, tuple(1 / times[k] for k in ours))
 
 
-def _chosen(predictions: Predictions, layers: tuple[int, ...]) -> Predictions:
-    index = list(layers)
-    return Predictions(predictions.logits[index], predictions.boxes[index], predictions.valid)
+def in_pairs(predictions: Predictions, layers: tuple[int, ...]) -> Predictions:
+    """Of these layers, one by one."""
+    return Predictions(_chosen(predictions.logits, layers), _chosen(predictions.boxes, layers), predictions.valid)
+
+
+def _chosen(by_layer: Tensor, layers: tuple[int, ...]) -> Tensor:
+    if layers == tuple(range(len(by_layer))):
+        return by_layer
+    return by_layer.index_select(0, _on_device(layers, by_layer.device))
+
+
+@cached
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device)

@@ -5,17 +5,18 @@ D layers, B images, M queries of the teacher, C channels.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
 from dk_detr.criterion import SetCriterion
 from dk_detr.extensions import TrainingInputs, TrainingOutputs
 from dk_detr.structures import DETECTION, Assignment, FeaturePyramid, Memory, Predictions, QueryGroup, Targets
-from projects.DETRDistill.detrdistill.stages import StagePairs
+from projects.DETRDistill.detrdistill.stages import StagePairs, in_pairs
 
 
 @dataclass(frozen=True)
-class Said:
+class TeacherOutputs:
     """What the teacher says of a batch, without gradient; see `Trace`, `Memory` and `FeaturePyramid`.
 
     Attributes:
@@ -45,14 +46,12 @@ class Step:
 
     Attributes:
         inputs, outputs: of the student, see `TrainingExtension`. teacher: what it says of the same images.
-        assignment: of its detections, in all its layers, to the ground truth. stages: who learns from whom.
-        criterion: the losses of the student's detections.
+        stages: who learns from whom. criterion: the losses of the student's detections.
     """
 
     inputs: TrainingInputs
     outputs: TrainingOutputs
-    teacher: Said
-    assignment: Assignment
+    teacher: TeacherOutputs
     stages: StagePairs
     criterion: SetCriterion
 
@@ -61,13 +60,21 @@ class Step:
         """The ground truth."""
         return self.inputs.targets
 
+    @cached_property
+    def assignment(self) -> Assignment:
+        """Of the teacher's detections, in all its layers, to the ground truth."""
+        return self.criterion.match(self.teacher.detections, self.targets, "of_teacher")
+
     @property
     def box_form(self) -> Callable[[Tensor], Tensor]:
         """What the student's L1 loss makes of boxes (…, 4) cxcywh."""
         form: Callable[[Tensor], Tensor] = self.criterion.terms["l1"].form  # type: ignore[attr-defined]
         return form
 
-    def in_pairs(self, group: str, of_teacher: str = DETECTION) -> tuple[Predictions, Predictions]:
+    def in_pairs(
+        self, group: str, of_teacher: str = DETECTION, stages: StagePairs | None = None
+    ) -> tuple[Predictions, Predictions]:
         """What a group of the student's queries and one of the teacher's say, by pairs of layers."""
+        stages = stages or self.stages
         ours, theirs = self.outputs.predictions[group], self.teacher.predictions[of_teacher]
-        return self.stages.of_student(ours), self.stages.of_teacher(theirs)
+        return in_pairs(ours, stages.student), in_pairs(theirs, stages.teacher)

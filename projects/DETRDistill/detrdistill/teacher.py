@@ -1,6 +1,9 @@
 """TeacherDetector: a trained detector that says what it makes of the student's images. M queries, E text width."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,10 +15,9 @@ from torch import Tensor
 from dk_detr.distillation.beside import beside
 from dk_detr.distillation.guest import Guest
 from dk_detr.distillation.teachers import teacher_dtype
-from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.predictor import with_words_of_training
-from dk_detr.engine.setup import for_inference
+from dk_detr.engine.setup import for_inference, guest_cfg
 from dk_detr.extensions import TrainingInputs
 from dk_detr.language import require_one_space
 from dk_detr.meta_arch import DETR
@@ -24,55 +26,60 @@ from dk_detr.structures import DETECTION, Predictions, QuerySet, Vocabulary
 from dk_detr.utils import timed
 from projects.DETRDistill.detrdistill.points import GENERAL, random_queries
 from projects.DETRDistill.detrdistill.side import Side
-from projects.DETRDistill.detrdistill.step import Said
+from projects.DETRDistill.detrdistill.step import TeacherOutputs
+from projects.DETRDistill.detrdistill.terms import Term
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How a teacher sees the student's images.
+
+    Attributes:
+        same_input: whether its images are normalised as the student's are; else it normalises its own. flipped: whether
+            their channels are in the other order then. dtype: what it computes in, by autocast.
+    """
+
+    same_input: bool = True
+    flipped: bool = False
+    dtype: torch.dtype = torch.float32
 
 
 class TeacherDetector:
     """Frozen, a guest of the student: not in its weights, optimizer or gradient.
 
     Args:
-        model: a detector, in evaluation mode. words: (K, E) of the student's training, as the teacher's classifier
-            takes them.
-        same_input: whether its images are normalised as the student's are; else it normalises its own, of which
-            `flipped` says whether their channels are in the other order.
-        dtype: what it computes in, by autocast.
+        model: the detector. side: what terms know of it. words: (K, E) of the student's training, as its classifier
+            takes them. sight: how it sees images.
     """
 
-    def __init__(
-        self,
-        model: DETR,
-        words: Tensor,
-        same_input: bool = True,
-        flipped: bool = False,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        model.eval().requires_grad_(False)
-        self.guest, self.words = Guest(model), words
-        self.same_input, self.flipped, self.dtype = same_input, flipped, dtype
-        network = {name: getattr(model, name) for name in ("neck", "queries", "decoder", "classifier")}
-        self.side = Side.of("teacher", channels_of(model), network)
+    def __init__(self, model: DETR, side: Side, words: Tensor, sight: Sight | None = None) -> None:
+        self.guest, self.side = Guest(model.eval().requires_grad_(False)), side
+        self.sight, self._words = sight or Sight(), words
 
-    def ask(self, inputs: TrainingInputs, groups: Sequence[str]) -> Callable[[], Said]:
+    def ask(self, inputs: TrainingInputs, groups: Sequence[str]) -> Callable[[], TeacherOutputs]:
         """Start to look at a batch, once for all terms; on a GPU beside the student. Returns a function that waits.
 
         Args:
             groups: names of query groups that terms need.
         """
         with timed("teacher_detector"):
-            return beside(lambda: self._look(inputs, groups), [inputs.images.tensor])
+            return beside(lambda: self._look(inputs, groups), [inputs.images.tensor], "detector")
 
-    def _look(self, inputs: TrainingInputs, groups: Sequence[str]) -> Said:
-        device = inputs.images.tensor.device
-        model, half = self.guest.on(device), self.dtype != torch.float32
-        with torch.autocast(device.type, self.dtype if half else None, enabled=half):
+    def _look(self, inputs: TrainingInputs, groups: Sequence[str]) -> TeacherOutputs:
+        device, dtype = inputs.images.tensor.device, self.sight.dtype
+        model, half = self.guest.on(device), dtype != torch.float32
+        self._words = self._words.to(device)
+        with torch.autocast(device.type, dtype if half else None, enabled=half):
             pyramid = model.extract_features(self._images(model, inputs))
             initial = model.queries(memory := model.encoder(pyramid))
             more = (random_queries(initial.group, model.queries),) if GENERAL in groups else ()
             trace = model.decoder(QuerySet((initial.group, *more)), memory)
-            predicted = model.heads(trace, self.words.to(device))
+            predicted = model.heads(trace, self._words)
             hidden_states = {group.name: trace.of(group.name)[0] for group in trace.queries.groups}
-            return Said(
-                pyramid,
+            return TeacherOutputs(
+                replace(pyramid, backbone={}),
                 memory,
                 initial.objectness,
                 trace.queries.groups,
@@ -83,18 +90,13 @@ class TeacherDetector:
 
     def _images(self, model: DETR, inputs: TrainingInputs) -> ImageList:
         """The student's images, padded as they are."""
-        if self.same_input:
+        if self.sight.same_input:
             return inputs.images
         batch = torch.zeros_like(inputs.images.tensor)
         for place, given, (h, w) in zip(batch, inputs.batched_inputs, inputs.images.image_sizes):
             image = given["image"].to(batch.device)
-            place[:, :h, :w] = ((image.flip(0) if self.flipped else image) - model.pixel_mean) / model.pixel_std
+            place[:, :h, :w] = ((image.flip(0) if self.sight.flipped else image) - model.pixel_mean) / model.pixel_std
         return ImageList(batch, inputs.images.image_sizes)
-
-
-def channels_of(model: Any) -> int:
-    """C of a detector's queries."""
-    return int(model.classifier.projections[0].in_features)
 
 
 def _plain(predictions: Predictions) -> Predictions:
@@ -108,52 +110,80 @@ def _embeddings(classifier: Classifier, hidden_states: Tensor) -> Tensor | None:
     return torch.stack([classifier.project_image(rows, layer) for layer, rows in enumerate(hidden_states)])
 
 
-def teacher_from_config(cfg: CfgNode, student: Classifier, words: Vocabulary) -> TeacherDetector:
-    """The detector of MODEL.TEACHER_DETECTOR.
+def load_teacher(cfg: CfgNode) -> tuple[Any, Sight, str]:
+    """The detector of MODEL.TEACHER_DETECTOR with its weights, how it sees the images of this config, and its name for
+    errors.
 
-    Args:
-        student: its classifier. words: of its training.
-
-    Raises: ValueError for one that is no DETR of this project, or that does not know the student's words.
+    Raises: ValueError for one that is no DETR of this project, and for weights that are not its own; FileNotFoundError.
     """
     named = cfg.MODEL.TEACHER_DETECTOR
-    theirs = setup_cfg(named.CONFIG, ["MODEL.WEIGHTS", named.WEIGHTS, "MODEL.DEVICE", cfg.MODEL.DEVICE])
+    opts = ["MODEL.WEIGHTS", named.WEIGHTS, "MODEL.DEVICE", cfg.MODEL.DEVICE]
+    theirs = guest_cfg(named.CONFIG, opts, "MODEL.TEACHER_DETECTOR.CONFIG")
     if theirs.MODEL.META_ARCHITECTURE != "DETR":
         raise ValueError(
             f"MODEL.TEACHER_DETECTOR.CONFIG {named.CONFIG} is of MODEL.META_ARCHITECTURE "
             f'"{theirs.MODEL.META_ARCHITECTURE}"; a teacher here is a "DETR".'
         )
-    theirs = for_inference(with_words_of_training(theirs))
-    with torch.random.fork_rng(devices=[]):  # its first weights are not kept
-        model: Any = build_model(theirs)
-    StrictCheckpointer(model.eval()).load(named.WEIGHTS)
-    rows = words_for(model, student, words, named.CONFIG)
+    ours, padded = cfg.MODEL.DETR.PADDED_SIZE, theirs.MODEL.DETR.PADDED_SIZE
+    if ours != padded:
+        logger.warning(
+            f"The teacher sees images padded as the student's, to MODEL.DETR.PADDED_SIZE {ours}; it was trained with "
+            f"{padded} ({named.CONFIG})."
+        )
+    with _of_the_teacher(), torch.random.fork_rng(devices=[]):  # its first weights are not kept
+        model: Any = build_model(for_inference(with_words_of_training(theirs)))
+        StrictCheckpointer(model.eval()).load(named.WEIGHTS)
     inputs = [(c.MODEL.PIXEL_MEAN, c.MODEL.PIXEL_STD, c.INPUT.FORMAT) for c in (cfg, theirs)]
     flipped = {cfg.INPUT.FORMAT, theirs.INPUT.FORMAT} == {"RGB", "BGR"}
-    return TeacherDetector(model, rows, inputs[0] == inputs[1], flipped, teacher_dtype(cfg, "TEACHER_DETECTOR"))
+    return model, Sight(inputs[0] == inputs[1], flipped, teacher_dtype(cfg, "TEACHER_DETECTOR")), named.CONFIG
 
 
-def words_for(teacher: DETR, student: Classifier, words: Vocabulary, config: str = "") -> Tensor:
-    """(K, E) by which the teacher classifies the words of the student's training, in their order.
+@contextmanager
+def _of_the_teacher() -> Iterator[None]:
+    """Says of whom an error of its block is."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"The teacher (MODEL.TEACHER_DETECTOR): {error}") from error
 
-    Raises: ValueError where one judges words by a sigmoid and the other does not, where the teacher was not trained for
-        a word and knows no others, or where both know words by text embeddings of different encoders.
+
+def words_for(
+    teacher: DETR, student: Side, side: Side, words: Vocabulary, terms: Iterable[Term], name: str = ""
+) -> Tensor:
+    """(K, E) by which the teacher classifies the words of the student's training, in their order; its own words where
+    no term asks.
+
+    Args:
+        side: of the teacher. words: of the student's training. name: of the teacher, for errors.
+
+    Raises: ValueError where classes are compared and one judges words by a sigmoid and the other does not; where the
+        teacher was not trained for a word and knows no others; and for text embeddings of different encoders.
     """
-    theirs = teacher.classifier
-    if theirs.activation != student.activation or student.activation == "none":
-        raise ValueError(
-            f"The teacher ({config}) and the student must judge words alike: the classifier "
-            f'"{type(theirs).__name__}" is for a {theirs.activation}, "{type(student).__name__}" for a '
-            f"{student.activation} (MODEL.DETR.CLASSIFIER.NAME)."
-        )
-    if isinstance(theirs, CosineText) and isinstance(student, CosineText):
-        require_one_space(words, teacher.train_vocabulary, "Choose a teacher of the student's MODEL.VOCABULARY.")
-        return words.embeddings
+    terms = list(terms)
+    if any(term.compares_classes for term in terms):
+        _require_same_judgement(student, side, name)
     known = teacher.train_vocabulary
-    unknown = [name for name in words.names if name not in known.names]
+    if not any(term.asks_words for term in terms):
+        return known.embeddings
+    if side.compares_text and student.compares_text:
+        teacher.classifier.check(words)
+        require_one_space(words, known, "Choose a teacher of the student's MODEL.VOCABULARY.")
+        return words.embeddings
+    unknown = [each for each in words.names if each not in known.names]
     if unknown:
         raise ValueError(
-            f'The teacher ({config}) was not trained for "{unknown[0]}" ({len(unknown)} of the {len(words)} words of '
-            "the student's training, MODEL.VOCABULARY): choose a teacher of the same words."
+            f'The teacher ({name}) was not trained for "{unknown[0]}" ({len(unknown)} of the {len(words)} words of the '
+            "student's training, MODEL.VOCABULARY): choose a teacher of the same words."
         )
     return known.select(words.names).embeddings
+
+
+def _require_same_judgement(student: Side, teacher: Side, name: str) -> None:
+    kinds = {"sigmoid": "by a sigmoid", "softmax": "by a softmax", "none": "without labels"}
+    if student.activation != teacher.activation or student.activation == "none":
+        raise ValueError(
+            f'The teacher ({name}) judges words {kinds[teacher.activation]} ("{teacher.classifier}"), the student '
+            f'{kinds[student.activation]} ("{student.classifier}", MODEL.DETR.CLASSIFIER.NAME): terms that compare '
+            "classes need both to do it by a sigmoid, or by a softmax."
+        )

@@ -5,15 +5,15 @@ from typing import Any
 from detectron2.config import get_cfg
 from torch import Tensor
 
+from dk_detr.extensions import BuildContext
 from dk_detr.meta_arch import DETR
 from dk_detr.structures import Vocabulary
-from projects.DETRDistill.detrdistill import TERMS, DETRDistill
+from projects.DETRDistill.detrdistill import DETRDistill
 from projects.DETRDistill.detrdistill.config import add_config
-from projects.DETRDistill.detrdistill.points import ForStudent
+from projects.DETRDistill.detrdistill.extension import parts_of
 from projects.DETRDistill.detrdistill.side import Side
 from projects.DETRDistill.detrdistill.step import Step
-from projects.DETRDistill.detrdistill.teacher import TeacherDetector, words_for
-from projects.DETRDistill.detrdistill.terms import Term
+from projects.DETRDistill.detrdistill.teacher import Sight
 from tests.model_fixtures import configured_detector, fixed_seed, stir, tiny_input, training_losses
 
 INPUTS = [tiny_input(seed=1), tiny_input((32, 40), 3, seed=2)]
@@ -24,6 +24,11 @@ FAMILIES = {
     "two-stage": "deformable_detr_two_stage_R50", "conditional": "conditional_detr_R50", "dab": "dab_detr_R50",
     "dino": "dino_R50_4scale", "adamixer": "adamixer_R50_1x", "detr": "detr_R50",
 }  # fmt: skip
+RELEASE = {
+    "HUNGARIAN_LOGITS__VARIANT": "release", "TARGET_AWARE_FEATURES__VARIANT": "release",
+    "QUERY_PRIOR_ASSIGNMENT__VARIANT": "release", "TAP": "neck",
+}  # fmt: skip
+VARIANTS: dict[str, dict[str, Any]] = {"paper": {}, "release": RELEASE}
 PAPER = ("hungarian_logits", "target_aware_features", "query_prior_assignment")
 
 
@@ -42,20 +47,24 @@ def detector(family: str, **options: Any) -> DETR:
 
 
 def side_of(who: str, model: DETR) -> Side:
-    network = {name: getattr(model, name) for name in ("neck", "queries", "decoder", "classifier")}
-    return Side.of(who, model.classifier.projections[0].in_features, network)
+    return Side.of(who, model.classifier.projections[0].in_features, dict(model.named_children()))
 
 
-def teach(student: DETR, teacher: DETR, *terms: str, words: Vocabulary | None = None, **changed: Any) -> DETRDistill:
-    """Put the extension into a student."""
-    kd, ours = settings(**changed), side_of("student", student)
-    guest = TeacherDetector(teacher, words_for(teacher, student.classifier, words or student.train_vocabulary))
+def teach(
+    student: DETR,
+    teacher: DETR,
+    *terms: str,
+    words: Vocabulary | None = None,
+    sight: Sight | None = None,
+    **changed: Any,
+) -> DETRDistill:
+    """Put the extension into a student, made as from a config but for the files."""
+    words = words or student.train_vocabulary
+    context = BuildContext(words, words, student.criterion, dict(student.named_children()))
+    kd = settings(TERMS=list(terms), **changed)
     with fixed_seed(5):
-        parts: dict[str, Term] = {name: TERMS[name].build(kd, ours, guest.side) for name in terms}
-        reference = "student" if kd.VARIANT == "release" else kd.QUERY_PRIOR_ASSIGNMENT.REFERENCE
-        asked = any(part.groups for part in parts.values())
-        queries = ForStudent(ours, guest.side, reference) if asked else None
-        extension = DETRDistill(guest, parts, ours.depth, student.criterion, queries)
+        loaded = (teacher, sight or Sight(), "teacher.yaml")
+        extension = DETRDistill(**parts_of(loaded, side_of("student", student), context, kd))
     student.extensions["DETRDistill"] = stir(extension)
     return extension
 

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.run_folder import read_results
 from dk_detr.language import save_vocabulary
+from projects.DETRDistill.detrdistill.teacher import load_teacher
 from tests.configs.test_configs import TWO_STEPS, two_steps
 from tests.projects.detrdistill.config_fixtures import CONFIGS, DEFORMABLE, KEY, OPEN, load, teacher_of
 from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training, state_of, words
@@ -20,6 +22,13 @@ ALL = sorted(CONFIGS.rglob("*.yaml"))
 TAUGHT = [path for path in ALL if "DETRDistill" in load(path).MODEL.TRAINING_EXTENSIONS]
 IDS = [str(path.relative_to(CONFIGS)) for path in TAUGHT]
 every_taught = pytest.mark.parametrize("path", TAUGHT, ids=IDS)
+
+
+def student_of(path: Path) -> Path:
+    """The config of the student alone."""
+    (base,) = re.findall(r'_BASE_: "(.*)"', path.read_text())
+    below = path.parent / base
+    return student_of(below) if "DETRDistill" in load(below).MODEL.TRAINING_EXTENSIONS else below
 
 
 @every_taught
@@ -37,8 +46,7 @@ def test_every_config_trains_resumes_and_leaves_a_plain_detector(path: Path, wor
     world.train(resumed, config=str(path), resume=True, **{**options, "DATASETS__TEST": ()})
     assert_same_training(resumed / "model_final.pth", whole / "model_final.pth")
 
-    student = next(base for base in re.findall(r'_BASE_: "(.*)"', path.read_text()))
-    plain = build_model(setup_cfg(str(path.parent / student), world.options(**two_steps(path)))).eval()
+    plain = build_model(setup_cfg(str(student_of(path)), world.options(**two_steps(path)))).eval()
     StrictCheckpointer(plain).load(str(whole / "model_final.pth"))
     (answer,) = plain([{"image": torch.full((3, SIDE, SIDE), 128.0), "height": SIDE, "width": SIDE}])
     assert bool(torch.isfinite(answer["instances"].scores).all())
@@ -71,12 +79,13 @@ BOXES = {"MODEL__DETR__QUERIES": "Anchors", "MODEL__DETR__POSITION": "SineAnchor
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({f"{KEY}CONFIG": "''"}, 'MODEL.TEACHER_DETECTOR.CONFIG is "": name the file of its config, or take "DETRDistill"'),
     ({f"{KEY}WEIGHTS": "''"}, 'MODEL.TEACHER_DETECTOR.WEIGHTS is "": name its weights'),
-    ({f"{KEY}WEIGHTS": "none.pth"}, "none.pth"),
-    ({f"{KEY}CONFIG": "none.yaml"}, "There is no config file none.yaml"),
+    ({f"{KEY}WEIGHTS": "none.pth"}, "The teacher (MODEL.TEACHER_DETECTOR): "),
+    ({f"{KEY}CONFIG": "none.yaml"}, "There is no config file none.yaml (MODEL.TEACHER_DETECTOR.CONFIG)"),
     ({f"{KEY}DTYPE": "float8"}, 'MODEL.TEACHER_DETECTOR.DTYPE is "float8"; choose one of'),
     ({"MODEL__DETRDISTILL__TERMS": []}, "MODEL.DETRDISTILL.TERMS is []: name what is to be learned"),
     ({"MODEL__DETRDISTILL__TERMS": ["logits"]}, 'MODEL.DETRDISTILL.TERMS is "logits"; choose one of'),
-    ({"MODEL__DETRDISTILL__VARIANT": "code"}, 'MODEL.DETRDISTILL.VARIANT is "code"; choose one of paper, release'),
+    ({"MODEL__DETRDISTILL__HUNGARIAN_LOGITS__VARIANT": "code"}, 'VARIANT is "code"; choose one of paper, release'),
+    ({"MODEL__DETRDISTILL__KD_DETR__CLASSES": "linear"}, 'KD_DETR.CLASSES is "linear"; choose one of softmax, sigmoid'),
     ({"MODEL__DETRDISTILL__TAP": "backbone"}, 'MODEL.DETRDISTILL.TAP is "backbone"; choose one of memory, neck'),
     ({"MODEL__DETRDISTILL__QUERY_PRIOR_ASSIGNMENT__REFERENCE": "me"}, 'REFERENCE is "me"; choose one of teacher'),
     ({"MODEL__DETRDISTILL__FITNET__WEIGHT": -1.0}, "MODEL.DETRDISTILL.FITNET.WEIGHT must be 0 or more, got -1.0"),
@@ -89,7 +98,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**BOXES, "MODEL__DETR__REFINEMENT": "Iterative"},
      "the student's start from boxes, the teacher's from points"),
     ({"MODEL__DETR__CLASSIFIER__NAME": "LinearBackground", "MODEL__DETR__LOSS__CLASS": "CrossEntropy"},
-     'must judge words alike: the classifier "Linear" is for a sigmoid, "LinearBackground" for a softmax'),
+     'judges words by a sigmoid ("Linear"), the student by a softmax ("LinearBackground"'),
     ({"MODEL__DETR__IN_FEATURES": ["res2"], "MODEL__RESNETS__OUT_FEATURES": ["res2"]},
      "the student has levels of 4 pixels, the teacher of 8, 16"),
 ]  # fmt: skip
@@ -143,7 +152,7 @@ def test_teacher_and_student_are_as_published() -> None:
             "",
             teacher.OUTPUT_DIR + "/model_final.pth",
         )
-    assert solver.STEPS[0] / solver.MAX_ITER == pytest.approx(0.8, abs=1e-3) and solver.WEIGHT_DECAY == 1e-4
+        assert solver.STEPS[0] / solver.MAX_ITER == pytest.approx(0.8, abs=1e-3) and solver.WEIGHT_DECAY == 1e-4
 
 
 @every_taught
@@ -162,4 +171,25 @@ def test_a_mini_teacher_is_twice_as_deep_and_trained_longer_and_its_student_half
 
 def test_every_config_has_its_line_in_the_readme() -> None:
     text = (CONFIGS.parent / "README.md").read_text()
-    assert not [path.name for path in ALL if path.stem not in text]
+    named = set(re.findall(r"`((?:mini/)?\w+\.yaml)`", text))
+    assert {str(path.relative_to(CONFIGS)) for path in ALL} <= named
+
+
+def test_data_sets_of_the_teachers_config_are_not_those_of_the_run(world: World, tmp_path: Path) -> None:
+    """Both may call theirs custom_train."""
+    own = world.root / "mini_lvis/annotations/mini_lvis_train.json"
+    named = teacher_of(OPEN, world, tmp_path / "teacher")
+    config = Path(named[f"{KEY}CONFIG"])
+    config.write_text(config.read_text().replace("TRAIN_JSON: ''", "TRAIN_JSON: 'other.json'"))
+    files = {"DATASETS__CUSTOM__TRAIN_JSON": own, "DATASETS__CUSTOM__TRAIN_IMAGES": world.root / "mini_lvis"}
+    cfg = setup_cfg(str(OPEN), world.options(**{**TWO_STEPS, **named, **files, "OUTPUT_DIR": tmp_path}))
+    load_teacher(cfg)
+    assert MetadataCatalog.get("custom_train").json_file == str(own)
+
+
+def test_another_padding_of_the_teacher_is_warned_of(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    named = teacher_of(DEFORMABLE, world, tmp_path / "teacher", MODEL__DETR__PADDED_SIZE=128)
+    build_model(setup_cfg(str(DEFORMABLE), world.options(**{**TWO_STEPS, **named})))
+    assert "to MODEL.DETR.PADDED_SIZE 0; it was trained with 128" in caplog.text

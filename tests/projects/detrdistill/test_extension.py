@@ -1,18 +1,27 @@
 """A student with a teacher, whole: every family, every term, and that it stays the detector that it is."""
 
+import copy
 import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from dk_detr.engine import setup_cfg
+from dk_detr.engine.optimizer import build_optimizer
 from dk_detr.meta_arch import DETR
+from dk_detr.structures import Vocabulary
 from projects.DETRDistill.detrdistill import TERMS
-from tests.model_fixtures import configured_detector, fixed_seed
+from projects.DETRDistill.detrdistill.teacher import Sight
+from projects.DETRDistill.detrdistill.terms.target_aware_features import counted_scores, qualities
+from tests.model_fixtures import configured_detector, fixed_seed, tiny_input
+from tests.projects.detrdistill.config_fixtures import DEFORMABLE
 from tests.projects.detrdistill.distill_fixtures import (
     FAMILIES,
     INPUTS,
     ONE_EMPTY,
     PAPER,
+    VARIANTS,
     detector,
     losses_of,
     same_weights,
@@ -45,7 +54,7 @@ def assert_trains(student: DETR, inputs: list) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("variant", ["paper", "release"])
 def test_a_larger_teacher_of_the_family_teaches_everything(family: str, variant: str) -> None:
     student = detector(family)
-    teach(student, larger(family), *CLOSED_TERMS, VARIANT=variant)
+    teach(student, larger(family), *CLOSED_TERMS, **VARIANTS[variant])
     losses = assert_trains(student, INPUTS)
     names = set(taught(losses))
     assert {"hungarian_logits_class", "target_aware_features", "fitnet", "mgd", "fgd_relation"} <= names
@@ -91,17 +100,19 @@ def test_images_without_any_object_teach_what_they_can() -> None:
 
 
 @every_family
-def test_detections_are_the_same_to_the_bit_with_and_without_the_teachers_queries(family: str) -> None:
+def test_detection_queries_do_not_see_the_teachers(family: str) -> None:
     student = detector(family)
-    plain = losses_of(student)
     teach(student, larger(family), "query_prior_assignment", "kd_detr")
-    with_company = losses_of(student)
-    for name, loss in plain.items():
-        torch.testing.assert_close(with_company[name], loss, rtol=1e-5, atol=1e-6)
-    found, alone = student.eval()(INPUTS), detector(family).eval()(INPUTS)
-    for one, other in zip(found, alone):
-        assert torch.equal(one["instances"].pred_boxes.tensor, other["instances"].pred_boxes.tensor)
-        assert torch.equal(one["instances"].scores, other["instances"].scores)
+    trace = step_of(student).outputs.trace
+    assert [group.name for group in trace.queries.groups] == ["detection", "of_teacher", "random"]
+    del student.extensions["DETRDistill"]
+    alone = losses_of(student)
+    teach(student, larger(family), "query_prior_assignment", "kd_detr")
+    beside = losses_of(student)
+    assert all(loss.item() == pytest.approx(beside[name].item(), rel=1e-5, abs=1e-6) for name, loss in alone.items())
+    with torch.no_grad():
+        by_itself = student.predict(student.preprocess(INPUTS), student.train_text)
+    torch.testing.assert_close(trace.of("detection")[1], by_itself.boxes, rtol=1e-3, atol=1e-4)
 
 
 def test_the_teacher_is_a_guest() -> None:
@@ -150,9 +161,8 @@ def test_what_the_teacher_says_is_what_it_says_alone() -> None:
 
 def test_a_teacher_that_sees_other_channels_and_means_sees_the_same_images() -> None:
     student, teacher = detector("deformable"), detector("deformable")
-    extension = teach(student, teacher, "fitnet")
+    teach(student, teacher, "fitnet", sight=Sight(same_input=False, flipped=True))
     teacher.pixel_mean, teacher.pixel_std = teacher.pixel_mean.flip(0), teacher.pixel_std.flip(0)
-    extension.teacher.same_input, extension.teacher.flipped = False, True
     with torch.no_grad():
         teacher.backbone.first.weight.copy_(teacher.backbone.first.weight.flip(1))
     torch.testing.assert_close(step_of(student).teacher.memory.tokens, step_of_plain().teacher.memory.tokens)
@@ -213,12 +223,88 @@ def test_random_points_are_new_in_each_step_and_the_same_for_both() -> None:
     assert torch.equal(one.outputs.trace.queries["random"].reference, boxes[0])
 
 
-def test_gradients_reach_the_student_and_not_the_copies_of_the_teachers_queries() -> None:
+def test_gradients_reach_the_students_decoder_and_not_the_copies_of_the_teachers_queries() -> None:
     student = detector("deformable")
     teach(student, detector("deformable"), "query_prior_assignment")
-    step = step_of(student)
-    group = step.outputs.trace.queries["of_teacher"]
+    sum(taught(losses_of(student)).values()).backward()
+    assert student.decoder.layers[0].ffn.linear1.weight.grad.abs().max() > 0
+    assert not student.queries.content.weight.grad.any()  # of the detection queries
+    group = step_of(student).outputs.trace.queries["of_teacher"]
     assert not group.content.requires_grad and not group.reference.requires_grad
+
+
+def test_a_copy_of_the_student_shares_its_teacher_and_the_optimizer_does_not_know_it() -> None:
+    student, teacher = detector("deformable"), larger("deformable")
+    extension = teach(student, teacher, *PAPER)
+    copied = copy.deepcopy(student)
+    assert copied.extensions["DETRDistill"].teacher.guest is extension.teacher.guest
+    known = {
+        id(p) for group in build_optimizer(setup_cfg(str(DEFORMABLE)), student).param_groups for p in group["params"]
+    }
+    assert not known & {id(p) for p in teacher.parameters()} and len(known) > 20
+
+
+def test_accumulated_parts_have_the_losses_of_the_whole_batch() -> None:
+    student, inputs = detector("deformable"), [*INPUTS, *INPUTS]
+    terms = [name for name in CLOSED_TERMS if name not in ("contrastive_queries", "mgd")]
+    teach(student, larger("deformable"), *terms, KD_DETR__POINTS=["specific"])
+    whole = taught(losses_of(student, inputs))
+    objects = sum(len(sample["instances"]) for sample in inputs) / 2
+    with fixed_seed(7):
+        parts = [taught(student.train()(part, num_objects=objects)) for part in (inputs[:2], inputs[2:])]
+    for name, loss in whole.items():
+        mean = (parts[0][name] + parts[1][name]) / 2
+        torch.testing.assert_close(mean, loss, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_teacher_with_fewer_tokens_than_queries_counts_only_what_is_one() -> None:
+    student = detector("two-stage")
+    teach(student, detector("two-stage", NUM_QUERIES=90), *CLOSED_TERMS)
+    small = [tiny_input((16, 16), 1, seed=1), tiny_input((40, 48), 2, seed=2)]
+    losses = losses_of(student, small)
+    assert all(math.isfinite(loss.item()) for loss in losses.values())
+    said = step_of(student, small).teacher.detections
+    assert said.valid is not None and not said.valid[0].all()
+    targets = step_of(student, small).targets
+    assert not qualities(said, targets, "sigmoid", 0.5)[:, ~said.valid].any()
+    assert not counted_scores(said, targets, "sigmoid")[:, ~said.valid].any()
+
+
+def test_a_teacher_in_half_precision_teaches_a_student_in_half_precision() -> None:
+    student = detector("deformable")
+    teach(student, larger("deformable"), *CLOSED_TERMS, sight=Sight(dtype=torch.bfloat16))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = losses_of(student)
+    assert all(math.isfinite(loss.item()) for loss in losses.values())
+    sum(losses.values()).backward()
+
+
+def test_features_are_taught_across_families_whose_classes_cannot_be_compared() -> None:
+    student = detector("detr")
+    teach(student, larger("dino"), "fitnet", "mgd", "fgd", "target_aware_features")
+    assert_trains(student, INPUTS)
+    with pytest.raises(ValueError, match=r'judges words by a sigmoid \("Linear"\), the student by a softmax'):
+        teach(student, larger("dino"), "hungarian_logits")
+
+
+def test_the_same_points_are_the_same_where_the_student_reads_points_itself() -> None:
+    student, own = detector("deformable"), {"QUERY_PRIOR_ASSIGNMENT__REFERENCE": "student"}
+    teach(student, larger("deformable"), "query_prior_assignment", "kd_detr", KD_DETR__POINTS=["general"], **own)
+    step = step_of(student)
+    random = step.outputs.trace.queries["random"]
+    assert torch.equal(random.reference, step.teacher.groups[1].reference)
+    given = step.outputs.trace.queries["of_teacher"]
+    torch.testing.assert_close(given.reference, student.queries.points_of(given.position))
+    with pytest.raises(ValueError, match='and the term "kd_detr" compares what both say at the same'):
+        teach(student, larger("deformable"), "kd_detr", **own)
+
+
+def test_words_of_another_width_are_refused() -> None:
+    student, teacher = detector("dk_detr_R50"), detector("dk_detr_R50")
+    words = student.train_vocabulary
+    wider = Vocabulary(words.names, F.normalize(F.pad(words.embeddings, (0, 4)), dim=1), words.novel)
+    with pytest.raises(ValueError, match="compares with text embeddings of width 16"):
+        teach(student, teacher, "hungarian_logits", words=wider)
 
 
 def test_dropout_of_the_student_leaves_the_teacher_alone() -> None:

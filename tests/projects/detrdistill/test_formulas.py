@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from dk_detr.layers import generalized_iou, iou, to_xyxy
 from dk_detr.structures import Assignment, Predictions
+from projects.DETRDistill.detrdistill.features import Level
 from projects.DETRDistill.detrdistill.points import random_queries
 from projects.DETRDistill.detrdistill.soft import Comparison, class_cost, class_loss, match
 from projects.DETRDistill.detrdistill.stages import stage_pairs
@@ -22,11 +23,11 @@ from projects.DETRDistill.detrdistill.terms.target_aware_features import (
     qualities,
     query_weights,
     release_mask,
-    weighted_squares,
 )
 from tests.model_fixtures import random, targets_of
 from tests.projects.detrdistill.distill_fixtures import (
     INPUTS,
+    VARIANTS,
     detector,
     losses_of,
     same_weights,
@@ -109,8 +110,7 @@ def test_equation_9_query_by_query_is_the_map_of_weights() -> None:
         random(2, 5),
     )
     quality = quality.abs()
-    cells = torch.full((2,), 12.0)
-    map_form = weighted_squares(ours - theirs, query_weights(theirs, queries, quality), cells)
+    map_form = Level(ours, theirs, torch.ones(2, 3, 4)).weighted_squares(query_weights(theirs, queries, quality))
     loop = torch.zeros(2)
     for i in range(5):
         mask = F.cosine_similarity(queries[:, i, :, None, None], theirs, dim=1).clamp(min=0)
@@ -131,6 +131,27 @@ def test_quality_is_the_best_of_score_and_overlap() -> None:
                     overlap = iou(to_xyxy(predictions.boxes[layer, image, query]), to_xyxy(box))
                     values.append((score**0.25 * overlap**0.75).item())
                 assert found[layer, image, query].item() == pytest.approx(max(values), rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_what_fills_up_a_batch_is_no_object(gamma: float) -> None:
+    """An image of one object beside one of three: the others are as if they were not there."""
+    predictions = Predictions(random(1, 2, 4, 3), boxes(1, 2, 4))
+    one, three = ([2], boxes(1).tolist()), ([1, 0, 2], boxes(3, seed=1).tolist())
+    together = qualities(predictions, targets_of(one, three), "sigmoid", gamma)
+    first = Predictions(predictions.logits[:, :1], predictions.boxes[:, :1])
+    torch.testing.assert_close(together[:, :1], qualities(first, targets_of(one), "sigmoid", gamma))
+    if gamma == 1:
+        torch.testing.assert_close(together[:, 0], predictions.logits[:, 0, :, 2].sigmoid())
+
+
+def test_costs_are_in_full_precision_and_without_a_gradient() -> None:
+    ours = Predictions(4 * random(1, 2, 3, 200).requires_grad_(), boxes(1, 2, 3).requires_grad_())
+    theirs = Predictions(4 * random(1, 2, 5, 200, seed=1), boxes(1, 2, 5, seed=1))
+    comparison = Comparison("sigmoid", lambda b: b, {"CLASS": 1.0, "L1": 5.0, "GIOU": 2.0})
+    with torch.autocast("cpu", torch.bfloat16):
+        half = comparison.cost(ours, theirs)
+    assert not half.requires_grad and torch.equal(half, comparison.cost(ours, theirs))
 
 
 def test_images_without_objects_have_no_quality() -> None:
@@ -156,10 +177,14 @@ def test_the_release_counts_a_query_as_often_as_it_is_among_the_best() -> None:
 
 def test_a_mask_on_both_sides_is_its_square_on_the_difference() -> None:
     theirs, ours = random(2, 8, 3, 4), random(2, 8, 3, 4, seed=1)
-    mask = release_mask(theirs, random(2, 5, 8, seed=2), random(2, 5, seed=3).abs())
-    assert mask.amax((1, 2)).tolist() == [1.0, 1.0] and (mask > 0).all() and mask.min() <= LEAST / mask.max() + 1
+    queries, counted = random(2, 5, 8, seed=2), random(2, 5, seed=3).abs()
+    mask = release_mask(theirs, queries, counted)
+    assert mask.amax((1, 2)).tolist() == [1.0, 1.0] and mask.min() > 0
+    seen = F.cosine_similarity(queries[:, :, :, None, None], theirs[:, None], dim=2) * counted[..., None, None]
+    plain = seen.sum(1).clamp(min=LEAST)
+    torch.testing.assert_close(mask, plain / plain.amax((1, 2), keepdim=True))
     both = F.mse_loss(mask[:, None] * ours, mask[:, None] * theirs)
-    torch.testing.assert_close(both, weighted_squares(ours - theirs, mask.square(), torch.full((2,), 12.0)))
+    torch.testing.assert_close(both, Level(ours, theirs, torch.ones(2, 3, 4)).weighted_squares(mask.square()))
 
 
 def test_nothing_divided_by_the_largest_stays_nothing() -> None:
@@ -186,7 +211,7 @@ def test_a_batch_twice_as_large_with_copies_has_the_same_losses(variant: str) ->
     student = detector("deformable")
     teach(
         student, detector("deformable"), "hungarian_logits", "target_aware_features", "query_prior_assignment",
-        "fitnet", "fgd", VARIANT=variant,
+        "fitnet", "fgd", "kd_detr", KD_DETR__POINTS=["specific"], **VARIANTS[variant],
     )  # fmt: skip
     one, two = taught(losses_of(student)), taught(losses_of(student, [*INPUTS, *INPUTS]))
     for name, loss in one.items():
@@ -198,7 +223,7 @@ def test_a_student_like_its_teacher_is_assigned_as_its_teacher() -> None:
     for variant in ("paper", "release"):
         student, teacher = detector("dab"), detector("dab")
         same_weights(student, teacher)
-        teach(student, teacher, "query_prior_assignment", VARIANT=variant)
+        teach(student, teacher, "query_prior_assignment", **VARIANTS[variant])
         losses[variant] = taught(losses_of(student))
     for name, loss in losses["paper"].items():
         torch.testing.assert_close(losses["release"][name], loss)
@@ -247,6 +272,41 @@ def test_the_divergence_of_the_same_points_by_hand() -> None:
     torch.testing.assert_close(term(step)["specific_class"], 2 * wanted, rtol=1e-3, atol=1e-6)
 
 
+def test_the_order_of_the_points_does_not_matter() -> None:
+    student = detector("dab")
+    teach(student, detector("dab", DECODER_LAYERS=2), "kd_detr", KD_DETR__POINTS=["specific"])
+    step, turned = step_of(student), torch.arange(12).roll(5)
+    (term,) = student.extensions["DETRDistill"].terms.values()
+    ours, theirs = step.outputs.predictions["of_teacher"], step.teacher.detections
+    ours, theirs = (Predictions(each.logits[:, :, turned], each.boxes[:, :, turned]) for each in (ours, theirs))
+    teacher = replace(step.teacher, predictions={"detection": theirs})
+    other = replace(step, teacher=teacher, outputs=replace(step.outputs, predictions={"of_teacher": ours}))
+    for name, loss in term(step).items():
+        torch.testing.assert_close(term(other)[name], loss)
+
+
+@pytest.mark.parametrize("changed", [{"KD_DETR__CLASSES": "sigmoid"}, {"KD_DETR__LAYERS": "last"}], ids=str)
+def test_other_forms_of_kd_detr_are_zero_for_the_last_layer_of_a_copy(changed: dict[str, str]) -> None:
+    one = {"DECODER_LAYERS": 1, "ENCODER_LAYERS": 1}
+    student, teacher = detector("dino", **one), detector("dino", **one)
+    same_weights(student, teacher)
+    teach(student, teacher, "kd_detr", KD_DETR__POINTS=["specific"], **changed)
+    losses = taught(losses_of(student))
+    assert losses["kd_detr_specific_l1"] < 1e-5
+    if "KD_DETR__LAYERS" in changed:
+        assert losses["kd_detr_specific_class"] < 1e-5
+    else:  # the entropy of the teacher is left
+        assert losses["kd_detr_specific_class"] > 0.01
+
+
+def test_random_queries_that_a_box_says_are_as_the_box_says() -> None:
+    model = detector("dk_detr_R50")
+    with torch.no_grad():
+        group = model.queries(model.encoder(model.extract_features(model.preprocess(INPUTS)))).group
+        made = random_queries(group, model.queries)
+        torch.testing.assert_close(made.content, model.queries.content_of(made.reference, torch.float32))
+
+
 def test_random_queries_are_as_wide_as_the_detectors_own() -> None:
     model = detector("deformable")
     with torch.no_grad():
@@ -290,7 +350,7 @@ def test_as_many_cells_are_hidden_as_asked_for(monkeypatch: pytest.MonkeyPatch) 
     student = detector("deformable")
     extension = teach(student, detector("deformable"), "mgd", MGD__MASKED=0.75)
     seen = []
-    extension.terms["mgd"].makers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    extension.terms["mgd"].generators[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     losses_of(student)
     hidden = (seen[0] == 0).all(1).float().mean().item()
     assert 0.55 < hidden < 0.95
@@ -305,3 +365,5 @@ def test_partners_are_found_among_all_by_hand() -> None:
     likeness = b @ a.T / 0.07
     wanted = -likeness.log_softmax(1).diagonal().mean()
     torch.testing.assert_close(term._of(ours, theirs), wanted)
+    for few in (0, 1):
+        assert term.train()._of(ours[:few], theirs[:few]) == 0

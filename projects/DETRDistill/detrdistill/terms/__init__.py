@@ -4,7 +4,7 @@ from projects.DETRDistill.detrdistill.terms.contrastive_queries import Contrasti
 from projects.DETRDistill.detrdistill.terms.fgd import FGD
 from projects.DETRDistill.detrdistill.terms.fitnet import FitNet
 from projects.DETRDistill.detrdistill.terms.hungarian_logits import HungarianLogits
-from projects.DETRDistill.detrdistill.terms.kd_detr import KDDETR, POINTS
+from projects.DETRDistill.detrdistill.terms.kd_detr import CLASSES, KDDETR, LAYERS, POINTS
 from projects.DETRDistill.detrdistill.terms.mgd import MGD
 from projects.DETRDistill.detrdistill.terms.query_embeddings import QueryEmbeddings
 from projects.DETRDistill.detrdistill.terms.query_prior_assignment import QueryPriorAssignment
@@ -25,6 +25,6 @@ TERMS: dict[str, type[Term]] = {
 """By their name in MODEL.DETRDISTILL.TERMS."""
 
 __all__ = [
-    "FGD", "KDDETR", "MGD", "POINTS", "TERMS", "VARIANTS", "ContrastiveQueries", "FitNet", "HungarianLogits",
-    "QueryEmbeddings", "QueryPriorAssignment", "TargetAwareFeatures", "Term",
+    "CLASSES", "FGD", "KDDETR", "LAYERS", "MGD", "POINTS", "TERMS", "VARIANTS", "ContrastiveQueries", "FitNet",
+    "HungarianLogits", "QueryEmbeddings", "QueryPriorAssignment", "TargetAwareFeatures", "Term",
 ]  # fmt: skip

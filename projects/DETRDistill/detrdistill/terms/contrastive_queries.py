@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from dk_detr.structures import DETECTION
 from projects.DETRDistill.detrdistill.side import Side
-from projects.DETRDistill.detrdistill.soft import Comparison, everyone, match, probabilities
+from projects.DETRDistill.detrdistill.soft import Comparison, full_precision
 from projects.DETRDistill.detrdistill.step import Step
 from projects.DETRDistill.detrdistill.terms.term import Term
 
@@ -44,26 +44,26 @@ class ContrastiveQueries(Term):
     @classmethod
     def build(cls, kd: CfgNode, student: Side, teacher: Side) -> "ContrastiveQueries":
         """See `Term`."""
-        own, activation = kd.CONTRASTIVE_QUERIES, student.classifier.activation
-        cost = kd.HUNGARIAN_LOGITS.COST
-        return cls(student.channels, teacher.channels, activation, cost, own.WEIGHT, own.TEMPERATURE)
+        own, cost = kd.CONTRASTIVE_QUERIES, kd.HUNGARIAN_LOGITS.COST
+        return cls(student.channels, teacher.channels, student.activation, cost, own.WEIGHT, own.TEMPERATURE)
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """See `Term`."""
         ours, theirs = step.in_pairs(DETECTION)
-        score = probabilities(theirs.logits, self.activation).amax(-1)
-        cost = Comparison(self.activation, step.box_form, self.cost).cost(ours, theirs)
-        pairs = match(cost, everyone(ours), everyone(theirs), score)
+        pairs = Comparison(self.activation, step.box_form, self.cost).match_all(ours, theirs)
         hidden_states, _ = step.outputs.trace.of(DETECTION)
-        said = step.teacher.hidden_states[DETECTION][list(step.stages.teacher)]
-        found = pairs.of(hidden_states[list(step.stages.student)], said)
+        said = step.stages.of_teacher(step.teacher.hidden_states[DETECTION])
+        found = pairs.of(step.stages.of_student(hidden_states), said)
         losses = [self._of(*(rows[pairs.stage == stage] for rows in found)) for stage in range(len(said))]
         return {"": self.weight * (torch.stack(losses) * step.stages.weights(said)).sum()}
 
     def _of(self, ours: Tensor, theirs: Tensor) -> Tensor:
         """(n, C) of one pair of layers, row by row partners."""
+        if len(ours) < 2:  # nobody to be told from, and no batch to be normalised over
+            return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0 + ours.sum() * 0
         a, b = F.normalize(self.ours(ours).float(), dim=1), F.normalize(self.theirs(theirs).float(), dim=1)
-        return F.cross_entropy(b @ a.T / self.temperature, torch.arange(len(a), device=a.device))
+        with full_precision(a):
+            return F.cross_entropy(b @ a.T / self.temperature, torch.arange(len(a), device=a.device))
 
 
 def _tower(channels: int) -> nn.Sequential:

@@ -1,6 +1,6 @@
 """FGD: objects and background apart, where the teacher attends most; and how cells relate to the whole image.
 
-B images, C channels, h and w of a level.
+B images, C channels, h and w of a level, O objects of the fullest image.
 """
 
 import torch
@@ -9,17 +9,18 @@ from torch import Tensor, nn
 
 from dk_detr.layers import to_xyxy
 from dk_detr.structures import Targets
-from projects.DETRDistill.detrdistill.features import Level, PairedLevels, adapters, paired_levels
+from projects.DETRDistill.detrdistill.features import Level, PairedLevels
 from projects.DETRDistill.detrdistill.side import Side
+from projects.DETRDistill.detrdistill.soft import full_precision
 from projects.DETRDistill.detrdistill.step import Step
-from projects.DETRDistill.detrdistill.terms.term import Term
+from projects.DETRDistill.detrdistill.terms.term import FeatureTerm
 
 
-class FGD(Term):
-    """Sums over the cells of an image, means over images, sums over levels.
+class FGD(FeatureTerm):
+    """Sums over the cells of an image, means over images.
 
     Args:
-        channels: of the teacher. foreground, background, attention, relation: weights. temperature: of attention.
+        foreground, background, attention, relation: weights. temperature: of attention.
 
     Source: FGD, Yang et al. (CVPR 2022).
     """
@@ -27,50 +28,36 @@ class FGD(Term):
     def __init__(
         self,
         levels: PairedLevels,
-        adapters: nn.ModuleList,
-        channels: int,
         foreground: float,
         background: float,
         attention: float,
         relation: float,
         temperature: float,
     ) -> None:
-        super().__init__()
-        self.levels, self.adapters, self.temperature = levels, adapters, temperature
+        super().__init__(levels)
         self.foreground, self.background, self.attention = foreground, background, attention
-        self.relation = relation
-        self.ours = nn.ModuleList(GlobalContext(channels) for _ in adapters)
-        self.theirs = nn.ModuleList(GlobalContext(channels) for _ in adapters)
+        self.relation, self.temperature = relation, temperature
+        self.ours = nn.ModuleList(GlobalContext(levels.channels) for _ in range(len(levels)))
+        self.theirs = nn.ModuleList(GlobalContext(levels.channels) for _ in range(len(levels)))
 
     @classmethod
     def build(cls, kd: CfgNode, student: Side, teacher: Side) -> "FGD":
         """See `Term`."""
-        levels, own = paired_levels(kd.TAP, student, teacher), kd.FGD
+        own = kd.FGD
         weights = own.FOREGROUND, own.BACKGROUND, own.ATTENTION, own.RELATION
-        return cls(levels, adapters(levels, student, teacher), teacher.channels, *weights, own.TEMPERATURE)
+        return cls(PairedLevels.of(kd.TAP, student, teacher), *weights, own.TEMPERATURE)
 
-    def forward(self, step: Step) -> dict[str, Tensor]:
-        """See `Term`."""
-        parts = zip(self.levels(step), self.adapters, self.ours, self.theirs)
-        losses = [
-            self._of_level(adapt(level.student).float(), level, step.targets, *contexts)
-            for level, adapt, *contexts in parts
-        ]
-        return {name: torch.stack([each[name] for each in losses]).sum() for name in losses[0]}
-
-    def _of_level(
-        self, ours: Tensor, level: Level, targets: Targets, context: nn.Module, context_of_teacher: nn.Module
-    ) -> dict[str, Tensor]:
-        images, valid = len(ours), level.valid
-        (cells, channels), (our_cells, our_channels) = (
-            attention_of(maps, valid, self.temperature) for maps in (level.teacher, ours)
-        )
-        squares = ((ours - level.teacher).square() * channels[..., None, None]).sum(1) * cells
-        front = foreground_weights(targets, valid)
+    def of_level(self, number: int, level: Level, step: Step) -> dict[str, Tensor]:
+        """See `FeatureTerm`."""
+        ours, theirs, valid, images = level.student, level.teacher, level.valid, len(level.valid)
+        cells, channels = attention_of(theirs, valid, self.temperature)
+        our_cells, our_channels = attention_of(ours, valid, self.temperature)
+        squares = ((ours - theirs).square() * channels[..., None, None]).sum(1) * cells
+        front = foreground_weights(step.targets, valid)
         behind = (front == 0) * valid
         behind = behind / behind.sum((1, 2), keepdim=True).clamp(min=1.0)
         unlike = (our_cells - cells).abs().sum() + (our_channels - channels).abs().sum()
-        related = (context(ours, valid) - context_of_teacher(level.teacher, valid)).square() * valid[:, None]
+        related = (self.ours[number](ours, valid) - self.theirs[number](theirs, valid)).square() * valid[:, None]
         return {
             "foreground": self.foreground * (squares * front).sum() / images,
             "background": self.background * (squares * behind).sum() / images,
@@ -90,15 +77,18 @@ def attention_of(maps: Tensor, valid: Tensor, temperature: float) -> tuple[Tenso
 
 def foreground_weights(targets: Targets, valid: Tensor) -> Tensor:
     """(B, h, w): in each box 1 over its area in cells, the largest where boxes overlap; 0 outside of all."""
-    weights = torch.zeros_like(valid)
-    for weight, boxes, shown in zip(weights, targets.boxes, valid):
-        sides = torch.stack([shown.amax(0).sum(), shown.amax(1).sum()]).repeat(2)  # cells (w, h) of the image
-        corners = to_xyxy(boxes.float()) * sides
-        low, high = corners[:, :2].floor().long().tolist(), corners[:, 2:].ceil().long().tolist()
-        for (x0, y0), (x1, y1) in zip(low, high):
-            inside = weight[max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1]
-            inside.clamp_(min=1.0 / max((y1 + 1 - y0) * (x1 + 1 - x0), 1))
-    return weights * valid
+    if not any(targets.counts):
+        return torch.zeros_like(valid)
+    sides = torch.stack([valid.amax(1).sum(1), valid.amax(2).sum(1)], dim=-1).repeat(1, 2)  # (B, 4) cells w, h, w, h
+    corners = to_xyxy(targets.padded[1].float()) * sides[:, None]
+    low, high = corners[..., :2].floor().clamp(min=0), corners[..., 2:].ceil() + 1  # the release takes one cell more
+    area = (high - corners[..., :2].floor()).prod(-1)
+    y, x = (torch.arange(size, device=valid.device) for size in valid.shape[1:])
+    rows = (y >= low[..., 1:]) & (y < high[..., 1:])  # (B, O, h)
+    columns = (x >= low[..., :1]) & (x < high[..., :1])
+    real = (area > 0) & targets.real
+    weights = torch.where(real, 1 / area.clamp(min=1.0), 0.0)[..., None, None]
+    return (rows[..., None] & columns[..., None, :]).mul(weights).amax(1) * valid
 
 
 class GlobalContext(nn.Module):
@@ -123,5 +113,6 @@ class GlobalContext(nn.Module):
     def forward(self, maps: Tensor, valid: Tensor) -> Tensor:
         """(B, C, h, w), (B, h, w) -> (B, C, h, w)."""
         weights = self.weigh(maps).squeeze(1).float().masked_fill(valid == 0, -torch.inf).flatten(1).softmax(1)
-        whole = torch.einsum("bcs,bs->bc", maps.flatten(2), weights)
+        with full_precision(maps):
+            whole = torch.einsum("bcs,bs->bc", maps.flatten(2).float(), weights)
         return maps + self.change(whole).float()[..., None, None]

@@ -13,7 +13,7 @@ from torch import Tensor
 from dk_detr.layers import to_cxcywh, to_xyxy
 from dk_detr.structures import DETECTION, Predictions
 from projects.DETRDistill.detrdistill.side import Side
-from projects.DETRDistill.detrdistill.soft import Comparison, Pairs, everyone, match, probabilities
+from projects.DETRDistill.detrdistill.soft import Comparison, Pairs, counted_queries, match, probabilities
 from projects.DETRDistill.detrdistill.step import Step
 from projects.DETRDistill.detrdistill.terms.term import Term
 
@@ -21,13 +21,13 @@ from projects.DETRDistill.detrdistill.terms.term import Term
 class HungarianLogits(Term):
     """Layer by layer, see `StagePairs`; sums over layers.
 
-    The paper's form: what the teacher matched with objects is a label, its scores and its box; the rest of its queries
-    teach boxes only, matched among the student's other queries. Each is divided by its own number. The release's form:
-    one matching of all with all, classes included, divided by the number of all.
+    The paper's form: a prediction that the teacher matched with an object is a label, its scores and its box. The
+    teacher's other predictions, the rest, teach boxes, matched among the student's other queries. Each is divided by
+    its own number. The release's form: one matching of all with all, classes included, divided by the number of all.
 
     Args:
-        activation: of both classifiers. cost, weights: of "CLASS", "L1", "GIOU". negatives: weight of the rest.
-        variant: "paper" or "release".
+        activation: of both classifiers. cost, weights: of "CLASS", "L1", "GIOU".
+        rest, rest_class: weights of the boxes and of the classes of the rest. variant: "paper" or "release".
 
     Source: DETRDistill (ICCV 2023), eq. 3 to 5.
     """
@@ -37,18 +37,19 @@ class HungarianLogits(Term):
         activation: str,
         cost: Mapping[str, float],
         weights: Mapping[str, float],
-        negatives: float = 1.0,
+        rest: float = 1.0,
+        rest_class: float = 0.0,
         variant: str = "paper",
     ) -> None:
         super().__init__()
         self.activation, self.cost, self.weights = activation, dict(cost), dict(weights)
-        self.negatives, self.variant = negatives, variant
+        self.rest, self.rest_class, self.variant = rest, rest_class, variant
 
     @classmethod
     def build(cls, kd: CfgNode, student: Side, teacher: Side) -> "HungarianLogits":
         """See `Term`."""
         own = kd.HUNGARIAN_LOGITS
-        return cls(student.classifier.activation, own.COST, own.WEIGHTS, own.NEGATIVES, kd.VARIANT)
+        return cls(student.activation, own.COST, own.WEIGHTS, own.REST, own.REST_CLASS, own.VARIANT)
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """See `Term`."""
@@ -60,25 +61,27 @@ class HungarianLogits(Term):
     def _of_objects_and_rest(self, step: Step, ours: Predictions, theirs: Predictions) -> dict[str, Tensor]:
         cost, loss = self._comparisons(step)
         score = probabilities(theirs.logits, self.activation).amax(-1)
-        free, there = everyone(ours), everyone(theirs)
-        objects = _matched_with_objects(step, theirs)
+        free, there = counted_queries(ours), counted_queries(theirs)
+        objects = _matched_with_objects(step) & there
         positive = match(cost.cost(ours, theirs), free, objects, score)
         taken = torch.zeros_like(free).index_put(_of_student(positive), torch.ones_like(positive.ours).bool())
-        negative = match(cost.cost(ours, theirs, of_class=False), free & ~taken, there & ~objects, score)
+        rest = match(cost.cost(ours, theirs, of_class=bool(self.rest_class)), free & ~taken, there & ~objects, score)
         weight = step.stages.weights(ours.boxes)
         labels = loss.class_losses(*positive.of(ours.logits, theirs.logits))
         boxes = loss.box_losses(*positive.of(ours.boxes, theirs.boxes))
-        rest = loss.box_losses(*negative.of(ours.boxes, theirs.boxes))
-        number = max(len(negative.image) / len(ours.boxes), 1.0)
+        of_rest = {name: self.rest * each for name, each in loss.box_losses(*rest.of(ours.boxes, theirs.boxes)).items()}
+        if self.rest_class:
+            classes = loss.class_losses(*rest.of(ours.logits, theirs.logits))
+            of_rest |= {name: self.rest_class * each for name, each in classes.items()}
+        number = max(len(rest.image) / len(ours.boxes), 1.0)
         return {
             **{name: _sum(each, positive, weight) / step.inputs.num_objects for name, each in (labels | boxes).items()},
-            **{f"rest_{k}": self.negatives * _sum(each, negative, weight) / number for k, each in rest.items()},
+            **{f"rest_{name}": _sum(each, rest, weight) / number for name, each in of_rest.items()},
         }
 
     def _of_all(self, step: Step, ours: Predictions, theirs: Predictions) -> dict[str, Tensor]:
         cost, loss = self._comparisons(step)
-        score = probabilities(theirs.logits, self.activation).amax(-1)
-        pairs = match(cost.cost(ours, theirs), everyone(ours), everyone(theirs), score)
+        pairs = cost.match_all(ours, theirs)
         weight, number = step.stages.weights(ours.boxes), max(len(pairs.image) / len(ours.boxes), 1.0)
         labels = loss.class_losses(*pairs.of(ours.logits, theirs.logits))
         boxes = loss.box_losses(*pairs.of(ours.boxes, theirs.boxes))
@@ -90,11 +93,12 @@ class HungarianLogits(Term):
         return Comparison(self.activation, form, self.cost), Comparison(self.activation, form, self.weights)
 
 
-def _matched_with_objects(step: Step, theirs: Predictions) -> Tensor:
+def _matched_with_objects(step: Step) -> Tensor:
     """(P, B, M) bool, of the teacher's queries in each pair of layers."""
-    matched = torch.zeros(step.teacher.detections.boxes.shape[:3], dtype=torch.bool, device=theirs.boxes.device)
-    matched[step.assignment.layer, step.assignment.image, step.assignment.query] = True
-    return matched[list(step.stages.teacher)]
+    boxes, pairs = step.teacher.detections.boxes, step.assignment
+    matched = torch.zeros(boxes.shape[:3], dtype=torch.bool, device=boxes.device)
+    matched[pairs.layer, pairs.image, pairs.query] = True
+    return step.stages.of_teacher(matched)
 
 
 def _of_student(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:

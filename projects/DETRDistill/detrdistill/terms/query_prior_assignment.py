@@ -11,6 +11,8 @@ from projects.DETRDistill.detrdistill.side import Side
 from projects.DETRDistill.detrdistill.step import Step
 from projects.DETRDistill.detrdistill.terms.term import Term
 
+STAGE = f"{SPECIFIC}_"  # in what is recorded beside the losses
+
 
 class QueryPriorAssignment(Term):
     """The losses of detections, of the teacher's queries. Those that it matched with nothing are no object.
@@ -30,17 +32,17 @@ class QueryPriorAssignment(Term):
     @classmethod
     def build(cls, kd: CfgNode, student: Side, teacher: Side) -> "QueryPriorAssignment":
         """See `Term`."""
-        return cls(kd.QUERY_PRIOR_ASSIGNMENT.WEIGHT, kd.VARIANT)
+        return cls(kd.QUERY_PRIOR_ASSIGNMENT.WEIGHT, kd.QUERY_PRIOR_ASSIGNMENT.VARIANT)
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """See `Term`."""
         predictions = step.outputs.predictions[SPECIFIC]
         if self.variant == "release":
-            assignment = step.criterion.match(predictions, step.targets)
+            assignment = step.criterion.match(predictions, step.targets, STAGE)
         else:
             assignment = of_layers(step.assignment, step.stages.last_of_each)
-        losses = step.criterion.losses(predictions, step.targets, assignment, step.inputs.num_objects)
-        return {name.removeprefix("loss_"): self.weight * loss for name, loss in losses.items()}
+        losses = step.criterion.losses(predictions, step.targets, assignment, step.inputs.num_objects, STAGE)
+        return {name.removeprefix(f"loss_{STAGE}"): self.weight * loss for name, loss in losses.items()}
 
 
 def of_layers(assignment: Assignment, layers: tuple[int, ...]) -> Assignment:
