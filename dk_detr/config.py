@@ -184,7 +184,7 @@ def _add_language(cfg: CN) -> None:
     # Of the test sets that need another file than TEST, say ["voc_2007_test=voc.npz", "coco_2017_val=coco.npz"]. Names
     # decide which rows are taken, not their order; those of a bare matrix are the categories of the data set.
     vocabulary.OF_DATASETS = []
-    vocabulary.PROMPT = "vild"  # for names that are encoded on the fly: "name", "single" or "vild"
+    vocabulary.PROMPT = "vild"  # for names that are encoded on the fly: "name", "single", "vild", "regionclip"
 
     # Encodes new words, and teaches. Words of another CLIP are refused, also where only their weights are others.
     clip = cfg.MODEL.CLIP = CN()

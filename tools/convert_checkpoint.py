@@ -7,6 +7,7 @@
     tools/convert_checkpoint.py dino checkpoint0011_4scale.pth dino.pth
     tools/convert_checkpoint.py opera-dk-detr dk-detr_r50_70e_lvis.pth dk_detr.pth
     tools/convert_checkpoint.py torchvision-resnet resnet50-11ad3fa6.pth R-50.pth
+    tools/convert_checkpoint.py regionclip regionclip_finetuned-lvis_rn50.pth rn50.pth --localizer rpn_lvis_866_lsj.pth
     tools/convert_checkpoint.py open-clip ViT-B-32.pt clip.pth
 
 It says which config fits. Nothing in the input is run; --leave names what is not to be used, by how the names begin.
@@ -26,6 +27,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("input", help="a checkpoint, or a folder with config.json and model.safetensors")
     parser.add_argument("output", help="a .pth file, for MODEL.WEIGHTS or MODEL.CLIP.WEIGHTS")
     parser.add_argument("--leave", metavar="PREFIX", nargs="+", default=[], help="names that begin so are not used")
+    parser.add_argument("--localizer", default="", metavar="FILE", help="regionclip: whose proposal network joins in")
     return parser.parse_args()
 
 

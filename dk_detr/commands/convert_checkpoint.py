@@ -3,15 +3,18 @@
 import argparse
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from torch import Tensor
 
 from dk_detr.convert import SOURCES, Conversion, convert
 from dk_detr.convert.names import some
 from dk_detr.convert.reading import Checkpoint, files_of, fingerprint, read_checkpoint, refuse_what_is_not_finite
+from dk_detr.convert.regionclip import with_localizer
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.utils import atomic_file
 
@@ -24,23 +27,26 @@ OTHER_FORMATS = (".pkl", ".pyth", ".npz", ".safetensors")  # suffixes under whic
 def main(args: argparse.Namespace) -> None:
     """See tools/convert_checkpoint.py for the arguments."""
     with one_clear_error():
-        print(convert_file(args.source, args.input, args.output, args.leave))
+        print(convert_file(args.source, args.input, args.output, args.leave, args.localizer))
 
 
-def convert_file(source: str, path: str, output: str, leave: Sequence[str] = ()) -> str:
+def convert_file(source: str, path: str, output: str, leave: Sequence[str] = (), localizer: str = "") -> str:
     """Convert a checkpoint and write it; what is there already of the same request is kept.
 
     Args:
         source: whose names the input uses, of `SOURCES`. path: a file, or a folder of Hugging Face's. output: a .pth
             file. leave: how the names begin of what is not to be used.
+        localizer: of "regionclip", a detector whose proposal network is merged in.
 
     Returns: what became of the input, and how to use the output, for the terminal.
     Raises: FileNotFoundError; ValueError for what is no such checkpoint, and for an output of something else.
     """
-    request = _request(source, path, leave)
+    request = _request(source, path, leave, localizer)
     if _is_done(output, request):
         return f"{output} is there already, of the same input."
     checkpoint = read_checkpoint(path)
+    if localizer:
+        checkpoint = replace(checkpoint, state=_merged(checkpoint.state, localizer))
     conversion = _converted(source, path, checkpoint, leave)
     _write(output, conversion, checkpoint, request)
     files = ", ".join(file.name for file in files_of(path))
@@ -59,10 +65,21 @@ def _converted(source: str, path: str, checkpoint: Checkpoint, leave: Sequence[s
         raise ValueError(f"{path}: {error}") from error
 
 
-def _request(source: str, path: str, leave: Sequence[str]) -> dict[str, Any]:
-    if not Path(path).exists():
-        raise FileNotFoundError(f"There is no checkpoint {path}.")
-    return {"source": source, "leave": list(leave), "contents": fingerprint(path), "version": VERSION}
+def _merged(state: Mapping[str, Tensor], localizer: str) -> dict[str, Tensor]:
+    try:
+        return with_localizer(state, read_checkpoint(localizer).state)
+    except ValueError as error:
+        raise ValueError(f"--localizer {localizer}: {error}") from error
+
+
+def _request(source: str, path: str, leave: Sequence[str], localizer: str) -> dict[str, Any]:
+    if localizer and source != "regionclip":
+        raise ValueError(f"--localizer is for the source regionclip, not for {source}.")
+    for file in filter(None, (path, localizer)):
+        if not Path(file).exists():
+            raise FileNotFoundError(f"There is no checkpoint {file}.")
+    request = {"source": source, "leave": list(leave), "contents": fingerprint(path), "version": VERSION}
+    return {**request, "localizer": fingerprint(localizer)} if localizer else request
 
 
 def _is_done(path: str, request: Mapping[str, Any]) -> bool:

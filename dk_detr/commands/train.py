@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.custom_vocabulary import prepare_custom_data, prepare_custom_evaluation
 from dk_detr.engine.evaluate import require_test_images
+from dk_detr.engine.fit import needs_weights
 from dk_detr.engine.launch import launch
 from dk_detr.engine.run_folder import (
     Changes,
@@ -65,7 +66,7 @@ def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
     cfg = prepare_custom_evaluation(cfg, folder)
     model = build_model(for_inference(cfg)).eval()
     checkpointer = StrictCheckpointer(model, run)
-    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()) and needs_weights(cfg):
         raise ValueError("--eval-only needs weights: add MODEL.WEIGHTS some.pth, or --resume for those of OUTPUT_DIR.")
     loaded = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     require_test_images(cfg)

@@ -21,6 +21,7 @@ from dk_detr.convert import (
     open_clip,
     opera_dk_detr,
     opera_soit,
+    regionclip,
     torchvision_resnet,
 )
 from dk_detr.convert.conversion import Conversion
@@ -41,6 +42,7 @@ SOURCES = {
     "adamixer": adamixer,
     "opera-soit": opera_soit,  # has the same names as the next one
     "opera-dk-detr": opera_dk_detr,
+    "regionclip": regionclip,
     "torchvision-resnet": torchvision_resnet,
     "open-clip": open_clip,
 }

@@ -64,6 +64,18 @@ def clip_shapes(config: Mapping[str, Any]) -> Shapes:
     return {name: tensor.shape for name, tensor in state if not name.endswith("num_batches_tracked")}
 
 
+def tower_shapes(state: State) -> Shapes:
+    """The same of the image tower alone, a ResNet of CLIP's, that its own shapes imply; names begin with "visual."."""
+    from open_clip.modified_resnet import ModifiedResNet
+
+    vision, width = _vision(state), _shape(state, "visual.attnpool.c_proj.weight")[0]
+    with torch.device("meta"):
+        heads = vision["width"] // 2
+        tower = ModifiedResNet(vision["layers"], width, heads, vision["image_size"], vision["width"])
+    named = tower.state_dict().items()
+    return {f"visual.{name}": tensor.shape for name, tensor in named if not name.endswith("num_batches_tracked")}
+
+
 def architectures(config: Mapping[str, Any]) -> list[str]:
     """The models of open_clip that have this config, activations aside."""
     import open_clip

@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data import detection_utils as utils
+from detectron2.structures import Boxes, BoxMode
 
 from dk_detr.data.bank import EmbeddingBank, follow
 from dk_detr.data.images import read_image, to_tensor
@@ -81,9 +82,24 @@ class _Mapper(DatasetMapper):
         return sample
 
 
-def test_mapper(cfg: CfgNode) -> DatasetMapper:
-    """The mapper of evaluation: resized, and without annotations."""
-    return _Mapper(is_train=False, augmentations=[evaluation_resize(cfg)], image_format=cfg.INPUT.FORMAT)
+class _WithObjects(_Mapper):
+    """Adds the boxes of the objects, without their classes; crowds are none."""
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        sample = super().__call__(dataset_dict)
+        single = [each for each in dataset_dict.get("annotations", ()) if not each.get("iscrowd")]
+        boxes = [BoxMode.convert(each["bbox"], each["bbox_mode"], BoxMode.XYXY_ABS) for each in single]
+        corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        (height, width), given = sample["image"].shape[-2:], (dataset_dict["width"], dataset_dict["height"])
+        sample["objects"] = Boxes(corners * torch.tensor([width / given[0], height / given[1]] * 2))
+        return sample
+
+
+def test_mapper(cfg: CfgNode, with_objects: bool = False) -> DatasetMapper:
+    """The mapper of evaluation: resized, and without annotations. `with_objects`: but with the boxes of the objects,
+    "objects", xyxy in pixels of the network's input."""
+    kind = _WithObjects if with_objects else _Mapper
+    return kind(is_train=False, augmentations=[evaluation_resize(cfg)], image_format=cfg.INPUT.FORMAT)
 
 
 class _WithRegions(_Mapper):

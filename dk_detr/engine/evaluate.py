@@ -31,6 +31,7 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> "OrderedDict[str, Any]":
     detector: Any = model.module if hasattr(model, "module") else model
     words_before: Vocabulary = detector.vocabulary
     prepared = prepare_evaluation(cfg, detector)
+    mapper = test_mapper(cfg, detector.looks_at_objects)
     asked = WithProposals(detector) if cfg.TEST.ALSO_RECALL_OF else model
     results: OrderedDict[str, Any] = OrderedDict()
     try:
@@ -38,9 +39,7 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> "OrderedDict[str, Any]":
             detector.set_vocabulary(words)
             logger.info(f"Evaluating on {name}: {words.describe()}")
             records = DatasetCatalog.get(name)
-            loader = build_detection_test_loader(
-                records, mapper=test_mapper(cfg), num_workers=cfg.DATALOADER.NUM_WORKERS
-            )
+            loader = build_detection_test_loader(records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
             results[name] = inference_on_dataset(asked, loader, evaluator)
     finally:
         detector.set_vocabulary(words_before)

@@ -7,14 +7,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
 from fvcore.common.checkpoint import _IncompatibleKeys
 from torch import Tensor, nn
 
 from dk_detr.convert import likely_source
 from dk_detr.convert.names import some
 from dk_detr.convert.reading import read_checkpoint
+from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
 
 logger = logging.getLogger(__name__)
+
+
+def needs_weights(cfg: CfgNode) -> bool:
+    """Whether a detector of this config detects nothing without MODEL.WEIGHTS."""
+    kind = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    return not (issubclass(kind, OpenVocabularyDetector) and kind.detects_untrained(cfg))
 
 
 def no_weights(path: str) -> OSError | ValueError:

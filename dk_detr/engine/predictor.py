@@ -17,7 +17,7 @@ from PIL import Image
 from dk_detr.data.images import UnreadableImage, pixels_of, read_image, to_tensor
 from dk_detr.data.resizing import evaluation_resize
 from dk_detr.engine.checkpoint import StrictCheckpointer
-from dk_detr.engine.fit import no_weights
+from dk_detr.engine.fit import needs_weights, no_weights
 from dk_detr.engine.setup import for_inference, with_values
 from dk_detr.language import WORD_LISTS, is_closed, words_of_checkpoint
 from dk_detr.structures import Vocabulary
@@ -44,12 +44,13 @@ class Predictor:
     """
 
     def __init__(self, cfg: CfgNode, vocabulary: Vocabulary | None = None) -> None:
-        if not cfg.MODEL.WEIGHTS:
+        if not cfg.MODEL.WEIGHTS and needs_weights(cfg):
             raise ValueError("MODEL.WEIGHTS is empty: add `MODEL.WEIGHTS some.pth`, the weights of a trained detector.")
-        if vocabulary is not None or not cfg.MODEL.VOCABULARY.TEST:
+        if cfg.MODEL.WEIGHTS and (vocabulary is not None or not cfg.MODEL.VOCABULARY.TEST):
             cfg = with_words_of_training(cfg)
         self.model: Any = build_model(for_inference(cfg)).eval()
-        StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        if cfg.MODEL.WEIGHTS:
+            StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self._format = cfg.INPUT.FORMAT
         self._resize = evaluation_resize(cfg)
         if vocabulary is not None:

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,6 +40,16 @@ class OpenVocabularyDetector(nn.Module):
     @property
     def proposes(self) -> bool:
         """Whether boxes are proposed before they are named: then there are the two methods below."""
+        return False
+
+    @classmethod
+    def detects_untrained(cls, cfg: CfgNode) -> bool:
+        """Whether a detector of this config needs no MODEL.WEIGHTS, as it is made of trained parts."""
+        return False
+
+    @property
+    def looks_at_objects(self) -> bool:
+        """Whether it is shown the boxes of the ground truth in evaluation: to know how well it names what is there."""
         return False
 
     def propose(self, batched_inputs: list[dict[str, Any]], limit: int | None = None) -> list[Instances]:

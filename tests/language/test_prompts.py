@@ -53,6 +53,17 @@ def test_vild_says_as_its_released_code_does(text: str) -> None:
     assert text in prompt_texts("zebra", "vild")
 
 
+def test_regionclip_has_81_sentences_all_different() -> None:
+    texts = prompt_texts("zebra", "regionclip")
+    assert len(set(texts)) == 81 and all(text.endswith("zebra.") or "zebra in a video game." in text for text in texts)
+    assert {"a embroidered zebra.", "art of the zebra.", "itap of my zebra.", "a photo of many zebra."} <= set(texts)
+
+
+def test_regionclip_reads_names_without_signs() -> None:
+    assert prompt_texts("speaker_(stero_equipment)", "regionclip")[-1] == "speaker stero equipment."
+    assert prompt_texts("a+b,_c", "regionclip")[-1] == "a b c."
+
+
 def test_this_is_stands_before_what_begins_with_an_article_and_nowhere_else() -> None:
     texts = prompt_texts("zebra", "vild")
     begun = [text for text in texts if text.startswith("This is ")]
@@ -73,6 +84,6 @@ def test_a_name_alone_is_only_its_words() -> None:
 
 
 def test_an_unknown_prompt_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(ValueError, match=r'Unknown prompt "vilt"; choose one of name, single, vild \(MODEL.VOCAB'):
+    with pytest.raises(ValueError, match=r'"vilt"; choose one of name, single, vild, regionclip \(MODEL.VOCAB'):
         prompt_texts("zebra", "vilt")
     assert all(prompt_texts("zebra", prompt) for prompt in PROMPTS)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dk_detr.language import PROMPTS, load_clip, prompt_texts
+from dk_detr.language import load_clip, prompt_texts
 from dk_detr.mini_world import MiniWorld, all_concepts, make_mini_world
 from dk_detr.mini_world.contrastive import Pairs, Recipe, measure, pretrain, set_cone
-from dk_detr.mini_world.contrastive.pairs import look_at, shorten
+from dk_detr.mini_world.contrastive.pairs import READ_IN, look_at, shorten
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = str(REPOSITORY / "configs/mini/mini_clip.json")
@@ -66,7 +66,7 @@ def test_shortened_names_keep_their_noun_and_stay_different():
 
 def test_every_prompt_of_every_name_fits_into_the_text_encoder():
     clip = load_clip("open_clip", CONFIG, weights="")
-    texts = [text for name in NAMES for prompt in PROMPTS for text in prompt_texts(name, prompt)]
+    texts = [text for name in NAMES for prompt in READ_IN for text in prompt_texts(name, prompt)]
     tokens = clip.tokenize(texts)
     assert tokens.shape[1] == clip.model.context_length
     assert (tokens[:, -1] == 0).all(), "a sentence fills the whole context: its end may be cut off"

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dk_detr.language.prompts import PROMPTS, prompt_texts
+from dk_detr.language.prompts import prompt_texts
 
+READ_IN = ("name", "single", "vild")  # prompts of `prompt_texts`
 # The share of captions that may lose adjectives, and how probably each adjective of those goes.
 SHORTENED, ADJECTIVE_DROPOUT = 0.4, 0.2
 # Least side of the random window that is cut from a crop, relative to the crop's.
@@ -71,7 +72,7 @@ def shorten(names: Sequence[str], rng: np.random.Generator) -> list[str]:
 
 def _in_a_prompt(phrase: str, rng: np.random.Generator) -> str:
     """The phrase in a random sentence of a random sort of prompt."""
-    sentences = prompt_texts(phrase, PROMPTS[rng.integers(len(PROMPTS))])
+    sentences = prompt_texts(phrase, READ_IN[rng.integers(len(READ_IN))])
     return sentences[rng.integers(len(sentences))]
 
 

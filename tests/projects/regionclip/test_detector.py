@@ -1,0 +1,206 @@
+"""RegionCLIP's detector: every config trains or evaluates; what it recognises, proposes and refuses."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+
+from dk_detr.engine import setup_cfg
+from dk_detr.engine.predictor import Predictor
+from dk_detr.engine.run_folder import read_results
+from dk_detr.structures import Vocabulary
+from tests.model_fixtures import fixed_seed
+from tests.projects.regionclip.region_fixtures import (
+    CONFIGS,
+    KEY,
+    config,
+    first_stage,
+    options,
+    proposal_network,
+    tiny,
+)
+from tests.run_fixtures import SIDE, World, assert_same_training, state_of, words, world_with_masks
+
+ALL = sorted(p for p in CONFIGS.rglob("*.yaml") if not p.name.startswith(("Base-", "localizer_")))
+IDS = [str(path.relative_to(CONFIGS)) for path in ALL]
+every_config = pytest.mark.parametrize("path", ALL, ids=IDS)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return world_with_masks(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def localizer(world: World) -> dict[str, Any]:
+    return proposal_network(world, world.root / "localizer")
+
+
+def sample(size: tuple[int, int] = (SIDE, SIDE), seed: int = 0) -> dict[str, Any]:
+    """One image with two objects of base words."""
+    dice = torch.Generator().manual_seed(seed)
+    objects = Instances(size)
+    objects.gt_boxes = Boxes(torch.tensor([[4.0, 6.0, 30.0, 40.0], [20.0, 8.0, 50.0, 60.0]]))
+    objects.gt_classes = torch.tensor([0, 1])
+    image = torch.randint(256, (3, *size), generator=dice).float()
+    return {"image": image, "instances": objects, "file_name": "a.jpg", "objects": objects.gt_boxes}
+
+
+@every_config
+def test_every_config_trains_or_is_evaluated(
+    path: Path, world: World, localizer: dict[str, Any], tmp_path: Path
+) -> None:
+    given = options(world, **localizer)
+    if "zero_shot" in path.name:
+        run = world.train(tmp_path / "run", config=str(path), eval_only=True, **given)
+    else:
+        run = world.train(tmp_path / "run", config=str(path), **given)
+        assert "No loss reaches" not in (run / "log.txt").read_text()
+    results = read_results(str(run))
+    assert results is not None and {"AP", "APr"} <= results["results"]["bbox"].keys()
+    assert ("segm" in results["results"]) == ("lvis" in path.name and "transfer" in path.name)
+
+
+def test_a_run_goes_on_as_if_it_had_not_been_interrupted(
+    world: World, localizer: dict[str, Any], tmp_path: Path
+) -> None:
+    given = options(world, **localizer, DATASETS__TEST=())
+    whole = world.train(tmp_path / "whole", config=config("transfer_lvis_RN50"), **given)
+    resumed = tmp_path / "resumed"
+    resumed.mkdir()
+    (resumed / "model_0000000.pth").write_bytes((whole / "model_0000000.pth").read_bytes())
+    (resumed / "last_checkpoint").write_text("model_0000000.pth")
+    world.train(resumed, config=config("transfer_lvis_RN50"), resume=True, **given)
+    assert_same_training(resumed / "model_final.pth", whole / "model_final.pth")
+
+
+def test_one_file_holds_both_networks_and_the_localizer_never_trains(
+    world: World, localizer: dict[str, Any], tmp_path: Path
+) -> None:
+    run = world.train(tmp_path, config=config("mini/transfer"), **options(world, **localizer, DATASETS__TEST=()))
+    weights, before = state_of(run / "model_final.pth")["model"], state_of(localizer[f"{KEY}WEIGHTS"])["model"]
+    kept = {name.removeprefix("localizer.network."): w for name, w in weights.items() if name.startswith("localizer.")}
+    assert kept.keys() == before.keys() and all(torch.equal(w, before[name]) for name, w in kept.items())
+    alone = {f"{KEY}CONFIG": localizer[f"{KEY}CONFIG"], f"{KEY}WEIGHTS": "''", f"{KEY}OPTS": []}
+    cfg = setup_cfg(
+        config("mini/transfer"), world.options(**options(world, **alone), MODEL__WEIGHTS=run / "model_final.pth")
+    )
+    assert len(Predictor(cfg)(str(world.root / "mini_lvis" / "train" / "000001.png")))
+
+
+def test_zero_shot_takes_pictures_without_weights_of_a_detector(world: World, localizer: dict[str, Any]) -> None:
+    cfg = setup_cfg(config("mini/zero_shot"), world.options(**options(world, **localizer)))
+    assert len(Predictor(cfg)(str(world.root / "mini_lvis" / "train" / "000001.png"))) == 10
+    trained = setup_cfg(config("mini/transfer"), world.options(**options(world, **localizer)))
+    with pytest.raises(ValueError, match="MODEL.WEIGHTS is empty"):
+        Predictor(trained)
+
+
+def test_a_localizer_without_weights_is_refused(world: World, localizer: dict[str, Any]) -> None:
+    detector = tiny(world, "mini/transfer", **{**localizer, f"{KEY}WEIGHTS": "''"})
+    with pytest.raises(ValueError, match=r"The localizer \(MODEL.REGIONCLIP.LOCALIZER\) has no weights: name them in"):
+        detector([sample()])
+
+
+def test_the_first_stage_of_a_detr_proposes(world: World, tmp_path: Path) -> None:
+    detector = tiny(world, "mini/zero_shot", **first_stage(world, tmp_path))
+    (proposed,) = detector.propose([sample()])
+    (output,) = detector.detect_with_proposals([sample()])
+    assert len(proposed) > 10 and torch.equal(output["proposals"].proposal_boxes.tensor, proposed.proposal_boxes.tensor)
+    found = output["instances"].pred_boxes.tensor
+    distance = (found[:, None] - proposed.proposal_boxes.tensor).abs().sum(-1).amin(1)
+    assert distance.max() < 1e-3  # as proposed
+
+
+def test_a_region_is_named_by_what_clip_sees_there(world: World) -> None:
+    detector = tiny(world, "mini/zero_shot_gt", MODEL__ROI_HEADS__NMS_THRESH_TEST=1.0)
+    given = sample()
+    with torch.no_grad():
+        features = detector.recognizer(detector.preprocess([given]).tensor)
+        rows = detector.recognizer.pool(detector.recognizer.features_of(features, [given["objects"].tensor]))
+        cosines = torch.nn.functional.normalize(rows, dim=-1) @ detector.text.T / 0.02
+        wanted = torch.cat([cosines, torch.zeros(2, 1)], dim=1).softmax(-1)[:, :-1]
+        (output,) = detector([given])
+    found = output["instances"]
+    for score, word, box in zip(found.scores, found.pred_classes, found.pred_boxes.tensor):
+        region = int(torch.cdist(box[None], given["objects"].tensor).argmin())
+        torch.testing.assert_close(score, wanted[region, word])
+    assert len(found) == 2 * len(detector.vocabulary)
+
+
+def test_a_picture_without_objects_is_refused_where_these_are_recognised(world: World) -> None:
+    detector = tiny(world, "mini/zero_shot_gt")
+    given = {name: value for name, value in sample().items() if name != "objects"}
+    with pytest.raises(ValueError, match="recognises the objects of a data set, and image a.jpg comes without"):
+        detector([given])
+
+
+def test_words_are_exchanged(world: World, localizer: dict[str, Any]) -> None:
+    detector = tiny(world, "mini/zero_shot", **localizer)
+    others = words(("thing", "stuff"), novel=())
+    detector.set_vocabulary(Vocabulary(others.names, others.embeddings, torch.ones(2, dtype=torch.bool)))
+    found = detector([sample()])[0]["instances"]
+    assert set(found.pred_classes.tolist()) <= {0, 1}
+
+
+def test_a_batch_of_two_equals_two_batches_of_one(world: World, localizer: dict[str, Any]) -> None:
+    detector = tiny(world, "mini/transfer", **localizer)
+    small, large = sample((48, 64), seed=1), sample((64, 96), seed=2)
+    for together, alone in zip(detector([small, large]), [detector([small])[0], detector([large])[0]]):
+        assert torch.equal(together["instances"].scores, alone["instances"].scores)
+
+
+def test_norms_and_the_first_stage_stand_still(world: World, localizer: dict[str, Any]) -> None:
+    detector = tiny(world, "transfer_lvis_RN50", **localizer).train()
+    visual = detector.recognizer.visual
+    frozen = {name for name, parameter in visual.named_parameters() if not parameter.requires_grad}
+    assert {"conv1.weight", "layer1.0.conv1.weight", "layer3.0.bn1.weight"} <= frozen
+    assert not {"layer2.0.conv1.weight", "attnpool.c_proj.weight", "layer4.0.conv3.weight"} & frozen
+    assert not any(module.training for module in visual.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    assert not detector.localizer.training and not any(p.requires_grad for p in detector.localizer.parameters())
+
+
+def test_every_parameter_that_trains_gets_a_gradient(world: World, localizer: dict[str, Any]) -> None:
+    detector = tiny(world, "mini/transfer", **localizer).train()
+    for objects in (sample(), {**sample(), "instances": sample()["instances"][:0]}):
+        detector.zero_grad()
+        with fixed_seed(), EventStorage():
+            sum(detector([objects]).values()).backward()
+        named = detector.named_parameters()
+        assert not [name for name, p in named if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())]
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({f"{KEY}CONFIG": "''"}, 'REGIONS "Proposals" needs a network that makes them: name its config'),
+    ({f"{KEY}CONFIG": "none.yaml"}, "There is no config file none.yaml (MODEL.REGIONCLIP.LOCALIZER.CONFIG)"),
+    ({f"{KEY}WEIGHTS": "none.pth"}, "There are no weights none.pth (MODEL.REGIONCLIP.LOCALIZER.WEIGHTS)"),
+    ({"MODEL__REGIONCLIP__FUSION": "product"}, 'MODEL.REGIONCLIP.FUSION is "product"; choose one of none, sigmoid'),
+    ({"MODEL__REGIONCLIP__NMS": "None"}, 'MODEL.REGIONCLIP.NMS is "None"; choose one of Hard, Soft'),
+    ({"MODEL__REGIONCLIP__REGIONS": "GroundTruth"}, 'FUSION "sigmoid" asks for a localizer\'s objectness'),
+    ({"MODEL__REGIONCLIP__TEMPERATURE": 0.0}, "MODEL.REGIONCLIP.TEMPERATURE must be above 0, got 0.0"),
+    ({"MODEL__REGIONCLIP__BACKGROUND_WEIGHT": -1.0}, "BACKGROUND_WEIGHT must be 0 or more, got -1.0"),
+    ({"INPUT__FORMAT": "BGR"}, 'takes images in INPUT.FORMAT "RGB"'),
+    ({"MODEL__PIXEL_MEAN": [0.0, 0.0, 0.0]}, "got \"RGB\" and [0.0, 0.0, 0.0]"),
+    ({"MODEL__TRAINING_EXTENSIONS": ["Distillation"]}, "takes no MODEL.TRAINING_EXTENSIONS"),
+    ({"MODEL__MASK_ON": True}, "set MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK to True"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changed", "message"), REFUSED, ids=[message[:30] for _, message in REFUSED])
+def test_what_cannot_be_is_refused_when_built(
+    changed: dict[str, Any], message: str, world: World, localizer: dict[str, Any]
+) -> None:
+    cfg = setup_cfg(config("mini/transfer"), world.options(**options(world, **{**localizer, **changed})))
+    with pytest.raises((ValueError, OSError), match=re.escape(message)):
+        build_model(cfg)
+
+
+def test_weights_of_another_localizer_are_refused(world: World, localizer: dict[str, Any], tmp_path: Path) -> None:
+    other = first_stage(world, tmp_path)
+    with pytest.raises(ValueError, match="has no .* tensors of the localizer"):
+        tiny(world, "mini/transfer", **{**localizer, f"{KEY}WEIGHTS": other[f"{KEY}WEIGHTS"]})
