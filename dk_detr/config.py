@@ -191,6 +191,8 @@ def _add_language(cfg: CN) -> None:
     clip.LIBRARY = "open_clip"  # or "clip", OpenAI's package (pip install clip-anytorch)
     clip.ARCHITECTURE = "ViT-B-32-quickgelu"  # a name of the library, or the path of an open_clip .json config
     clip.WEIGHTS = "openai"  # a tag that the library downloads, a checkpoint file, or "" for random weights (tests)
+    # An image tower in the place of its own: a checkpoint of RegionCLIP's pretraining or detector; "" for its own.
+    clip.IMAGE_WEIGHTS = ""
 
 
 def _add_distillation(cfg: CN) -> None:

@@ -49,4 +49,5 @@ def clip_settings(cfg: CfgNode, width: int) -> dict[str, Any]:
         "architecture": identity_of(clip.ARCHITECTURE),
         "weights": identity_of(clip.WEIGHTS),
         "width": width,
+        **({"image_weights": identity_of(clip.IMAGE_WEIGHTS)} if clip.IMAGE_WEIGHTS else {}),
     }

@@ -18,6 +18,7 @@ from dk_detr.language.download import require_server, source_at, with_weights_of
 PROBE_TEXT = "a photo of a cat."
 LIBRARIES = ("open_clip", "clip")
 RANDOM = "random"
+TOWER = "recognizer.visual."  # how names of an image tower begin in a checkpoint of RegionCLIP
 
 
 class Clip:
@@ -107,6 +108,31 @@ def load_clip(
     if library == "clip":
         return _load_openai_clip(architecture, weights, device)
     raise ValueError(f'MODEL.CLIP.LIBRARY "{library}" is unknown; choose one of {", ".join(LIBRARIES)}.')
+
+
+def load_image_tower(clip: Clip, path: str) -> None:
+    """Put an image tower into a CLIP: that of a checkpoint of RegionCLIP, "recognizer.visual.…".
+
+    Raises: FileNotFoundError; ValueError for a file without one, or with one of another shape.
+    """
+    key = "MODEL.CLIP.IMAGE_WEIGHTS"
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path} ({key}).")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} ({key}) is no checkpoint: {' '.join(str(error).split())[:200]}") from error
+    weights = content.get("model", {}) if isinstance(content, dict) else {}
+    tower = {name.removeprefix(TOWER): w for name, w in weights.items() if name.startswith(TOWER)}
+    if not tower:
+        raise ValueError(f"{path} ({key}) holds no image tower ({TOWER}…): name a checkpoint of RegionCLIP.")
+    try:
+        clip.model.visual.load_state_dict(tower)  # type: ignore[union-attr]
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        name = clip.provenance.get("architecture")
+        raise ValueError(f"{path} ({key}) is no image tower of {name}: {reason}") from error
+    clip.provenance["image_weights"] = path
 
 
 def _load_open_clip(architecture: str, weights: str, device: torch.device | str) -> Clip:

@@ -13,7 +13,7 @@ from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_NAMES
 
 from dk_detr.annotations import marked_novel, read_categories
 from dk_detr.language.checkpoint_words import words_of_checkpoint
-from dk_detr.language.clip import Clip, load_clip
+from dk_detr.language.clip import Clip, load_clip, load_image_tower
 from dk_detr.language.space import require_one_space
 from dk_detr.language.vocabularies import WrongNumber, load_vocabulary, novel_mask
 from dk_detr.structures import Vocabulary
@@ -44,7 +44,11 @@ TEST, TRAIN = "MODEL.VOCABULARY.TEST", "MODEL.VOCABULARY.TRAIN"
 
 def clip_from_config(cfg: CfgNode) -> Clip:
     """The CLIP of MODEL.CLIP."""
-    return load_clip(cfg.MODEL.CLIP.LIBRARY, cfg.MODEL.CLIP.ARCHITECTURE, cfg.MODEL.CLIP.WEIGHTS)
+    named = cfg.MODEL.CLIP
+    clip = load_clip(named.LIBRARY, named.ARCHITECTURE, named.WEIGHTS)
+    if named.IMAGE_WEIGHTS:
+        load_image_tower(clip, named.IMAGE_WEIGHTS)
+    return clip
 
 
 def is_closed(cfg: CfgNode) -> bool:

@@ -32,3 +32,14 @@ def add_config(cfg: CN) -> None:
     own.LOCALIZER.CONFIG = ""
     own.LOCALIZER.OPTS = []  # KEY VALUE pairs for it, such as ["MODEL.RPN.NMS_THRESH", "0.9"]
     own.LOCALIZER.WEIGHTS = ""  # its own weights; "" where MODEL.WEIGHTS holds them, too
+
+    # MODEL.META_ARCHITECTURE "RegionCLIPPretraining", DATALOADER.TRAIN_STREAM "ImageText".
+    own.PRETRAINING = CN()
+    # The pairs: a captions file, as COCO's, and the folder of its images; or tar files, as "cc3m/*.tar".
+    own.PRETRAINING.CAPTIONS = ""
+    own.PRETRAINING.IMAGES = ""
+    own.PRETRAINING.SHARDS = ""
+    own.PRETRAINING.POOL = ""  # embeddings of concepts, a vocabulary file
+    own.PRETRAINING.REGIONS = 300  # of an image, the localizer's best
+    own.PRETRAINING.SAMPLED = 100  # of these, at random
+    own.PRETRAINING.THRESHOLD = 0.1  # regions learn of which the teacher gives a concept more, in [0, 1)

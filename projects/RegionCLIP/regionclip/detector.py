@@ -69,7 +69,7 @@ class RegionCLIP(OpenVocabularyDetector):
         train_vocabulary, vocabulary = vocabularies_from_config(cfg)
         clip = clip_from_config(cfg)
         require_words_of(clip, vocabulary)
-        _require_pixels_of(clip, cfg)
+        require_pixels_of(clip, cfg)
         recognizer = Recognizer(clip, cfg.MODEL.BACKBONE.FREEZE_AT)
         return {
             "recognizer": recognizer,
@@ -190,7 +190,7 @@ def _of_output(given: dict[str, Any], found: Instances) -> Instances:
     return scaled
 
 
-def _require_pixels_of(clip: Clip, cfg: CfgNode) -> None:
+def require_pixels_of(clip: Clip, cfg: CfgNode) -> None:
     """Raises ValueError for images that are not normalised as CLIP's input: it would recognise next to nothing."""
     wanted = {"PIXEL_MEAN": clip.mean, "PIXEL_STD": clip.std}
     for key, values in wanted.items():

@@ -24,3 +24,40 @@ def word_loss(logits: Tensor, labels: Tensor, background_weight: float = 1.0, fo
     if not focal_exponent:
         return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
     return (losses * weights * (1 - torch.exp(-losses)).pow(focal_exponent)).mean()
+
+
+def kept_regions(probabilities: Tensor, threshold: float) -> Tensor:
+    """(N,) bool: regions of which the teacher gives a concept more than the threshold; all, where that is none.
+
+    Args:
+        probabilities: (N, K) of the teacher.
+    """
+    kept = probabilities.amax(-1) > threshold
+    return kept if bool(kept.any()) else torch.ones_like(kept)
+
+
+def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """(N, K) logits over the pool of both -> the divergence of the student from the teacher, mean over regions."""
+    divergence = F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="none", log_target=True)
+    return divergence.sum(-1).mean()
+
+
+def contrastive_loss(logits: Tensor, concept: Tensor) -> Tensor:
+    """Each region is to find its concept among those of all regions.
+
+    A concept that m regions have stands for m columns: -log(m e^s / Σ_c m_c e^s_c), as in the release.
+
+    Args:
+        logits: (N, K) of the student over the pool. concept: (N,) of the teacher.
+    """
+    columns = logits[:, concept]
+    same = concept[:, None] == concept
+    right = columns.masked_fill(~same, -torch.inf).logsumexp(1)
+    return (columns.logsumexp(1) - right).mean()
+
+
+def image_text_loss(images: Tensor, texts: Tensor, temperature: float) -> Tensor:
+    """(N, E) rows of images and their captions -> cross-entropy of each with its partner, mean of both directions."""
+    logits = F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T / temperature
+    partner = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2
