@@ -3,7 +3,8 @@
 
     projects/RegionCLIP/concept_pool.py --captions captions_train2017.json --least 100 --output pool.txt
     projects/RegionCLIP/concept_pool.py --captions captions.json --nouns nouns.txt --output pool.txt
-    tools/build_vocabulary.py --names @pool_names.txt --prompt regionclip --architecture RN50-quickgelu --output pool.npz
+    tools/build_vocabulary.py --names @pool_names.txt --prompt regionclip --architecture RN50-quickgelu \\
+        --weights openai --output datasets/vocabulary/concepts_RN50.npz
 
 Nouns are told by spaCy (pip install spacy; python -m spacy download en_core_web_sm), or are those of a list of yours,
 one on each line. Two files are written: pool.txt, "name,count" on each line, and pool_names.txt, the names alone.
