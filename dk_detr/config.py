@@ -195,6 +195,14 @@ def _add_language(cfg: CN) -> None:
     clip.IMAGE_WEIGHTS = ""
 
 
+    # At test, scores of detections are fused with those of CLIP on their crops (MODEL.CLIP, TEACHER.CROP_SCALES):
+    # score^(1-w) · p^w, w in [0, 1] for words that were trained, and for others. 0 and 0: CLIP is not asked.
+    fusion = cfg.MODEL.TEST_FUSION = CN()
+    fusion.BASE = 0.0
+    fusion.NOVEL = 0.0
+    fusion.TEMPERATURE = 0.01  # of CLIP's softmax over the words, above 0
+
+
 def _add_distillation(cfg: CN) -> None:
     teacher = cfg.MODEL.TEACHER = CN()
     # "CLIPCrops" encodes crops of live proposals; "CLIPRegions" looks at each image once and cuts proposals out of what

@@ -14,6 +14,7 @@ from torch import nn
 from dk_detr.annotations import choose_novel
 from dk_detr.data import categories_of, require_images, test_mapper
 from dk_detr.data.present import CHECK_IMAGES
+from dk_detr.engine.fusion import WithClip, with_clip
 from dk_detr.engine.proposals import WithProposals
 from dk_detr.evaluation import OpenVocabularyEvaluator
 from dk_detr.language.from_config import read_vocabulary
@@ -32,7 +33,7 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> "OrderedDict[str, Any]":
     words_before: Vocabulary = detector.vocabulary
     prepared = prepare_evaluation(cfg, detector)
     mapper = test_mapper(cfg, detector.looks_at_objects)
-    asked = WithProposals(detector) if cfg.TEST.ALSO_RECALL_OF else model
+    asked = with_clip(cfg, WithProposals(detector) if cfg.TEST.ALSO_RECALL_OF else model, detector)
     results: OrderedDict[str, Any] = OrderedDict()
     try:
         for name, (words, evaluator) in prepared.items():
@@ -41,6 +42,8 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> "OrderedDict[str, Any]":
             records = DatasetCatalog.get(name)
             loader = build_detection_test_loader(records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
             results[name] = inference_on_dataset(asked, loader, evaluator)
+            if isinstance(asked, WithClip):
+                asked.report()
     finally:
         detector.set_vocabulary(words_before)
     return results

@@ -18,6 +18,7 @@ from dk_detr.data.images import UnreadableImage, pixels_of, read_image, to_tenso
 from dk_detr.data.resizing import evaluation_resize
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.fit import needs_weights, no_weights
+from dk_detr.engine.fusion import with_clip
 from dk_detr.engine.setup import for_inference, with_values
 from dk_detr.language import WORD_LISTS, is_closed, words_of_checkpoint
 from dk_detr.structures import Vocabulary
@@ -51,7 +52,7 @@ class Predictor:
         self.model: Any = build_model(for_inference(cfg)).eval()
         if cfg.MODEL.WEIGHTS:
             StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
-        self._format = cfg.INPUT.FORMAT
+        self._format, self._asked = cfg.INPUT.FORMAT, with_clip(cfg, self.model, self.model)
         self._resize = evaluation_resize(cfg)
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
@@ -81,7 +82,7 @@ class Predictor:
         height, width = bgr.shape[:2]
         resized = T.AugInput(bgr[:, :, ::-1] if self._format == "RGB" else bgr)
         self._resize(resized)
-        output = self.model([{"image": to_tensor(resized.image), "height": height, "width": width}])[0]
+        output = self._asked([{"image": to_tensor(resized.image), "height": height, "width": width}])[0]
         return output["instances"].to("cpu")
 
 
