@@ -21,6 +21,7 @@ def add_dk_detr_config(cfg: CN) -> None:
     # training only: weights bring the numbers along, and inference does not read the file. "": the paper's form.
     cfg.MODEL.CALIBRATION = ""
     _add_detr(cfg)
+    _add_timm(cfg)
     _add_language(cfg)
     _add_distillation(cfg)
     _add_data(cfg)
@@ -169,6 +170,17 @@ def _add_classes(detr: CN) -> None:
     loss.FIRST_STAGE_WEIGHTS = CN({"CLASS": 2.0, "L1": 5.0, "GIOU": 2.0})
     loss.MASK_WEIGHTS = CN({"DICE": 8.0, "BCE": 2.0})  # of the masks of matched queries, in each decoder layer
     detr.MATCHER = CN({"CLASS": 2.0, "L1": 5.0, "GIOU": 2.0})
+
+
+def _add_timm(cfg: CN) -> None:
+    # MODEL.BACKBONE.NAME "build_timm_backbone": any image model of timm. Its maps are called by their strides, as those
+    # of ResNets: 4 "res2", 8 "res3", 16 "res4", 32 "res5".
+    own = cfg.MODEL.TIMM = CN()
+    own.NAME = "convnext_tiny"  # of timm.list_models()
+    own.PRETRAINED = ""  # a file of weights, "hub" to download the model's own, or "" for new ones
+    own.OUT_INDICES = []  # maps that it gives, counted from 0; [] for all that timm knows of
+    own.FREEZE_AT = 0  # the first maps, and what makes them, do not train
+    own.NORM = "own"  # or "FrozenBN": batch norms keep their statistics
 
 
 def _add_language(cfg: CN) -> None:

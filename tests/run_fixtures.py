@@ -52,6 +52,8 @@ SHRUNK = {
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
     "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
     "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
+    "MODEL.TIMM.NAME": "test_convnext",
+    "MODEL.TIMM.PRETRAINED": "''",
     "MODEL.DETR.PADDED_SIZE": 0,
     "MODEL.DETR.CHANNELS": 64,  # group norm needs two of a group where a map is a single pixel
     "MODEL.DETR.NUM_QUERIES": 10,

@@ -80,10 +80,15 @@ def with_values(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
 
 def for_inference(cfg: CfgNode) -> CfgNode:
     """The config of the same detector without what training adds to it: no extension, no teacher. The file of its
-    calibration is not read, either: weights bring its numbers. Nor is what chooses the negatives of its loss."""
-    return with_values(
-        cfg, {"MODEL.TRAINING_EXTENSIONS": [], "MODEL.CALIBRATION": "", "MODEL.DETR.LOSS.NEGATIVES": "All"}
-    )
+    calibration is not read, either, nor are weights that a backbone starts from: MODEL.WEIGHTS has both. Nor is what
+    chooses the negatives of its loss."""
+    left_out: dict[str, Any] = {
+        "MODEL.TRAINING_EXTENSIONS": [],
+        "MODEL.CALIBRATION": "",
+        "MODEL.TIMM.PRETRAINED": "",
+        "MODEL.DETR.LOSS.NEGATIVES": "All",
+    }
+    return with_values(cfg, left_out)
 
 
 @contextmanager

@@ -50,6 +50,7 @@ from dk_detr.modeling.queries import (
 )
 from dk_detr.modeling.refinement import REFINEMENTS, FromReference, Iterative, LookForwardTwice, Refinement, box_heads
 from dk_detr.modeling.roi_head import ROIHead
+from dk_detr.modeling.timm_backbone import build_timm_backbone
 
 __all__ = [
     "ATTENTIONS", "BOX_PARAMETERIZATIONS", "CLASSIFIERS", "DECODERS", "MASKS", "POSITIONS", "QUERIES", "REFINEMENTS",
@@ -59,6 +60,6 @@ __all__ = [
     "Encoder", "EncoderLayer", "FeedForward", "FirstConditionalCross", "FromReference", "Heads", "InitialQueries",
     "Iterative", "Learned", "Linear", "LinearBackground", "LookForwardTwice", "Mixed", "Positions",
     "PredictionsByGroup", "Proposals", "Queries", "QueryPosition", "ROIHead", "Refinement", "WholeImage", "accelerate",
-    "box_heads", "build_clip_resnet_backbone", "ensemble", "to_instances", "with_background", "with_objectness",
-    "without_background",
+    "box_heads", "build_clip_resnet_backbone", "build_timm_backbone", "ensemble", "to_instances", "with_background",
+    "with_objectness", "without_background",
 ]  # fmt: skip
