@@ -39,20 +39,26 @@ LEFT_OUT = {
     "teacher_backbone.{rest}": "the teacher of the pretraining, a CLIP as it was",
     "lang_encoder.attn_mask": "a mask that follows from the length of a text",
 }
-OF_A_DETECTOR = "of the detector that the localizer was taken out of"
+OF_A_DETECTOR = {"lang_encoder.{rest}": "the text encoder: words are encoded beforehand, by MODEL.CLIP"}
+OF_A_CLIP = {
+    "offline_{rest}": "the localizer of the pretraining: a CLIP has none",
+    "roi_heads.{rest}": "heads without weights of their own",
+}
 TEMPERATURE = 0.01
 NAMES: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "RN50", (4, 6, 10, 6): "RN50x4"}
 NOTES = (
     "Images come in RGB, normalised as CLIP's; the localizer's in BGR: both are in projects/RegionCLIP/configs.",
     "The release multiplies scores with the localizer's raw logit on LVIS: MODEL.REGIONCLIP.FUSION \"raw_logit\".",
 )
+TOWER_ALONE = "An image tower alone, for MODEL.CLIP.IMAGE_WEIGHTS: the text encoder stays that of MODEL.CLIP.WEIGHTS."
 NO_LOCALIZER = "It holds no localizer: name one in MODEL.REGIONCLIP.LOCALIZER, or merge it in, --localizer FILE."
 
 
 def convert(state: Mapping[str, Tensor], known: Mapping[str, Any]) -> Conversion:
     """A pretrained release becomes a CLIP, a transferred one a detector."""
     ledger = Ledger(state)
-    ledger.leave(LEFT_OUT)
+    transferred = any(True for _ in matching(state, "roi_heads.box_predictor.bbox_pred.{wb}"))
+    ledger.leave({**LEFT_OUT, **(OF_A_DETECTOR if transferred else OF_A_CLIP)})
     ledger.rename({**DETECTOR, **TEXT, **TOWER})
     ledger.check()
     if not is_resnet(ledger.target):
@@ -64,10 +70,12 @@ def convert(state: Mapping[str, Tensor], known: Mapping[str, Any]) -> Conversion
     _check(ledger, tower, detector)
     name = NAMES.get(tuple(resnet_blocks(tower)), "")
     settings = {"MODEL.CLIP.ARCHITECTURE": f"{name}-quickgelu"} if name else {}
-    if "heads.boxes.bbox_pred.weight" not in detector:
+    if not transferred and text:
         clip = {**tower, **text, **({} if "logit_scale" in text else {"logit_scale": _logit_scale()})}
-        return Conversion("regionclip", {}, *ledger.account(), settings, "", (), clip if text else tower)
+        return Conversion("regionclip", {}, *ledger.account(), settings, "", (), clip)
     whole = {**{f"recognizer.{key}": tensor for key, tensor in tower.items()}, **detector}
+    if not transferred:
+        return Conversion("regionclip", whole, *ledger.account(), settings, "", (TOWER_ALONE,))
     masks = any(key.startswith("heads.mask_head.") for key in detector)
     config = f"projects/RegionCLIP/configs/transfer_{'lvis' if masks else 'ov_coco'}_{name or 'RN50'}.yaml"
     found = any(key.startswith("localizer.") for key in detector)
@@ -87,6 +95,8 @@ def with_localizer(state: Mapping[str, Tensor], detector: Mapping[str, Tensor]) 
     }
     if not any(name.startswith("offline_proposal_generator.") for name in parts):
         raise ValueError("there is no proposal network in it (proposal_generator.…).")
+    if not any(True for _ in matching(state, "roi_heads.box_predictor.bbox_pred.{wb}")):
+        raise ValueError("the release is pretrained, not a detector: leave --localizer out.")
     if any(True for _ in matching(state, "offline_backbone.{rest}")):
         raise ValueError("the release holds a localizer already: leave --localizer out.")
     return {**state, **parts}

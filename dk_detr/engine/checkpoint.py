@@ -94,21 +94,22 @@ class StrictCheckpointer(DetectionCheckpointer):
         weights: dict[str, Tensor] = checkpoint["model"] if average is None else average
         here = self.model.state_dict()  # what training adds is absent where it is not asked for, not missed
         weights = {name: w for name, w in weights.items() if name in here or not name.startswith("extensions.")}
-        weights = self._without_masks(weights, here)
+        weights = self._without_parts(weights)
         refuse_what_is_not_finite(weights, self._path)
         if self._goes_on and EMA_KEY in checkpoint:
             refuse_what_is_not_finite(checkpoint[EMA_KEY]["weights"], self._path)
         return weights
 
-    def _without_masks(self, weights: dict[str, Tensor], here: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What a detector of boxes takes of one that draws masks, too."""
-        if any(name.startswith("mask_head.") for name in here):
+    def _without_parts(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a detector takes of one that has more parts."""
+        if not isinstance(self.model, OpenVocabularyDetector):
             return weights
-        kept = {name: w for name, w in weights.items() if not name.startswith("mask_head.")}
-        if len(kept) < len(weights):
-            keys = 'MODEL.MASK_ON False or MODEL.DETR.MASKS ""'
-            self.logger.info(f"{self._path} holds a mask head, which {keys} leaves out.")
-        return kept
+        for prefix, keys in self.model.parts_left_out.items():
+            kept = {name: weight for name, weight in weights.items() if not name.startswith(prefix)}
+            if len(kept) < len(weights):
+                self.logger.info(f"{self._path} holds a {prefix.rstrip('.')}, which {keys} leaves out.")
+            weights = kept
+        return weights
 
 
 def _as_detectron2_has_it(content: Mapping[str, Any], found: Checkpoint, file: Path) -> dict[str, Any]:

@@ -96,6 +96,8 @@ def with_words_of_training(cfg: CfgNode) -> CfgNode:
     if (named and os.path.isfile(named)) or (is_closed(cfg) and named in WORD_LISTS):
         return cfg
     what = f"there is no vocabulary {named}" if named else "no vocabulary is named"
+    if not weights and not needs_weights(cfg):
+        return cfg
     if "://" not in weights and not os.path.isfile(weights):
         raise no_weights(weights)
     if "://" in weights or words_of_checkpoint(weights) is None:

@@ -18,6 +18,7 @@ from dk_detr.language.download import require_server, source_at, with_weights_of
 PROBE_TEXT = "a photo of a cat."
 LIBRARIES = ("open_clip", "clip")
 RANDOM = "random"
+AVERAGE = "moving_average"  # of weights, in checkpoints that have one; it is what detectors load, too
 TOWER = "recognizer.visual."  # how names of an image tower begin in a checkpoint of RegionCLIP
 
 
@@ -63,6 +64,13 @@ class Clip:
         if self.provenance.get("weights") == RANDOM:
             return ""
         return json.dumps([round(x, 5) for x in self.encode_text([PROBE_TEXT])[0].tolist()])
+
+    @cached_property
+    def regions(self) -> Any:
+        """What looks at regions of one map, a `RegionTower`. Raises ValueError for an image tower that cannot."""
+        from dk_detr.language.region_tower import region_tower
+
+        return region_tower(self)
 
     def to(self, device: torch.device | str) -> "Clip":
         """Move the encoders; returns itself."""
@@ -122,7 +130,8 @@ def load_image_tower(clip: Clip, path: str) -> None:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} ({key}) is no checkpoint: {' '.join(str(error).split())[:200]}") from error
-    weights = content.get("model", {}) if isinstance(content, dict) else {}
+    content = content if isinstance(content, dict) else {}
+    weights = {**content.get("model", {}), **content.get(AVERAGE, {}).get("weights", {})}
     tower = {name.removeprefix(TOWER): w for name, w in weights.items() if name.startswith(TOWER)}
     if not tower:
         raise ValueError(f"{path} ({key}) holds no image tower ({TOWER}…): name a checkpoint of RegionCLIP.")

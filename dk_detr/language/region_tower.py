@@ -33,7 +33,9 @@ class RegionTower:
         self.early, self.stage, self.pool, self.stride, self.side = early, stage, pool, stride, side
 
     def map_of(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W), normalised as CLIP's input, -> (B, C, h, w)."""
+        """(B, 3, H, W), normalised as CLIP's input, -> (B, C, h, w). Strips are padded with zeros to one cell."""
+        height, width = pixels.shape[-2:]
+        pixels = F.pad(pixels, (0, max(self.stride - width, 0), 0, max(self.stride - height, 0)))
         made: Tensor = self.early(pixels)
         return made
 
@@ -93,7 +95,7 @@ def _cannot(clip: Clip, why: str) -> ValueError:
     name = clip.provenance.get("architecture", "?")
     return ValueError(
         f'MODEL.CLIP.ARCHITECTURE "{name}": its image tower cannot look at regions of one map, for {why}. Choose a '
-        'ResNet of CLIP, or MODEL.TEACHER.NAME "CLIPCrops".'
+        "ResNet of CLIP, or crops of the image (CLIPCrops)."
     )
 
 

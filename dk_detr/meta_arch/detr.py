@@ -20,7 +20,7 @@ from dk_detr.layers import to_absolute_xyxy, to_normalized_cxcywh
 from dk_detr.meta_arch.build import backbone_from_config, parts_from_config
 from dk_detr.meta_arch.extensions import require_own_losses
 from dk_detr.meta_arch.masks import Masks
-from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
+from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector, refuse_unknown_classes
 from dk_detr.modeling import (
     BoxQuality,
     ChannelMapper,
@@ -111,6 +111,11 @@ class DETR(OpenVocabularyDetector):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return parts_from_config(cfg, backbone_from_config(cfg))
+
+    @property
+    def parts_left_out(self) -> dict[str, str]:
+        """See `OpenVocabularyDetector`."""
+        return {} if self.mask_head else {"mask_head.": 'MODEL.MASK_ON False or MODEL.DETR.MASKS ""'}
 
     @property
     def device(self) -> torch.device:
@@ -290,12 +295,7 @@ class DETR(OpenVocabularyDetector):
             corners = instances.gt_boxes.tensor.to(self.device)
             boxes.append(to_normalized_cxcywh(corners, instances.image_size))
             labels.append(instances.gt_classes.to(self.device))
-            unknown = labels[-1][(labels[-1] < 0) | (labels[-1] >= len(self.train_vocabulary))].tolist()
-            if unknown:
-                raise ValueError(
-                    f"Image {given.get('file_name', '?')}: class {unknown[0]} is not among the "
-                    f"{len(self.train_vocabulary)} words of training; use dk_detr's mapper (dk_detr.data)."
-                )
+            refuse_unknown_classes(labels[-1], len(self.train_vocabulary), given.get("file_name", "?"))
         return Targets(tuple(labels), tuple(boxes))
 
 

@@ -48,6 +48,12 @@ class OpenVocabularyDetector(nn.Module):
         return False
 
     @property
+    def parts_left_out(self) -> dict[str, str]:
+        """How the names of weights begin that other detectors of this kind have and this one does without -> the keys
+        that say so."""
+        return {}
+
+    @property
     def looks_at_objects(self) -> bool:
         """Whether it is shown the boxes of the ground truth in evaluation: to know how well it names what is there."""
         return False
@@ -93,6 +99,16 @@ class OpenVocabularyDetector(nn.Module):
     def is_novel(self, vocabulary: Vocabulary) -> Tensor:
         """(K,) bool: what was not trained, whatever the vocabulary says."""
         return untrained(vocabulary, self.train_vocabulary)
+
+
+def refuse_unknown_classes(labels: Tensor, number: int, file_name: str) -> None:
+    """Raises ValueError for a class of a sample that is not among the `number` words of training."""
+    unknown = labels[(labels < 0) | (labels >= number)].tolist()
+    if unknown:
+        raise ValueError(
+            f"Image {file_name}: class {unknown[0]} is not among the {number} words of training; use dk_detr's mapper "
+            "(dk_detr.data)."
+        )
 
 
 def untrained(vocabulary: Vocabulary, train_vocabulary: Vocabulary) -> Tensor:

@@ -57,7 +57,8 @@ def test_scales_are_added_and_no_regions_are_no_rows(tmp_path: Path) -> None:
 
 def test_an_image_is_seen_once_however_many_regions_and_scales(tmp_path: Path) -> None:
     one, seen = teacher(tmp_path, crop_scales=[1.0, 1.5]), []
-    one.tower.early.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    early = one.guest.on(torch.device("cpu")).regions.early
+    early.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
     sizes = [(64, 96)] * 2
     where = regions(sizes, *((number % 2, 10, 10, 40 + number, 40) for number in sorted(range(6), key=lambda n: n % 2)))
     answer = one.ask(TeacherInput(normalised(picture(64, 96), picture(64, 96, 1)), sizes), where)()

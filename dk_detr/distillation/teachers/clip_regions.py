@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dk_detr.distillation.teachers.clip_crops import CLIPCrops, in_pixels
-from dk_detr.language import Clip, region_tower
+from dk_detr.language import Clip
 from dk_detr.modeling.acceleration import TEACHER
 from dk_detr.structures import Regions, Vocabulary
 
@@ -27,7 +27,7 @@ class CLIPRegions(CLIPCrops):
     @configurable
     def __init__(self, clip: Clip, *others: Any, **more: Any) -> None:
         super().__init__(clip, *others, **more)
-        self.tower = region_tower(clip)
+        _ = clip.regions  # what cannot look at regions is refused here
 
     @classmethod
     def from_config(cls, cfg: CfgNode, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -43,12 +43,12 @@ class CLIPRegions(CLIPCrops):
         """See `CLIPCrops`."""
         clip = self.guest.on(pixels.device)
         with self.in_its_precision(pixels.device):
-            features = self.tower.map_of(self._as_clip_sees(clip, pixels, image_sizes))
+            features = clip.regions.map_of(self._as_clip_sees(clip, pixels, image_sizes))
 
         def encode(regions: Regions, scale: float) -> Tensor:
             boxes = in_pixels(regions, image_sizes, scale)
             with self.in_its_precision(pixels.device):
-                rows = self.tower.encode(features, regions.image, boxes, self.batch_size)
+                rows = clip.regions.encode(features, regions.image, boxes, self.batch_size)
             return F.normalize(rows.float(), dim=-1)
 
         return encode

@@ -31,7 +31,9 @@ def add_config(cfg: CN) -> None:
     # with a first stage. It is frozen.
     own.LOCALIZER.CONFIG = ""
     own.LOCALIZER.OPTS = []  # KEY VALUE pairs for it, such as ["MODEL.RPN.NMS_THRESH", "0.9"]
-    own.LOCALIZER.WEIGHTS = ""  # its own weights; "" where MODEL.WEIGHTS holds them, too
+    own.LOCALIZER.WEIGHTS = ""  # its own weights; not needed where MODEL.WEIGHTS holds them, too
+    own.LOCALIZER.COUNT = 1000  # boxes of an image, at most
+    own.LOCALIZER.NMS_IOU = 0.7  # of a detector of this project, whose first stage does no NMS
 
     # MODEL.META_ARCHITECTURE "RegionCLIPPretraining", DATALOADER.TRAIN_STREAM "ImageText".
     own.PRETRAINING = CN()
@@ -42,4 +44,4 @@ def add_config(cfg: CN) -> None:
     own.PRETRAINING.POOL = ""  # embeddings of concepts, a vocabulary file
     own.PRETRAINING.REGIONS = 300  # of an image, the localizer's best
     own.PRETRAINING.SAMPLED = 100  # of these, at random
-    own.PRETRAINING.THRESHOLD = 0.1  # regions learn of which the teacher gives a concept more, in [0, 1)
+    own.PRETRAINING.THRESHOLD = 0.1  # regions learn whose highest probability of the teacher is above, in [0, 1)

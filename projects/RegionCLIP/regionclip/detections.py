@@ -43,33 +43,28 @@ def best_detections(
 
 
 def _best_after_soft_nms(boxes: Boxes, scores: Tensor, threshold: float, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Regions, words and scores of the best pairs."""
-    found = []
-    for word in (scores > threshold).any(0).nonzero().flatten():
-        region = (scores[:, word] > threshold).nonzero().flatten()
-        kept, lowered = soft_nms(boxes[region], scores[region, word])
-        found.append((region[kept], word.expand(len(kept)), lowered))
-    if not found:
-        nothing = torch.zeros(0, dtype=torch.long, device=scores.device)
-        return nothing, nothing, scores.new_zeros(0)
-    region, word, lowered = (torch.cat(column) for column in zip(*found))
-    best, order = lowered.topk(min(count, len(lowered)))
-    return region[order], word[order], best
+    """Regions, words and scores of the best pairs, with Gaussian soft NMS within each word.
 
-
-def soft_nms(boxes: Boxes, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Gaussian soft NMS of boxes of one word: which stay, the best first, and their lowered scores.
+    Scores only fall, so that the best of all is the next in any case: no more steps than detections.
 
     Source: Bodla et al. (ICCV 2017).
     """
-    overlaps, scores = pairwise_iou(boxes, boxes), scores.clone()
-    left = torch.ones_like(scores, dtype=torch.bool)
-    kept, lowered = [], []
-    while bool(left.any()):
-        best = scores.masked_fill(~left, -1).argmax()
-        kept.append(best)
-        lowered.append(scores[best])
-        left[best] = False
-        scores = torch.where(left, scores * torch.exp(-overlaps[best].square() / SIGMA), scores)
-        left &= scores > PRUNED
-    return torch.stack(kept), torch.stack(lowered)
+    overlaps = pairwise_iou(boxes, boxes)
+    left = scores.masked_fill(scores <= threshold, 0.0)
+    best_of_word, region_of_word = left.max(0) if len(left) else (scores.new_zeros(scores.shape[1]),) * 2
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    while len(found) < count:
+        best, word = best_of_word.max(0)
+        if best <= (PRUNED if found else max(threshold, 0.0)):
+            break
+        region = region_of_word[word].long().clone()  # of which more is written below
+        found.append((region, word, best))
+        falls = torch.exp(-overlaps[region].square() / SIGMA)
+        falls[region] = 0.0
+        left[:, word] = (lowered := left[:, word] * falls).masked_fill(lowered <= PRUNED, 0.0)
+        best_of_word[word], region_of_word[word] = left[:, word].max(0)
+    if not found:
+        nothing = torch.zeros(0, dtype=torch.long, device=scores.device)
+        return nothing, nothing, scores.new_zeros(0)
+    regions, words, lowered = (torch.stack(column) for column in zip(*found))
+    return regions, words, lowered

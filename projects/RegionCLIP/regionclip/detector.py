@@ -1,99 +1,55 @@
 """RegionCLIP: the whole detector. B images, K words, E text width."""
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from dk_detr.language import Clip, clip_from_config, require_words_of, vocabularies_from_config
+from dk_detr.distillation import CLIPCrops
+from dk_detr.language import clip_from_config, require_words_of, vocabularies_from_config
+from dk_detr.layers import to_normalized_cxcywh
 from dk_detr.meta_arch.masks import require_masks
-from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
-from dk_detr.structures import Vocabulary
-from projects.RegionCLIP.regionclip.heads import RegionHeads, ground_truth
+from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector, refuse_unknown_classes
+from dk_detr.structures import Regions, Vocabulary
+from projects.RegionCLIP.regionclip.heads import Naming, RegionHeads, Words, ground_truth, refuse_bad_values
 from projects.RegionCLIP.regionclip.localizer import Localizer, localizer_from_config
-from projects.RegionCLIP.regionclip.recognizer import Recognizer
+from projects.RegionCLIP.regionclip.recognizer import Pixels, Recognizer, require_pixels_of
 
 Inputs = list[dict[str, Any]]
 
 
-@META_ARCH_REGISTRY.register()
-class RegionCLIP(OpenVocabularyDetector):
-    """CLIP's image tower says what the boxes of a localizer show, as it is (zero-shot), or trained on base words.
+class LocalizedDetector(OpenVocabularyDetector):
+    """Names the boxes of a localizer, or of the ground truth.
 
-    Training: list of dicts with "image" (3, h, w) in INPUT.FORMAT, "instances" (gt_boxes, gt_classes indexing
-    `train_vocabulary`, gt_masks where masks are on) -> dict of weighted losses. Evaluation: list of dicts with "image"
-    and the wanted output "height", "width" -> list of {"instances": Instances(pred_boxes, scores, pred_classes,
-    pred_masks where masks are on)}, the classes indexing `vocabulary`. Where the ground truth is recognised, dicts have
-    "objects", its boxes in pixels of the image.
+    Evaluation: list of dicts with "image" and the wanted output "height", "width" -> list of {"instances":
+    Instances(pred_boxes, scores, pred_classes, pred_masks where masks are on)}, classes indexing `vocabulary`. Where
+    the ground truth is named, dicts have "objects", its boxes in pixels of the image.
 
     Args:
-        recognizer: what becomes of an image. localizer: proposes boxes; None for the ground truth. heads: the rest.
+        localizer: proposes boxes; None for the ground truth. pixels: makes inputs of samples. words: the classifier.
         train_vocabulary: base words. vocabulary: the words to detect; `set_vocabulary` exchanges them.
-        pixel_mean, pixel_std: of the recognizer's input.
-
-    Source: RegionCLIP, Zhong et al. (CVPR 2022).
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
-
-    @configurable
     def __init__(
         self,
-        *,
-        recognizer: Recognizer,
         localizer: Localizer | None,
-        heads: RegionHeads,
+        pixels: Pixels,
+        words: Words,
         train_vocabulary: Vocabulary,
         vocabulary: Vocabulary,
-        pixel_mean: Any,
-        pixel_std: Any,
     ) -> None:
         super().__init__()
-        self.recognizer, self.localizer, self.heads = recognizer, localizer, heads
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+        self.localizer, self.pixels, self.classifier = localizer, pixels, words
         self.register_words(train_vocabulary, vocabulary)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        if cfg.MODEL.TRAINING_EXTENSIONS or cfg.MODEL.CALIBRATION:
-            raise ValueError(
-                'MODEL.META_ARCHITECTURE "RegionCLIP" takes no MODEL.TRAINING_EXTENSIONS and no MODEL.CALIBRATION: no '
-                'CLIP teaches it, it is one. Set them to [] and "".'
-            )
-        train_vocabulary, vocabulary = vocabularies_from_config(cfg)
-        clip = clip_from_config(cfg)
-        require_words_of(clip, vocabulary)
-        require_pixels_of(clip, cfg)
-        recognizer = Recognizer(clip, cfg.MODEL.BACKBONE.FREEZE_AT)
-        return {
-            "recognizer": recognizer,
-            "localizer": localizer_from_config(cfg),
-            "heads": RegionHeads(cfg, recognizer, num_words=len(train_vocabulary)),
-            "train_vocabulary": train_vocabulary,
-            "vocabulary": vocabulary,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-        }
 
     @property
     def device(self) -> torch.device:
-        return self.pixel_mean.device
-
-    @property
-    def words_classifier(self) -> Any:
-        """See `OpenVocabularyDetector`."""
-        return self.heads.words
-
-    @classmethod
-    def detects_untrained(cls, cfg: CfgNode) -> bool:
-        """See `OpenVocabularyDetector`: CLIP alone, where nothing refines boxes or draws masks."""
-        return cfg.MODEL.REGIONCLIP.BOXES == "AsProposed" and not cfg.MODEL.MASK_ON
+        return self.pixels.mean.device
 
     @property
     def looks_at_objects(self) -> bool:
@@ -105,20 +61,14 @@ class RegionCLIP(OpenVocabularyDetector):
         """See `OpenVocabularyDetector`."""
         return self.localizer is not None
 
-    def forward(self, batched_inputs: Inputs, num_objects: float | Tensor | None = None) -> Any:
-        """See the class; no loss of it is divided by `num_objects`."""
-        return self.losses(batched_inputs) if self.training else self.detect(batched_inputs)
+    @property
+    def parts_left_out(self) -> dict[str, str]:
+        """See `OpenVocabularyDetector`."""
+        return {} if self.localizer else {"localizer.": 'MODEL.REGIONCLIP.REGIONS "GroundTruth"'}
 
-    def losses(self, batched_inputs: Inputs) -> dict[str, Tensor]:
-        """The weighted losses of one training step."""
-        objects = self.targets(batched_inputs)
-        if self.localizer is None:
-            proposals = [_rated(ground_truth(one.gt_boxes, one.image_size)) for one in objects]
-        else:
-            with torch.no_grad():
-                proposals = [one.to(self.device) for one in self.localizer(batched_inputs)]
-        features = self.recognizer(self.preprocess(batched_inputs).tensor)
-        return self.heads.losses(self.recognizer, features, proposals, objects, self.train_text)
+    @abstractmethod
+    def name(self, given: dict[str, Any], regions: Instances) -> Instances:
+        """Detections of an image among its regions, both in the frame of the sample."""
 
     @torch.no_grad()
     def detect(self, batched_inputs: Inputs) -> list[dict[str, Any]]:
@@ -139,11 +89,9 @@ class RegionCLIP(OpenVocabularyDetector):
         return [_of_output(given, self.localizer([given])[0])[:limit] for given in batched_inputs]
 
     def _detect(self, given: dict[str, Any]) -> tuple[dict[str, Any], Instances]:
-        """Of one image: the output, and the regions in the frame of the network's input."""
+        """Of one image: the output, and the regions in the frame of the sample."""
         regions = self._regions(given)
-        features = self.recognizer(self.preprocess([given]).tensor)
-        (found,) = self.heads.detect(self.recognizer, features, [regions], self.text)
-        return {"instances": _of_output(given, found)}, regions
+        return {"instances": _of_output(given, self.name(given, regions))}, regions
 
     def _regions(self, given: dict[str, Any]) -> Instances:
         if self.localizer is not None:
@@ -155,29 +103,148 @@ class RegionCLIP(OpenVocabularyDetector):
             )
         return ground_truth(given["objects"].to(self.device), tuple(given["image"].shape[-2:]))
 
-    def preprocess(self, batched_inputs: Inputs) -> ImageList:
-        """Normalise, move to the device, pad with zeros on the right and below."""
-        pixels = [(given["image"].to(self.device) - self.pixel_mean) / self.pixel_std for given in batched_inputs]
-        return ImageList.from_tensors(pixels)
+
+@META_ARCH_REGISTRY.register()
+class RegionCLIP(LocalizedDetector):
+    """CLIP's image tower says what the boxes of a localizer show, as it is (zero-shot), or trained on base words.
+
+    Training: list of dicts with "image" (3, h, w) in INPUT.FORMAT, "instances" (gt_boxes, gt_classes indexing
+    `train_vocabulary`, gt_masks where masks are on) -> dict of weighted losses. Evaluation: see `LocalizedDetector`.
+
+    Args:
+        recognizer: what becomes of an image. heads: the rest. others: see `LocalizedDetector`.
+
+    Source: RegionCLIP, Zhong et al. (CVPR 2022).
+    """
+
+    @configurable
+    def __init__(self, *, recognizer: Recognizer, heads: RegionHeads, **others: Any) -> None:
+        super().__init__(words=heads.naming.words, **others)
+        self.recognizer, self.heads = recognizer, heads
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        parts = _parts_from_config(cfg)
+        clip = clip_from_config(cfg)
+        require_words_of(clip, parts["vocabulary"])
+        require_pixels_of(clip, cfg)
+        recognizer = Recognizer(clip, cfg.MODEL.BACKBONE.FREEZE_AT)
+        heads = RegionHeads(cfg, recognizer, num_words=len(parts["train_vocabulary"]))
+        return {**parts, "recognizer": recognizer, "heads": heads}
+
+    @classmethod
+    def detects_untrained(cls, cfg: CfgNode) -> bool:
+        """See `OpenVocabularyDetector`: CLIP alone, where nothing refines boxes or draws masks."""
+        return cfg.MODEL.REGIONCLIP.BOXES == "AsProposed" and not cfg.MODEL.MASK_ON
+
+    @property
+    def parts_left_out(self) -> dict[str, str]:
+        """See `OpenVocabularyDetector`."""
+        masks = {} if self.heads.mask_head else {"heads.mask_head.": "MODEL.MASK_ON False"}
+        return {**super().parts_left_out, **masks}
+
+    def forward(self, batched_inputs: Inputs, num_objects: float | Tensor | None = None) -> Any:
+        """See the class; no loss of it is divided by `num_objects`."""
+        return self.losses(batched_inputs) if self.training else self.detect(batched_inputs)
+
+    def losses(self, batched_inputs: Inputs) -> dict[str, Tensor]:
+        """The weighted losses of one training step."""
+        objects = self.targets(batched_inputs)
+        if self.localizer is None:
+            proposals = [_rated(ground_truth(one.gt_boxes, one.image_size)) for one in objects]
+        else:
+            with torch.no_grad():
+                proposals = [one.to(self.device) for one in self.localizer(batched_inputs)]
+        features = self.recognizer(self.pixels(batched_inputs).tensor)
+        return self.heads.losses(self.recognizer, features, proposals, objects, self.train_text)
+
+    def name(self, given: dict[str, Any], regions: Instances) -> Instances:
+        """See `LocalizedDetector`."""
+        features = self.recognizer(self.pixels([given]).tensor)
+        return self.heads.detect(self.recognizer, features, [regions], self.text)[0]
 
     def targets(self, batched_inputs: Inputs) -> list[Instances]:
         """Ground truth on the device. Raises ValueError for a class outside the training vocabulary, and where masks
         are wanted and there are none."""
         for given in batched_inputs:
-            objects, name, number = given["instances"], given.get("file_name", "?"), len(self.train_vocabulary)
-            unknown = objects.gt_classes[(objects.gt_classes < 0) | (objects.gt_classes >= number)].tolist()
-            if unknown:
+            if "instances" not in given:
                 raise ValueError(
-                    f"Image {name}: class {unknown[0]} is not among the {number} words of training; use dk_detr's "
-                    "mapper (dk_detr.data)."
+                    'MODEL.META_ARCHITECTURE "RegionCLIP" learns from boxes, and samples come without "instances": set '
+                    'DATALOADER.TRAIN_STREAM "Detection", or choose "RegionCLIPPretraining".'
                 )
+            objects, name = given["instances"], given.get("file_name", "?")
+            refuse_unknown_classes(objects.gt_classes, len(self.train_vocabulary), name)
             if self.heads.mask_head is not None:
                 require_masks(objects, name)
         return [given["instances"].to(self.device) for given in batched_inputs]
 
 
+@META_ARCH_REGISTRY.register()
+class CLIPOnCrops(LocalizedDetector):
+    """Any CLIP says what the boxes of a localizer show, each cut out of the image: what ViLD starts from. Nothing of it
+    trains.
+
+    Args:
+        clip: looks at crops. naming: from embeddings to detections. others: see `LocalizedDetector`.
+
+    Source: ViLD (ICLR 2022), "CLIP on cropped regions".
+    """
+
+    @configurable
+    def __init__(self, *, clip: CLIPCrops, naming: Naming, **others: Any) -> None:
+        super().__init__(words=naming.words, **others)
+        self.clip, self.naming = clip, naming
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        if cfg.MODEL.REGIONCLIP.BOXES != "AsProposed" or cfg.MODEL.MASK_ON:
+            raise ValueError(
+                'MODEL.META_ARCHITECTURE "CLIPOnCrops" trains nothing that refines boxes or draws masks: set '
+                'MODEL.REGIONCLIP.BOXES "AsProposed" and MODEL.MASK_ON False.'
+            )
+        parts = _parts_from_config(cfg)
+        refuse_bad_values(cfg)
+        clip = CLIPCrops(cfg, parts["vocabulary"])
+        return {**parts, "clip": clip, "naming": Naming(cfg, width=clip.width)}
+
+    @classmethod
+    def detects_untrained(cls, cfg: CfgNode) -> bool:
+        """See `OpenVocabularyDetector`."""
+        return True
+
+    def forward(self, batched_inputs: Inputs, num_objects: float | Tensor | None = None) -> Any:
+        """See the class. Raises ValueError in training."""
+        if self.training:
+            raise ValueError('MODEL.META_ARCHITECTURE "CLIPOnCrops" has nothing to train: evaluate it, --eval-only.')
+        return self.detect(batched_inputs)
+
+    def name(self, given: dict[str, Any], regions: Instances) -> Instances:
+        """See `LocalizedDetector`."""
+        images, boxes = self.pixels([given]), regions.proposal_boxes.tensor
+        number = torch.arange(len(boxes), device=boxes.device)
+        asked = Regions(torch.zeros_like(number), number, to_normalized_cxcywh(boxes, regions.image_size))
+        rows = self.clip(images.tensor, images.image_sizes, asked)
+        return self.naming(regions, boxes, rows, self.text)
+
+
+def _parts_from_config(cfg: CfgNode) -> dict[str, Any]:
+    """What all such detectors have."""
+    if cfg.MODEL.TRAINING_EXTENSIONS or cfg.MODEL.CALIBRATION:
+        raise ValueError(
+            f'MODEL.META_ARCHITECTURE "{cfg.MODEL.META_ARCHITECTURE}" takes no MODEL.TRAINING_EXTENSIONS and no '
+            'MODEL.CALIBRATION: no CLIP teaches it, it is one. Set them to [] and "".'
+        )
+    train_vocabulary, vocabulary = vocabularies_from_config(cfg)
+    return {
+        "localizer": localizer_from_config(cfg),
+        "pixels": Pixels(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
+        "train_vocabulary": train_vocabulary,
+        "vocabulary": vocabulary,
+    }
+
+
 def _rated(proposals: Instances) -> Instances:
-    """Detectron2 adds the objects to proposals as such of great objectness."""
+    """With objectness: Detectron2 adds the objects to proposals, with theirs, and would miss it here."""
     boxes: Boxes = proposals.proposal_boxes
     proposals.objectness_logits = boxes.tensor.new_zeros(len(boxes))
     return proposals
@@ -188,15 +255,3 @@ def _of_output(given: dict[str, Any], found: Instances) -> Instances:
     height, width = found.image_size
     scaled: Instances = detector_postprocess(found, given.get("height", height), given.get("width", width))
     return scaled
-
-
-def require_pixels_of(clip: Clip, cfg: CfgNode) -> None:
-    """Raises ValueError for images that are not normalised as CLIP's input: it would recognise next to nothing."""
-    wanted = {"PIXEL_MEAN": clip.mean, "PIXEL_STD": clip.std}
-    for key, values in wanted.items():
-        here, there = list(cfg.MODEL[key]), [round(255 * value, 3) for value in values]
-        if cfg.INPUT.FORMAT != "RGB" or max(abs(a - b) for a, b in zip(here, there)) > 0.5:
-            raise ValueError(
-                f'{cfg.MODEL.CLIP.ARCHITECTURE} (MODEL.CLIP) takes images in INPUT.FORMAT "RGB" with MODEL.{key} '
-                f'{there}; got "{cfg.INPUT.FORMAT}" and {here}.'
-            )

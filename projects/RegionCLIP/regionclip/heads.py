@@ -11,7 +11,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
 from detectron2.structures import Boxes, Instances
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dk_detr.modeling import CosineText
@@ -43,44 +43,74 @@ class Words(CosineText):
         return F.pad(super().score(projected, text), (0, 1))
 
 
+class Naming(nn.Module):
+    """From the embeddings of an image's regions to its detections.
+
+    Args:
+        words: tells words apart. fusion, nms: see MODEL.REGIONCLIP. threshold, nms_iou, count: of detections.
+    """
+
+    @configurable
+    def __init__(self, words: Words, fusion: str, nms: str, threshold: float, nms_iou: float, count: int) -> None:
+        super().__init__()
+        self.words, self.fusion, self.nms = words, fusion, nms
+        self.threshold, self.nms_iou, self.count = threshold, nms_iou, count
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, width: int) -> dict[str, Any]:
+        """`width`: E."""
+        own, heads = cfg.MODEL.REGIONCLIP, cfg.MODEL.ROI_HEADS
+        return {
+            "words": Words(width, own.TEMPERATURE),
+            "fusion": own.FUSION,
+            "nms": own.NMS,
+            "threshold": heads.SCORE_THRESH_TEST,
+            "nms_iou": heads.NMS_THRESH_TEST,
+            "count": cfg.TEST.DETECTIONS_PER_IMAGE,
+        }
+
+    def forward(self, proposals: Instances, boxes: Tensor, embeddings: Tensor, text: Tensor) -> Instances:
+        """Detections in the frame of the proposals.
+
+        Args:
+            boxes: (N, 4) xyxy, the proposals or what became of them. embeddings: (N, E). text: (K, E) of any words.
+        """
+        scores = self.words.score(embeddings, text).softmax(-1)[:, :-1]
+        objectness = proposals.objectness_logits if proposals.has("objectness_logits") else None
+        limits = self.threshold, self.nms_iou, self.count, self.nms
+        return best_detections(boxes, fused(scores, objectness, self.fusion), proposals.image_size, *limits)
+
+
 class RegionHeads(ROIHeads):
     """Regions of the recognizer's map become words, boxes, and masks where they are on.
 
     Args:
-        width: E. words: tells them apart. boxes: Detectron2's box regression, of no class in particular.
-        mask_head: of the recognizer's last features; None for boxes alone.
-        refined: whether boxes are refined. background_weight, focal_exponent: see `word_loss`. fusion, nms: see
-            MODEL.REGIONCLIP. threshold, nms_iou, count: of detections. parts: Detectron2's.
+        naming: tells words apart, and chooses detections. boxes: Detectron2's box regression, class-agnostic.
+        mask_head: of the recognizer's last features; None for boxes alone. refined: whether boxes are refined.
+        background_weight, focal_exponent: see `word_loss`. parts: Detectron2's.
     """
 
     @configurable
     def __init__(
         self,
         *,
-        words: Words,
+        naming: Naming,
         boxes: FastRCNNOutputLayers,
         mask_head: MaskRCNNConvUpsampleHead | None,
         refined: bool,
         background_weight: float,
         focal_exponent: float,
-        fusion: str,
-        nms: str,
-        threshold: float,
-        nms_iou: float,
-        count: int,
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
-        self.words, self.boxes, self.mask_head, self.refined = words, boxes, mask_head, refined
+        self.naming, self.boxes, self.mask_head, self.refined = naming, boxes, mask_head, refined
         self.background_weight, self.focal_exponent = background_weight, focal_exponent
-        self.fusion, self.nms = fusion, nms
-        self.threshold, self.nms_iou, self.count = threshold, nms_iou, count
 
     @classmethod
     def from_config(cls, cfg: CfgNode, recognizer: Recognizer, num_words: int) -> dict[str, Any]:
         """`num_words`: of training."""
         own = cfg.MODEL.REGIONCLIP
-        _refuse_bad_values(cfg)
+        refuse_bad_values(cfg)
         boxes = FastRCNNOutputLayers(
             ShapeSpec(channels=recognizer.width),
             box2box_transform=Box2BoxTransform(weights=cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS),
@@ -91,17 +121,12 @@ class RegionHeads(ROIHeads):
         return {
             **super().from_config(cfg),
             "num_classes": num_words,
-            "words": Words(recognizer.width, own.TEMPERATURE),
+            "naming": Naming(cfg, width=recognizer.width),
             "boxes": boxes,
             "mask_head": _mask_head(cfg, recognizer) if cfg.MODEL.MASK_ON else None,
             "refined": own.BOXES == "Refined",
             "background_weight": own.BACKGROUND_WEIGHT,
             "focal_exponent": own.FOCAL_EXPONENT,
-            "fusion": own.FUSION,
-            "nms": own.NMS,
-            "threshold": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
-            "nms_iou": cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
-            "count": cfg.TEST.DETECTIONS_PER_IMAGE,
         }
 
     def losses(
@@ -125,7 +150,7 @@ class RegionHeads(ROIHeads):
         wanted = cat([(one.gt_boxes if one.has("gt_boxes") else one.proposal_boxes).tensor for one in sampled])
         weights = self.background_weight, self.focal_exponent
         losses = {
-            "loss_cls": word_loss(self.words.score(embeddings, text), labels, *weights),
+            "loss_cls": word_loss(self.naming.words.score(embeddings, text), labels, *weights),
             "loss_box_reg": self.boxes.box_reg_loss(boxes, wanted, self.boxes.bbox_pred(embeddings), labels),
         }
         return losses if self.mask_head is None else {**losses, **self._mask_losses(self.mask_head, seen, sampled)}
@@ -141,24 +166,27 @@ class RegionHeads(ROIHeads):
         self, recognizer: Recognizer, features: Tensor, proposals: list[Instances], text: Tensor
     ) -> list[Instances]:
         """Detections in the frame of the network's input. `text`: (K, E) of any words."""
-        seen = recognizer.features_of(features, [one.proposal_boxes.tensor for one in proposals])
-        embeddings = recognizer.pool(seen)
-        scores = self.words.score(embeddings, text).softmax(-1)[:, :-1]
-        deltas = self.boxes.bbox_pred(embeddings)
-        parts = zip(*(rows.split([len(one) for one in proposals]) for rows in (seen, scores, deltas)))
-        return [self._detect(one, *of_image) for one, of_image in zip(proposals, parts)]
-
-    def _detect(self, proposals: Instances, seen: Tensor, scores: Tensor, deltas: Tensor) -> Instances:
-        boxes = proposals.proposal_boxes.tensor
-        if self.refined and len(boxes):
-            boxes = self.boxes.box2box_transform.apply_deltas(deltas.float(), boxes)
-        objectness = proposals.objectness_logits if proposals.has("objectness_logits") else None
-        limits = self.threshold, self.nms_iou, self.count, self.nms
-        found = best_detections(boxes, fused(scores, objectness, self.fusion), proposals.image_size, *limits)
-        if self.mask_head is not None:
-            self.mask_head(seen[found.region], [found])
-        found.remove("region")
+        number = [len(one) for one in proposals]
+        embeddings = recognizer.embeddings_of(features, [one.proposal_boxes.tensor for one in proposals])
+        parts = zip(proposals, embeddings.split(number), self.boxes.bbox_pred(embeddings).split(number))
+        found = [self.naming(one, self._boxes(one, deltas), rows, text) for one, rows, deltas in parts]
+        if self.mask_head is not None:  # of the boxes that were found, not of those that were proposed
+            self.mask_head(recognizer.features_of(features, [one.pred_boxes.tensor for one in found]), found)
         return found
+
+    def _boxes(self, proposals: Instances, deltas: Tensor) -> Tensor:
+        boxes: Tensor = proposals.proposal_boxes.tensor
+        if not self.refined or not len(boxes):
+            return boxes
+        refined: Tensor = self.boxes.box2box_transform.apply_deltas(deltas.float(), boxes)
+        return refined
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
+        """Where boxes stay as proposed, weights need not say how to refine them."""
+        boxes = f"{prefix}boxes."
+        if not self.refined and not any(name.startswith(boxes) for name in state_dict):
+            state_dict.update({boxes + name: tensor for name, tensor in self.boxes.state_dict().items()})
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 def ground_truth(boxes: Boxes, size: tuple[int, int]) -> Instances:
@@ -173,7 +201,7 @@ def _mask_head(cfg: CfgNode, recognizer: Recognizer) -> MaskRCNNConvUpsampleHead
     return MaskRCNNConvUpsampleHead(shape, num_classes=1, conv_dims=[cfg.MODEL.ROI_MASK_HEAD.CONV_DIM])
 
 
-def _refuse_bad_values(cfg: CfgNode) -> None:
+def refuse_bad_values(cfg: CfgNode) -> None:
     own = cfg.MODEL.REGIONCLIP
     for key, choices in CHOICES.items():
         require(f"MODEL.REGIONCLIP.{key}", own[key], choices)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+LEAST = 1e-7  # of the probability of a wrong word
+
 
 def word_loss(logits: Tensor, labels: Tensor, background_weight: float = 1.0, focal_exponent: float = 0.0) -> Tensor:
     """Cross-entropy over words and background.
@@ -23,11 +25,12 @@ def word_loss(logits: Tensor, labels: Tensor, background_weight: float = 1.0, fo
     weights = torch.where(labels == logits.shape[1] - 1, background_weight, 1.0)
     if not focal_exponent:
         return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
-    return (losses * weights * (1 - torch.exp(-losses)).pow(focal_exponent)).mean()
+    wrong = (-torch.expm1(-losses)).clamp(min=LEAST)  # 0 has no gradient to a power below 1
+    return (losses * weights * wrong.pow(focal_exponent)).mean()
 
 
 def kept_regions(probabilities: Tensor, threshold: float) -> Tensor:
-    """(N,) bool: regions of which the teacher gives a concept more than the threshold; all, where that is none.
+    """(N,) bool: regions whose highest probability of the teacher is above the threshold. If there is none, all.
 
     Args:
         probabilities: (N, K) of the teacher.
@@ -58,6 +61,7 @@ def contrastive_loss(logits: Tensor, concept: Tensor) -> Tensor:
 
 def image_text_loss(images: Tensor, texts: Tensor, temperature: float) -> Tensor:
     """(N, E) rows of images and their captions -> cross-entropy of each with its partner, mean of both directions."""
-    logits = F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T / temperature
+    with torch.autocast(images.device.type, enabled=False):
+        logits = F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T / temperature
     partner = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2

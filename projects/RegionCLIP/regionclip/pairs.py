@@ -132,10 +132,10 @@ class PairMapper:
         with open(record["shard"], "rb") as file:
             picture, text = (_part(file, record[kind]) for kind in ("image", "text"))
         try:
-            image = Image.open(io.BytesIO(picture))
-        except OSError as error:
-            raise UnreadableImage(f"{record['file_name']} is no image: {error}. Leave it out of the shard.") from error
-        return pixels_of(image, self.order), [_caption(text, record)]
+            image = pixels_of(Image.open(io.BytesIO(picture)), self.order)
+        except (OSError, UnreadableImage) as error:
+            raise UnreadableImage(f"{record['file_name']}: {error} Leave it out of the shard.") from error
+        return image, [_caption(text, record)]
 
 
 def _part(file: Any, place: tuple[str, int, int]) -> bytes:
@@ -149,7 +149,7 @@ def _caption(text: bytes, record: Record) -> str:
     words = text.decode("utf-8", errors="replace").strip()
     if record["text"][0] == ".json":
         try:
-            words = str(json.loads(words)["caption"]).strip()
+            words = str(json.loads(words)["caption"] or "").strip()
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{record['file_name']}: the .json beside it has no caption.") from error
     if not words:

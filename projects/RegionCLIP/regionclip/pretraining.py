@@ -12,14 +12,13 @@ from torch.nn import functional as F
 from dk_detr.distillation.beside import beside
 from dk_detr.distillation.gather import gather_rows
 from dk_detr.distillation.guest import Guest
-from dk_detr.language import Clip, clip_from_config, region_tower, require_words_of
+from dk_detr.language import Clip, RegionTower, clip_from_config, require_words_of
 from dk_detr.language.from_config import read_vocabulary
 from dk_detr.structures import Vocabulary
 from dk_detr.utils import record
-from projects.RegionCLIP.regionclip.detector import require_pixels_of
 from projects.RegionCLIP.regionclip.localizer import Localizer, localizer_from_config
 from projects.RegionCLIP.regionclip.losses import contrastive_loss, distillation_loss, image_text_loss, kept_regions
-from projects.RegionCLIP.regionclip.recognizer import Recognizer
+from projects.RegionCLIP.regionclip.recognizer import Pixels, Recognizer, numbered, require_pixels_of
 
 POOL = "MODEL.REGIONCLIP.PRETRAINING.POOL"
 
@@ -32,12 +31,13 @@ class FrozenClip:
     """
 
     def __init__(self, clip: Clip) -> None:
-        self.guest, self.tower = Guest(clip), region_tower(clip)
+        self.guest = Guest(clip)
+        _ = clip.regions  # what cannot look at regions is refused here
 
     def regions(self, pixels: Tensor, image: Tensor, boxes_xyxy: Tensor) -> Tensor:
         """(N, E) rows, see `RegionTower`."""
-        self.guest.on(pixels.device)
-        return self.tower.encode(self.tower.map_of(pixels), image, boxes_xyxy)
+        tower: RegionTower = self.guest.on(pixels.device).regions
+        return tower.encode(tower.map_of(pixels), image, boxes_xyxy)
 
     def captions(self, texts: list[str], device: torch.device) -> Tensor:
         """(B, E) unit rows."""
@@ -56,13 +56,11 @@ class RegionCLIPPretraining(nn.Module):
     Args:
         recognizer: the student. teacher: the CLIP that it starts from. localizer: proposes regions.
         pool: the concepts. num_regions: of the localizer, the best. num_sampled: of these, at random, of each image.
-        temperature: τ. threshold: see `kept_regions`. pixel_mean, pixel_std: of the input.
+        temperature: τ. threshold: see `kept_regions`. pixels: makes inputs of samples.
 
     Source: RegionCLIP, Zhong et al. (CVPR 2022), in the form of its release.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
     pool: Tensor
 
     @configurable
@@ -77,16 +75,13 @@ class RegionCLIPPretraining(nn.Module):
         num_sampled: int,
         temperature: float,
         threshold: float,
-        pixel_mean: Any,
-        pixel_std: Any,
+        pixels: Pixels,
     ) -> None:
         super().__init__()
         self.recognizer, self.teacher, self.localizer = recognizer, teacher, localizer
-        self.num_regions, self.num_sampled = num_regions, num_sampled
+        self.pixels, self.num_regions, self.num_sampled = pixels, num_regions, num_sampled
         self.temperature, self.threshold = temperature, threshold
         self.register_buffer("pool", pool.embeddings, persistent=False)
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -112,17 +107,16 @@ class RegionCLIPPretraining(nn.Module):
             "num_sampled": own.PRETRAINING.SAMPLED,
             "temperature": own.TEMPERATURE,
             "threshold": own.PRETRAINING.THRESHOLD,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "pixels": Pixels(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
         }
 
     @property
     def device(self) -> torch.device:
-        return self.pixel_mean.device
+        return self.pixels.mean.device
 
     def forward(self, batched_inputs: list[dict[str, Any]], num_objects: float | Tensor | None = None) -> Any:
         """See the class; no loss of it is divided by `num_objects`."""
-        images = self.preprocess(batched_inputs)
+        images = self.pixels(batched_inputs)
         boxes = self._regions(batched_inputs)
         captions = [given["caption"] for given in batched_inputs]
         teach = beside(lambda: self._taught(images, boxes, captions), [images.tensor], "CLIP")
@@ -143,8 +137,7 @@ class RegionCLIPPretraining(nn.Module):
         return torch.cat([part[:-1] for part in parts]), torch.stack([part[-1] for part in parts])
 
     def _taught(self, images: ImageList, boxes: list[Tensor], captions: list[str]) -> tuple[Tensor, Tensor]:
-        number = [of_image.new_full((len(of_image),), index).long() for index, of_image in enumerate(boxes)]
-        rows = self.teacher.regions(images.tensor, torch.cat(number), torch.cat(boxes))
+        rows = self.teacher.regions(images.tensor, *numbered(boxes))
         return rows, self.teacher.captions(captions, self.device)
 
     def _region_losses(self, regions: Tensor, taught: Tensor) -> dict[str, Tensor]:
@@ -175,14 +168,14 @@ class RegionCLIPPretraining(nn.Module):
         boxes: Tensor = found.proposal_boxes.tensor[: self.num_regions].to(self.device)
         return boxes[torch.randperm(len(boxes))[: self.num_sampled].to(boxes.device)]
 
-    def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalise, move to the device, pad with zeros on the right and below."""
-        pixels = [(given["image"].to(self.device) - self.pixel_mean) / self.pixel_std for given in batched_inputs]
-        return ImageList.from_tensors(pixels)
-
 
 def _refuse_bad_values(cfg: CfgNode) -> None:
     own = cfg.MODEL.REGIONCLIP
+    if cfg.DATALOADER.TRAIN_STREAM != "ImageText" or cfg.DATASETS.TEST:
+        raise ValueError(
+            'MODEL.META_ARCHITECTURE "RegionCLIPPretraining" learns from captions and detects nothing: set '
+            'DATALOADER.TRAIN_STREAM "ImageText" and DATASETS.TEST ().'
+        )
     if own.REGIONS != "Proposals":
         raise ValueError(
             f'MODEL.REGIONCLIP.REGIONS is "{own.REGIONS}", and captions come without boxes: set it to "Proposals".'

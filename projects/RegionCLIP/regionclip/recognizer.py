@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
+from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from dk_detr.language import Clip, region_tower
@@ -57,11 +59,53 @@ class Recognizer(nn.Module):
         Args:
             features: the map. boxes_xyxy: of each image, (n, 4) in pixels.
         """
-        number = [boxes.new_full((len(boxes),), index).long() for index, boxes in enumerate(boxes_xyxy)]
-        image, boxes = torch.cat(number), torch.cat(list(boxes_xyxy))
-        return self.tower.features_of(features, image, boxes)
+        return self.tower.features_of(features, *numbered(boxes_xyxy))
+
+    def embeddings_of(self, features: Tensor, boxes_xyxy: Sequence[Tensor]) -> Tensor:
+        """(N, E) of regions, not normalised, in portions: for inference."""
+        return self.tower.encode(features, *numbered(boxes_xyxy))
 
     def pool(self, features: Tensor) -> Tensor:
         """What `features_of` gives -> (N, E), not normalised."""
         embeddings: Tensor = self.tower.pool(features)
         return embeddings
+
+
+def numbered(boxes_xyxy: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Of each box the number of its image, and the boxes."""
+    numbers = [boxes.new_full((len(boxes),), index).long() for index, boxes in enumerate(boxes_xyxy)]
+    return torch.cat(numbers), torch.cat(list(boxes_xyxy))
+
+
+class Pixels(nn.Module):
+    """Samples as the recognizer's input: normalised, on the device, padded with zeros on the right and below.
+
+    Args:
+        mean, std: of the channels, in the order of INPUT.FORMAT.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Of "image" (3, h, w)."""
+        return ImageList.from_tensors(
+            [(one["image"].to(self.mean.device) - self.mean) / self.std for one in batched_inputs]
+        )
+
+
+def require_pixels_of(clip: Clip, cfg: CfgNode) -> None:
+    """Raises ValueError for images that are not normalised as CLIP's input: it would recognise next to nothing."""
+    wanted = {"PIXEL_MEAN": clip.mean, "PIXEL_STD": clip.std}
+    for key, values in wanted.items():
+        here, there = list(cfg.MODEL[key]), [round(255 * value, 3) for value in values]
+        if cfg.INPUT.FORMAT != "RGB" or max(abs(a - b) for a, b in zip(here, there)) > 0.5:
+            raise ValueError(
+                f'{cfg.MODEL.CLIP.ARCHITECTURE} (MODEL.CLIP) takes images in INPUT.FORMAT "RGB" with MODEL.{key} '
+                f'{there}; got "{cfg.INPUT.FORMAT}" and {here}.'
+            )

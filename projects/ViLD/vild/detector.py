@@ -12,7 +12,7 @@ from torch import Tensor
 from dk_detr.distillation import anneal_from_config, build_slots, build_teacher
 from dk_detr.language import vocabularies_from_config
 from dk_detr.meta_arch.masks import require_masks
-from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
+from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector, refuse_unknown_classes
 from dk_detr.structures import Vocabulary
 from dk_detr.utils import choose, require
 from projects.ViLD.vild.forms import FORMS
@@ -149,7 +149,10 @@ class ViLD(OpenVocabularyDetector, GeneralizedRCNN):
         """Ground truth on the device. Raises ValueError for a class outside the training vocabulary, and where masks
         are wanted and there are none."""
         for given in batched_inputs:
-            _check(given["instances"], given.get("file_name", "?"), len(self.train_vocabulary), self.roi_heads.mask_on)
+            objects, name = given["instances"], given.get("file_name", "?")
+            refuse_unknown_classes(objects.gt_classes, len(self.train_vocabulary), name)
+            if self.roi_heads.mask_on:
+                require_masks(objects, name)
         return [given["instances"].to(self.device) for given in batched_inputs]
 
 
@@ -166,17 +169,6 @@ def _require_finite(features: dict[str, Tensor], batched_inputs: list[dict[str, 
             f"Image {batched_inputs[0].get('file_name', '?')}: what the backbone sees is not finite; the weights are "
             "broken. Take an earlier checkpoint, and train with a lower SOLVER.BASE_LR."
         )
-
-
-def _check(objects: Instances, file_name: str, num_words: int, with_masks: bool) -> None:
-    unknown = objects.gt_classes[(objects.gt_classes < 0) | (objects.gt_classes >= num_words)].tolist()
-    if unknown:
-        raise ValueError(
-            f"Image {file_name}: class {unknown[0]} is not among the {num_words} words of training; use dk_detr's "
-            "mapper (dk_detr.data)."
-        )
-    if with_masks:
-        require_masks(objects, file_name)
 
 
 def _teaching_from_config(cfg: CfgNode, vocabulary: Vocabulary) -> Teaching | None:

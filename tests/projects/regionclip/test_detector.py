@@ -9,8 +9,10 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from torchvision.ops import roi_align
 
 from dk_detr.engine import setup_cfg
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.predictor import Predictor
 from dk_detr.engine.run_folder import read_results
 from dk_detr.structures import Vocabulary
@@ -26,7 +28,7 @@ from tests.projects.regionclip.region_fixtures import (
 )
 from tests.run_fixtures import SIDE, World, assert_same_training, state_of, words, world_with_masks
 
-ALL = sorted(p for p in CONFIGS.rglob("*.yaml") if not p.name.startswith(("Base-", "localizer_")))
+ALL = sorted(p for p in CONFIGS.rglob("*.yaml") if not p.name.startswith(("Base-", "localizer_", "pretrain")))
 IDS = [str(path.relative_to(CONFIGS)) for path in ALL]
 every_config = pytest.mark.parametrize("path", ALL, ids=IDS)
 
@@ -56,7 +58,9 @@ def test_every_config_trains_or_is_evaluated(
     path: Path, world: World, localizer: dict[str, Any], tmp_path: Path
 ) -> None:
     given = options(world, **localizer)
-    if "zero_shot" in path.name:
+    if path.name.startswith(("zero_shot", "crops")):
+        if "ViT" in path.name:
+            given["MODEL__CLIP__ARCHITECTURE"] = world.root / "clip.json"
         run = world.train(tmp_path / "run", config=str(path), eval_only=True, **given)
     else:
         run = world.train(tmp_path / "run", config=str(path), **given)
@@ -103,8 +107,93 @@ def test_zero_shot_takes_pictures_without_weights_of_a_detector(world: World, lo
 
 def test_a_localizer_without_weights_is_refused(world: World, localizer: dict[str, Any]) -> None:
     detector = tiny(world, "mini/transfer", **{**localizer, f"{KEY}WEIGHTS": "''"})
-    with pytest.raises(ValueError, match=r"The localizer \(MODEL.REGIONCLIP.LOCALIZER\) has no weights: name them in"):
+    with pytest.raises(ValueError, match="The localizer has no weights: MODEL.REGIONCLIP.LOCALIZER.WEIGHTS is empty"):
         detector([sample()])
+    detector = tiny(world, "mini/transfer", **{**localizer, f"{KEY}WEIGHTS": "none.pth"})
+    with pytest.raises(ValueError, match="The localizer has no weights: There are no weights none.pth"):
+        detector([sample()])
+
+
+def test_weights_without_a_localizer_leave_it_as_it_is(
+    world: World, localizer: dict[str, Any], tmp_path: Path
+) -> None:
+    """Detectron2's frozen norms would fill in statistics that a file lacks."""
+    detector = tiny(world, "mini/transfer", **localizer)
+    whole = detector.state_dict()
+    before = {name: tensor.clone() for name, tensor in whole.items() if name.startswith("localizer.")}
+    torch.save({name: tensor for name, tensor in whole.items() if name not in before}, tmp_path / "alone.pth")
+    StrictCheckpointer(detector).load(str(tmp_path / "alone.pth"))
+    assert before and all(torch.equal(tensor, detector.state_dict()[name]) for name, tensor in before.items())
+
+
+def test_parts_that_a_config_does_without_are_left_out_and_named(
+    world: World, localizer: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = tiny(world, "transfer_lvis_RN50", **localizer)
+    StrictCheckpointer(whole, save_dir=str(tmp_path)).save("whole")
+    less = tiny(world, "zero_shot_lvis_RN50_gt", MODEL__VOCABULARY__TEST=world.root / "words.npz")
+    with caplog.at_level("INFO"):
+        StrictCheckpointer(less).load(str(tmp_path / "whole.pth"))
+    assert 'localizer, which MODEL.REGIONCLIP.REGIONS "GroundTruth" leaves out' in caplog.text
+    assert "heads.mask_head, which MODEL.MASK_ON False leaves out" in caplog.text
+    assert not caplog.text.count("not be loaded")
+
+
+def test_masks_are_of_the_boxes_that_were_found(world: World, localizer: dict[str, Any]) -> None:
+    detector = tiny(world, "transfer_lvis_RN50", **localizer)
+    seen: list[torch.Tensor] = []
+    detector.heads.mask_head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    given = sample()
+    with torch.no_grad():
+        features = detector.recognizer(detector.pixels([given]).tensor)
+        found = detector.name(given, detector._regions(given))
+        wanted = detector.recognizer.features_of(features, [found.pred_boxes.tensor])
+    torch.testing.assert_close(seen[0], wanted)
+
+
+def test_nothing_learns_from_crops(world: World, localizer: dict[str, Any]) -> None:
+    detector = tiny(world, "mini/crops", **localizer)
+    assert not list(detector.heads.parameters() if hasattr(detector, "heads") else [])
+    with pytest.raises(ValueError, match='"CLIPOnCrops" has nothing to train: evaluate it, --eval-only'):
+        detector.train()([sample()])
+    with pytest.raises(ValueError, match='"CLIPOnCrops" trains nothing that refines boxes or draws masks'):
+        tiny(world, "mini/crops", **localizer, MODEL__REGIONCLIP__BOXES="Refined")
+
+
+def test_crops_are_named_by_clip_alone(world: World) -> None:
+    """By hand: the box cut out, resized, encoded, compared with words and the background."""
+    detector = tiny(world, "mini/crops_gt", MODEL__ROI_HEADS__NMS_THRESH_TEST=1.0, MODEL__TEACHER__CROP_SCALES=[1.0])
+    given = {**sample(), "objects": Boxes(torch.tensor([[4.0, 6.0, 30.0, 40.0]]))}
+    (output,) = detector([given])
+    clip = detector.clip.guest.on(detector.device)
+    side = clip.image_size
+    crop = roi_align(detector.pixels([given]).tensor, [given["objects"].tensor], side, aligned=True)
+    rows = torch.nn.functional.normalize(clip.model.encode_image(crop), dim=-1)
+    wanted = torch.cat([rows @ detector.text.T / 0.02, torch.zeros(1, 1)], dim=1).softmax(-1)[0, :-1]
+    found = output["instances"]
+    torch.testing.assert_close(found.scores, wanted[found.pred_classes], rtol=0.05, atol=0.02)
+
+
+PINNED = {
+    "transfer_lvis_RN50": ("", 0.01, 0.8, 0.0, "sigmoid", True),
+    "transfer_ov_coco_RN50": ("", 0.01, 0.2, 0.5, "none", False),
+}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_what_the_release_trains_with(name: str, world: World) -> None:
+    cfg = setup_cfg(config(name), [])
+    own = cfg.MODEL.REGIONCLIP
+    told = (own.TEMPERATURE, own.BACKGROUND_WEIGHT, own.FOCAL_EXPONENT, own.FUSION, cfg.MODEL.MASK_ON)
+    assert told == PINNED[name][1:]
+
+
+@pytest.mark.parametrize("name", ["localizer_lvis_R50_FPN", "localizer_lvis_lsj_R50_FPN", "localizer_coco_R50_C4"])
+def test_every_localizer_proposes(name: str) -> None:
+    network = build_model(setup_cfg(config(name), ["MODEL.DEVICE", "cpu", "MODEL.RPN.POST_NMS_TOPK_TEST", "5"])).eval()
+    with torch.no_grad():
+        (output,) = network([sample()])
+    assert 0 < len(output["proposals"]) <= 5
 
 
 def test_the_first_stage_of_a_detr_proposes(world: World, tmp_path: Path) -> None:
@@ -121,7 +210,7 @@ def test_a_region_is_named_by_what_clip_sees_there(world: World) -> None:
     detector = tiny(world, "mini/zero_shot_gt", MODEL__ROI_HEADS__NMS_THRESH_TEST=1.0)
     given = sample()
     with torch.no_grad():
-        features = detector.recognizer(detector.preprocess([given]).tensor)
+        features = detector.recognizer(detector.pixels([given]).tensor)
         rows = detector.recognizer.pool(detector.recognizer.features_of(features, [given["objects"].tensor]))
         cosines = torch.nn.functional.normalize(rows, dim=-1) @ detector.text.T / 0.02
         wanted = torch.cat([cosines, torch.zeros(2, 1)], dim=1).softmax(-1)[:, :-1]
@@ -178,7 +267,7 @@ def test_every_parameter_that_trains_gets_a_gradient(world: World, localizer: di
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({f"{KEY}CONFIG": "''"}, 'REGIONS "Proposals" needs a network that makes them: name its config'),
     ({f"{KEY}CONFIG": "none.yaml"}, "There is no config file none.yaml (MODEL.REGIONCLIP.LOCALIZER.CONFIG)"),
-    ({f"{KEY}WEIGHTS": "none.pth"}, "There are no weights none.pth (MODEL.REGIONCLIP.LOCALIZER.WEIGHTS)"),
+    ({f"{KEY}COUNT": 0}, "MODEL.REGIONCLIP.LOCALIZER.COUNT must be at least 1, got 0"),
     ({"MODEL__REGIONCLIP__FUSION": "product"}, 'MODEL.REGIONCLIP.FUSION is "product"; choose one of none, sigmoid'),
     ({"MODEL__REGIONCLIP__NMS": "None"}, 'MODEL.REGIONCLIP.NMS is "None"; choose one of Hard, Soft'),
     ({"MODEL__REGIONCLIP__REGIONS": "GroundTruth"}, 'FUSION "sigmoid" asks for a localizer\'s objectness'),
@@ -204,3 +293,11 @@ def test_weights_of_another_localizer_are_refused(world: World, localizer: dict[
     other = first_stage(world, tmp_path)
     with pytest.raises(ValueError, match="has no .* tensors of the localizer"):
         tiny(world, "mini/transfer", **{**localizer, f"{KEY}WEIGHTS": other[f"{KEY}WEIGHTS"]})
+
+
+@pytest.mark.parametrize("name", ["mini/transfer", "mini/crops"])
+def test_mixed_precision(name: str, world: World, localizer: dict[str, Any], tmp_path: Path) -> None:
+    given = options(world, **localizer, SOLVER__AMP__ENABLED=True, SOLVER__AMP__DTYPE="bfloat16")
+    run = world.train(tmp_path / "run", config=config(name), eval_only="crops" in name, **given)
+    results = read_results(str(run))
+    assert results is not None and results["results"]["bbox"]["AP"] >= 0

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from detectron2.structures import Boxes
 from torch.nn import functional as F
 
-from projects.RegionCLIP.regionclip.detections import best_detections, fused, soft_nms
+from projects.RegionCLIP.regionclip.detections import best_detections, fused
 from projects.RegionCLIP.regionclip.heads import Words
 from projects.RegionCLIP.regionclip.losses import word_loss
 from tests.model_fixtures import random
@@ -42,6 +41,12 @@ def test_on_coco_the_sum_is_divided_by_the_regions() -> None:
     torch.testing.assert_close(word_loss(LOGITS, LABELS, 0.2, 0.5), wanted)
 
 
+def test_a_region_that_is_right_beyond_doubt_has_a_finite_gradient() -> None:
+    logits = torch.tensor([[80.0, 0.0]], requires_grad=True)
+    word_loss(logits, torch.tensor([0]), 0.2, 0.5).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+
+
 def test_no_region_is_no_loss_with_a_gradient() -> None:
     logits = torch.zeros(0, 4, requires_grad=True)
     word_loss(logits, torch.zeros(0, dtype=torch.long)).backward()
@@ -61,15 +66,30 @@ def test_objectness_is_fused_as_asked() -> None:
 BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0], [20.0, 20.0, 30.0, 30.0]])
 
 
+def softly(boxes: torch.Tensor, scores: list[float], count: int = 10) -> tuple[list[int], list[float]]:
+    found = best_detections(boxes, torch.tensor(scores)[:, None], (100, 100), 0.0, 0.5, count, "Soft")
+    return found.region.tolist(), found.scores.tolist()
+
+
 def test_soft_nms_lowers_what_overlaps() -> None:
-    kept, scores = soft_nms(Boxes(BOXES), torch.tensor([0.9, 0.8, 0.5]))
+    kept, scores = softly(BOXES, [0.9, 0.8, 0.5])
     lowered = 0.8 * math.exp(-(0.8**2) / 0.5)
-    assert kept.tolist() == [0, 2, 1] and scores.tolist() == pytest.approx([0.9, 0.5, lowered])
+    assert kept == [0, 2, 1] and scores == pytest.approx([0.9, 0.5, lowered])
 
 
 def test_soft_nms_prunes_what_is_next_to_nothing() -> None:
-    kept, _ = soft_nms(Boxes(torch.stack([BOXES[0]] * 3)), torch.tensor([0.9, 0.003, 0.5]))
-    assert kept.tolist() == [0, 2]
+    assert softly(torch.stack([BOXES[0]] * 3), [0.9, 0.003, 0.5])[0] == [0, 2]
+
+
+def test_soft_nms_of_many_words_is_that_of_each() -> None:
+    """The best of all words, one at a time, are those of the words apart, sorted."""
+    corners = 20 * random(12, 2, seed=2).abs()
+    boxes = torch.cat([corners, corners + 5 + 20 * random(12, 2, seed=3).abs()], dim=1)
+    scores = random(12, 4, seed=4).sigmoid()
+    together = best_detections(boxes, scores, (100, 100), 0.3, 0.5, 20, "Soft")
+    apart = [best_detections(boxes, scores[:, k : k + 1], (100, 100), 0.3, 0.5, 99, "Soft") for k in range(4)]
+    wanted = torch.cat([one.scores for one in apart]).sort(descending=True)[0][:20]
+    torch.testing.assert_close(together.scores, wanted)
 
 
 @pytest.mark.parametrize("nms", ["Hard", "Soft"])

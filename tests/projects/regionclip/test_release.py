@@ -118,7 +118,7 @@ def test_the_network_is_that_of_the_release(
     assert "transfer_lvis" in told and "cls_score" in told and "no localizer" not in told
     detector = tiny(world, "transfer_lvis_RN50", **{**localizer, f"{KEY}WEIGHTS": "''"})
     StrictCheckpointer(detector).load(str(tmp_path / "ours.pth"))
-    assert detector.localizer.known
+    assert not detector.localizer.missing
     pixels = random(1, 3, 96, 128)
     boxes = torch.tensor([[0.0, 0.0, 128.0, 96.0], [10.0, 20.0, 60.0, 70.0], [40.0, 3.0, 120.0, 50.0]])
     with torch.no_grad():
@@ -130,7 +130,7 @@ def test_the_network_is_that_of_the_release(
         torch.testing.assert_close(detector.heads.mask_head.layers(seen), masks, rtol=1e-3, atol=1e-4)
         rows = F.normalize(random(WORDS, theirs.shape[1]), dim=1)
         logits = F.pad(F.normalize(theirs, dim=1) @ rows.T / 0.01, (0, 1))
-        torch.testing.assert_close(detector.heads.words.score(embeddings, rows), logits, rtol=1e-3, atol=1e-2)
+        torch.testing.assert_close(detector.heads.naming.words.score(embeddings, rows), logits, rtol=1e-3, atol=1e-2)
 
 
 def test_every_tensor_is_used_or_listed(release: dict[str, Tensor]) -> None:
@@ -192,5 +192,11 @@ def test_a_pretrained_release_becomes_a_clip(world: World, tmp_path: Path) -> No
     loaded = load_clip("open_clip", config, str(tmp_path / "clip.pth"))
     pixels = random(2, 3, 64, 64)
     torch.testing.assert_close(loaded.model.encode_image(pixels), clip.model.encode_image(pixels))
+    with pytest.raises(ValueError, match="the release is pretrained, not a detector: leave --localizer out"):
+        rpn = {"proposal_generator.rpn_head.conv.weight": torch.zeros(1)}
+        torch.save(rpn, tmp_path / "rpn.pth")
+        convert_file(
+            "regionclip", str(tmp_path / "pretrained.pth"), str(tmp_path / "x.pth"), localizer=str(tmp_path / "rpn.pth")
+        )
     assert torch.equal(loaded.encode_text(["a cat"]), clip.encode_text(["a cat"]))
     assert loaded.model.logit_scale.exp().item() == pytest.approx(100.0)
