@@ -83,7 +83,7 @@ class _Mapper(DatasetMapper):
 
 
 class _WithObjects(_Mapper):
-    """Adds the boxes of the objects, without their classes; crowds are none."""
+    """Adds the boxes of the objects, and their classes for the evaluator; crowds are none."""
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         sample = super().__call__(dataset_dict)
@@ -92,6 +92,7 @@ class _WithObjects(_Mapper):
         corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
         (height, width), given = sample["image"].shape[-2:], (dataset_dict["width"], dataset_dict["height"])
         sample["objects"] = Boxes(corners * torch.tensor([width / given[0], height / given[1]] * 2))
+        sample["object_classes"] = torch.tensor([each["category_id"] for each in single], dtype=torch.long)
         return sample
 
 

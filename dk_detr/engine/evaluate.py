@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader
-from detectron2.evaluation import inference_on_dataset
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from torch import nn
 
 from dk_detr.annotations import choose_novel
@@ -16,7 +16,7 @@ from dk_detr.data import categories_of, require_images, test_mapper
 from dk_detr.data.present import CHECK_IMAGES
 from dk_detr.engine.fusion import WithClip, with_clip
 from dk_detr.engine.proposals import WithProposals
-from dk_detr.evaluation import OpenVocabularyEvaluator
+from dk_detr.evaluation import NamingEvaluator, OpenVocabularyEvaluator
 from dk_detr.language.from_config import read_vocabulary
 from dk_detr.structures import Vocabulary
 
@@ -58,7 +58,7 @@ def require_test_images(cfg: CfgNode) -> None:
         require_images(DatasetCatalog.get(name), name, CHECK_IMAGES)
 
 
-def prepare_evaluation(cfg: CfgNode, detector: Any) -> dict[str, tuple[Vocabulary, OpenVocabularyEvaluator]]:
+def prepare_evaluation(cfg: CfgNode, detector: Any) -> dict[str, tuple[Vocabulary, DatasetEvaluator]]:
     """For each of DATASETS.TEST the words, in the order of its categories, and the evaluator. Asked for before
     training, too: what cannot be evaluated need not be trained.
 
@@ -77,7 +77,7 @@ def prepare_evaluation(cfg: CfgNode, detector: Any) -> dict[str, tuple[Vocabular
             words = words_of(cfg, name, words_before)
             with _named(name):
                 detector.set_vocabulary(words)
-                prepared[name] = words, build_evaluator(cfg, name, words)
+                prepared[name] = words, _evaluators(cfg, name, words, detector.looks_at_objects)
     finally:
         detector.set_vocabulary(words_before)
     return prepared
@@ -114,6 +114,13 @@ def _named(dataset: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"DATASETS.TEST {dataset}: {error}") from error
+
+
+def _evaluators(cfg: CfgNode, name: str, words: Vocabulary, objects_are_given: bool) -> DatasetEvaluator:
+    of_boxes = build_evaluator(cfg, name, words)
+    if not objects_are_given:
+        return of_boxes
+    return DatasetEvaluators([of_boxes, NamingEvaluator(words.names, novel_names_of(name, words), groups_of(name))])
 
 
 def build_evaluator(cfg: CfgNode, name: str, words: Vocabulary) -> OpenVocabularyEvaluator:

@@ -2,6 +2,10 @@
 
 from dk_detr.evaluation.evaluate import IOU_TYPES, evaluate_file
 from dk_detr.evaluation.evaluator import OpenVocabularyEvaluator, results_file
+from dk_detr.evaluation.naming import CLASSES, NAMED, NamingEvaluator
 from dk_detr.evaluation.protocols import PROTOCOLS
 
-__all__ = ["IOU_TYPES", "PROTOCOLS", "OpenVocabularyEvaluator", "evaluate_file", "results_file"]
+__all__ = [
+    "CLASSES", "IOU_TYPES", "NAMED", "PROTOCOLS", "NamingEvaluator", "OpenVocabularyEvaluator", "evaluate_file",
+    "results_file",
+]  # fmt: skip

@@ -55,7 +55,8 @@ class OpenVocabularyDetector(nn.Module):
 
     @property
     def looks_at_objects(self) -> bool:
-        """Whether it is shown the boxes of the ground truth in evaluation: to know how well it names what is there."""
+        """Whether it is shown the boxes of the ground truth in evaluation, "objects": to know how well it names what is
+        there. Its outputs then have "named" beside "instances": the likeliest word of each, in their order."""
         return False
 
     def propose(self, batched_inputs: list[dict[str, Any]], limit: int | None = None) -> list[Instances]:

@@ -11,6 +11,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from dk_detr.distillation import CLIPCrops
+from dk_detr.evaluation import NAMED
 from dk_detr.language import clip_from_config, require_words_of, vocabularies_from_config
 from dk_detr.layers import to_normalized_cxcywh
 from dk_detr.meta_arch.masks import require_masks
@@ -28,7 +29,8 @@ class LocalizedDetector(OpenVocabularyDetector):
 
     Evaluation: list of dicts with "image" and the wanted output "height", "width" -> list of {"instances":
     Instances(pred_boxes, scores, pred_classes, pred_masks where masks are on)}, classes indexing `vocabulary`. Where
-    the ground truth is named, dicts have "objects", its boxes in pixels of the image.
+    the ground truth is named, dicts have "objects", its boxes in pixels of the image, and outputs "named", the word of
+    each.
 
     Args:
         localizer: proposes boxes; None for the ground truth. pixels: makes inputs of samples. words: the classifier.
@@ -67,8 +69,8 @@ class LocalizedDetector(OpenVocabularyDetector):
         return {} if self.localizer else {"localizer.": 'MODEL.REGIONCLIP.REGIONS "GroundTruth"'}
 
     @abstractmethod
-    def name(self, given: dict[str, Any], regions: Instances) -> Instances:
-        """Detections of an image among its regions, both in the frame of the sample."""
+    def name(self, given: dict[str, Any], regions: Instances) -> tuple[Instances, Tensor]:
+        """Detections of an image among its regions, both in the frame of the sample; and the word of each region."""
 
     @torch.no_grad()
     def detect(self, batched_inputs: Inputs) -> list[dict[str, Any]]:
@@ -91,7 +93,9 @@ class LocalizedDetector(OpenVocabularyDetector):
     def _detect(self, given: dict[str, Any]) -> tuple[dict[str, Any], Instances]:
         """Of one image: the output, and the regions in the frame of the sample."""
         regions = self._regions(given)
-        return {"instances": _of_output(given, self.name(given, regions))}, regions
+        found, named = self.name(given, regions)
+        output = {"instances": _of_output(given, found)}
+        return {**output, NAMED: named} if self.looks_at_objects else output, regions
 
     def _regions(self, given: dict[str, Any]) -> Instances:
         if self.localizer is not None:
@@ -158,10 +162,10 @@ class RegionCLIP(LocalizedDetector):
         features = self.recognizer(self.pixels(batched_inputs).tensor)
         return self.heads.losses(self.recognizer, features, proposals, objects, self.train_text)
 
-    def name(self, given: dict[str, Any], regions: Instances) -> Instances:
+    def name(self, given: dict[str, Any], regions: Instances) -> tuple[Instances, Tensor]:
         """See `LocalizedDetector`."""
         features = self.recognizer(self.pixels([given]).tensor)
-        return self.heads.detect(self.recognizer, features, [regions], self.text)[0]
+        return self.heads.detect(self.recognizer, features, regions, self.text)
 
     def targets(self, batched_inputs: Inputs) -> list[Instances]:
         """Ground truth on the device. Raises ValueError for a class outside the training vocabulary, and where masks
@@ -218,7 +222,7 @@ class CLIPOnCrops(LocalizedDetector):
             raise ValueError('MODEL.META_ARCHITECTURE "CLIPOnCrops" has nothing to train: evaluate it, --eval-only.')
         return self.detect(batched_inputs)
 
-    def name(self, given: dict[str, Any], regions: Instances) -> Instances:
+    def name(self, given: dict[str, Any], regions: Instances) -> tuple[Instances, Tensor]:
         """See `LocalizedDetector`."""
         images, boxes = self.pixels([given]), regions.proposal_boxes.tensor
         number = torch.arange(len(boxes), device=boxes.device)

@@ -69,8 +69,10 @@ class Naming(nn.Module):
             "count": cfg.TEST.DETECTIONS_PER_IMAGE,
         }
 
-    def forward(self, proposals: Instances, boxes: Tensor, embeddings: Tensor, text: Tensor) -> Instances:
-        """Detections in the frame of the proposals.
+    def forward(
+        self, proposals: Instances, boxes: Tensor, embeddings: Tensor, text: Tensor
+    ) -> tuple[Instances, Tensor]:
+        """Detections in the frame of the proposals, and (N,) the likeliest word of each proposal.
 
         Args:
             boxes: (N, 4) xyxy, the proposals or what became of them. embeddings: (N, E). text: (K, E) of any words.
@@ -78,7 +80,8 @@ class Naming(nn.Module):
         scores = self.words.score(embeddings, text).softmax(-1)[:, :-1]
         objectness = proposals.objectness_logits if proposals.has("objectness_logits") else None
         limits = self.threshold, self.nms_iou, self.count, self.nms
-        return best_detections(boxes, fused(scores, objectness, self.fusion), proposals.image_size, *limits)
+        found = best_detections(boxes, fused(scores, objectness, self.fusion), proposals.image_size, *limits)
+        return found, scores.argmax(-1)
 
 
 class RegionHeads(ROIHeads):
@@ -163,16 +166,19 @@ class RegionHeads(ROIHeads):
         return losses
 
     def detect(
-        self, recognizer: Recognizer, features: Tensor, proposals: list[Instances], text: Tensor
-    ) -> list[Instances]:
-        """Detections in the frame of the network's input. `text`: (K, E) of any words."""
-        number = [len(one) for one in proposals]
-        embeddings = recognizer.embeddings_of(features, [one.proposal_boxes.tensor for one in proposals])
-        parts = zip(proposals, embeddings.split(number), self.boxes.bbox_pred(embeddings).split(number))
-        found = [self.naming(one, self._boxes(one, deltas), rows, text) for one, rows, deltas in parts]
+        self, recognizer: Recognizer, features: Tensor, proposals: Instances, text: Tensor
+    ) -> tuple[Instances, Tensor]:
+        """Detections of one image in the frame of its proposals, and (N,) the likeliest word of each of these.
+
+        Args:
+            features: (1, C, h, w), the map. text: (K, E) of any words.
+        """
+        embeddings = recognizer.embeddings_of(features, [proposals.proposal_boxes.tensor])
+        boxes = self._boxes(proposals, self.boxes.bbox_pred(embeddings))
+        found, named = self.naming(proposals, boxes, embeddings, text)
         if self.mask_head is not None:  # of the boxes that were found, not of those that were proposed
-            self.mask_head(recognizer.features_of(features, [one.pred_boxes.tensor for one in found]), found)
-        return found
+            self.mask_head(recognizer.features_of(features, [found.pred_boxes.tensor]), [found])
+        return found, named
 
     def _boxes(self, proposals: Instances, deltas: Tensor) -> Tensor:
         boxes: Tensor = proposals.proposal_boxes.tensor

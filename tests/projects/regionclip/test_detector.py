@@ -67,6 +67,7 @@ def test_every_config_trains_or_is_evaluated(
         assert "No loss reaches" not in (run / "log.txt").read_text()
     results = read_results(str(run))
     assert results is not None and {"AP", "APr"} <= results["results"]["bbox"].keys()
+    assert ("naming" in results["results"]) == path.stem.endswith("_gt")
     assert ("segm" in results["results"]) == ("lvis" in path.name and "transfer" in path.name)
 
 
@@ -146,7 +147,7 @@ def test_masks_are_of_the_boxes_that_were_found(world: World, localizer: dict[st
     given = sample()
     with torch.no_grad():
         features = detector.recognizer(detector.pixels([given]).tensor)
-        found = detector.name(given, detector._regions(given))
+        found, _ = detector.name(given, detector._regions(given))
         wanted = detector.recognizer.features_of(features, [found.pred_boxes.tensor])
     torch.testing.assert_close(seen[0], wanted)
 
@@ -220,6 +221,7 @@ def test_a_region_is_named_by_what_clip_sees_there(world: World) -> None:
         region = int(torch.cdist(box[None], given["objects"].tensor).argmin())
         torch.testing.assert_close(score, wanted[region, word])
     assert len(found) == 2 * len(detector.vocabulary)
+    assert torch.equal(output["named"], wanted.argmax(-1))
 
 
 def test_a_picture_without_objects_is_refused_where_these_are_recognised(world: World) -> None:
