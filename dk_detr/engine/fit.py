@@ -102,8 +102,8 @@ def _misfit(found: _IncompatibleKeys, model: nn.Module, new_parts: Sequence[str]
     missing, surplus = _counted(found)
     parameters = [key for key, _ in model.named_parameters() if not _is_of(key, ["extensions", *new_parts])]
     rest = [key for key in missing if not key.startswith("backbone.")]
-    others = [key for key in parameters if not key.startswith("backbone.")]
-    only_backbone = model.training and len(rest) == len(others) and len(missing) < len(parameters)
+    others = {key for key in parameters if not key.startswith("backbone.")}
+    only_backbone = model.training and others <= set(rest) and len(missing) < len(parameters)
     if found.incorrect_shapes:
         key, there, here = found.incorrect_shapes[0]
         number = f"({len(found.incorrect_shapes)} such keys)"

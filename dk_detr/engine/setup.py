@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -22,6 +23,7 @@ from dk_detr.engine.launch import is_first_to_fail
 from dk_detr.engine.projects import add_projects
 from dk_detr.engine.renamed_keys import refuse_renamed_keys
 from dk_detr.layers.ops import default_backend
+from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
 from dk_detr.utils.memory import keep_freed_memory
 
 
@@ -88,7 +90,9 @@ def for_inference(cfg: CfgNode) -> CfgNode:
         "MODEL.TIMM.PRETRAINED": "",
         "MODEL.DETR.LOSS.NEGATIVES": "All",
     }
-    return with_values(cfg, left_out)
+    kind = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    more = kind.only_in_training(cfg) if issubclass(kind, OpenVocabularyDetector) else {}
+    return with_values(cfg, {**left_out, **more})
 
 
 @contextmanager

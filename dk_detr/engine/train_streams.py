@@ -38,6 +38,17 @@ class Stream(Protocol):
 def build_detection_stream(cfg: CfgNode, model: Any, seed: int) -> TrainStream:
     """Samples of DATASETS.TRAIN, labelled among the model's words of training, with regions if a bank teaches.
 
+    Raises: see `records_and_labels`.
+    """
+    records, labels = records_and_labels(cfg, model)
+    bank = bank_of_training(cfg, records, model.train_vocabulary)
+    return build_train_stream(cfg, records, TrainMapper(cfg, labels, bank), seed)
+
+
+def records_and_labels(cfg: CfgNode, model: Any) -> tuple[list[dict[str, Any]], list[int]]:
+    """The records of DATASETS.TRAIN, and for each of their classes its index among the model's words of training, -1
+    for a novel one.
+
     Raises: ValueError for data sets that there are not, that have no boxes, or whose categories are not the model's;
         FileNotFoundError.
     """
@@ -51,8 +62,7 @@ def build_detection_stream(cfg: CfgNode, model: Any, seed: int) -> TrainStream:
     labels = labels_among(names, model.train_vocabulary.names, model.vocabulary.novel_names, first)
     records = train_records(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     require_images(records, ", ".join(cfg.DATASETS.TRAIN), CHECK_IMAGES)
-    bank = bank_of_training(cfg, records, model.train_vocabulary)
-    return build_train_stream(cfg, records, TrainMapper(cfg, labels, bank), seed)
+    return records, labels
 
 
 TRAIN_STREAMS: dict[str, Callable[[CfgNode, Any, int], Stream]] = {"Detection": build_detection_stream}

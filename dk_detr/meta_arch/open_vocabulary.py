@@ -47,6 +47,11 @@ class OpenVocabularyDetector(nn.Module):
         """Whether a detector of this config needs no MODEL.WEIGHTS, as it is made of trained parts."""
         return False
 
+    @classmethod
+    def only_in_training(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Keys of this kind of detector, with the values that leave out what only training needs."""
+        return {}
+
     @property
     def parts_left_out(self) -> dict[str, str]:
         """How the names of weights begin that other detectors of this kind have and this one does without -> the keys

@@ -197,7 +197,7 @@ class RegionHeads(ROIHeads):
 
 def ground_truth(boxes: Boxes, size: tuple[int, int]) -> Instances:
     """The objects of an image as proposals that nobody rated."""
-    return Instances(size, proposal_boxes=boxes)
+    return Instances(size, proposal_boxes=boxes.clone())  # Detectron2 clips and scales boxes where they lie
 
 
 def _mask_head(cfg: CfgNode, recognizer: Recognizer) -> MaskRCNNConvUpsampleHead:
