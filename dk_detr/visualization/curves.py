@@ -27,9 +27,10 @@ LOSS_PANELS = {
     "masks": "loss_mask_",
     "denoising": "loss_dn_",
     "one-to-many": "loss_o2m_",
+    "teacher detector": "loss_dd_",
     "detection": "loss_",
 }
-PANEL_ORDER = ("detection", "proposal", "masks", "denoising", "one-to-many", "distillation")
+PANEL_ORDER = ("detection", "proposal", "masks", "denoising", "one-to-many", "distillation", "teacher detector")
 KD_WEIGHT = "kd_weight"  # recorded where MODEL.KD.ANNEAL changes the weights of distillation
 AP50_MARK = "bbox/AP50-"  # of several data sets, their name stands before it
 MARKED: dict[str, Any] = {  # the style of scores; not clipped, so that a mark at 100 is whole

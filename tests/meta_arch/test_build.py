@@ -161,7 +161,12 @@ def test_words_of_training_and_test_from_different_encoders_are_refused(cfg: Cfg
             "KD", "QUERIES", "Some",
             'MODEL.KD.QUERIES is "Some"; choose one of Auxiliary, SelectedAuxiliary, Detection, ROIHead',
         ),
-        ("TEACHER", "NAME", "Nobody", 'MODEL.TEACHER.NAME is "Nobody"; choose one of CLIPCrops, EmbeddingBank'),
+        (
+            "TEACHER",
+            "NAME",
+            "Nobody",
+            'MODEL.TEACHER.NAME is "Nobody"; choose one of CLIPCrops, CLIPRegions, EmbeddingBank',
+        ),
         ("TEACHER", "DTYPE", "int8", 'MODEL.TEACHER.DTYPE is "int8"; choose one of auto, float32, bfloat16'),
         ("TEACHER", "CROP_SCALES", [0.0], "MODEL.TEACHER.CROP_SCALES needs positive numbers"),
     ],

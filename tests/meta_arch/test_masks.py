@@ -221,7 +221,7 @@ def test_a_detector_of_boxes_takes_weights_with_masks_and_says_what_it_leaves(
     with caplog.at_level("INFO"):
         StrictCheckpointer(plain).load(str(tmp_path / "masks.pth"))
     assert torch.equal(plain.state_dict()["encoder.level_embed"], made.state_dict()["encoder.level_embed"])
-    assert "holds a mask head, which MODEL.MASK_ON False or" in caplog.text
+    assert "holds a mask_head, which MODEL.MASK_ON False or" in caplog.text
     torch.save({"model": plain.state_dict()}, tmp_path / "boxes.pth")
     with pytest.raises(ValueError, match="mask_head"):
         StrictCheckpointer(made).load(str(tmp_path / "boxes.pth"))
