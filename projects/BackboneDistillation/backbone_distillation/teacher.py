@@ -1,7 +1,6 @@
 """Teacher: a frozen network that sees the student's crops. B crops, E width of embeddings, K words."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -16,6 +15,7 @@ from dk_detr.engine.setup import for_inference, guest_cfg
 from dk_detr.language import Clip, clip_from_config, require_words_of
 from dk_detr.modeling import CosineText, Linear
 from dk_detr.structures import Vocabulary
+from dk_detr.utils import errors_of
 from projects.BackboneDistillation.backbone_distillation.seen import Seen
 from projects.BackboneDistillation.backbone_distillation.terms import Term
 
@@ -107,7 +107,7 @@ def teacher_from_config(cfg: CfgNode, words: Vocabulary, terms: Sequence[Term]) 
             f"{KEY}.CONFIG {own.TEACHER.CONFIG} is of MODEL.META_ARCHITECTURE "
             f'"{theirs.MODEL.META_ARCHITECTURE}"; a teacher here is an "ImageClassifier", or "{CLIP}".'
         )
-    with _of_the_teacher(), torch.random.fork_rng(devices=[]):  # its first weights are not kept
+    with errors_of(f"The teacher ({KEY})"), torch.random.fork_rng(devices=[]):  # its first weights are not kept
         network: Any = build_model(for_inference(theirs)).eval().requires_grad_(False)
         StrictCheckpointer(network).load(own.TEACHER.WEIGHTS)
         _require(terms, own.EMBEDDING, theirs.MODEL.BACKBONE_KD.EMBEDDING)
@@ -139,13 +139,3 @@ def _rows(theirs: Vocabulary, words: Vocabulary, compared: bool) -> Tensor:
             "MODEL.VOCABULARY): choose a teacher of the same words."
         )
     return theirs.select(words.names).embeddings
-
-
-@contextmanager
-def _of_the_teacher() -> Iterator[None]:
-    """Says of whom an error of its block is."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        raise kind(f"The teacher ({KEY}): {error}") from error

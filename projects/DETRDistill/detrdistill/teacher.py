@@ -1,8 +1,7 @@
 """TeacherDetector: a trained detector that says what it makes of the student's images. M queries, E text width."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +22,7 @@ from dk_detr.language import require_one_space
 from dk_detr.meta_arch import DETR
 from dk_detr.modeling import Classifier, CosineText
 from dk_detr.structures import DETECTION, Predictions, QuerySet, Vocabulary
-from dk_detr.utils import timed
+from dk_detr.utils import errors_of, timed
 from projects.DETRDistill.detrdistill.points import GENERAL, random_queries
 from projects.DETRDistill.detrdistill.side import Side
 from projects.DETRDistill.detrdistill.step import TeacherOutputs
@@ -130,22 +129,13 @@ def load_teacher(cfg: CfgNode) -> tuple[Any, Sight, str]:
             f"The teacher sees images padded as the student's, to MODEL.DETR.PADDED_SIZE {ours}; it was trained with "
             f"{padded} ({named.CONFIG})."
         )
-    with _of_the_teacher(), torch.random.fork_rng(devices=[]):  # its first weights are not kept
+    with errors_of("The teacher (MODEL.TEACHER_DETECTOR)"), torch.random.fork_rng(devices=[]):
+        # Its first weights are not kept.
         model: Any = build_model(for_inference(with_words_of_training(theirs)))
         StrictCheckpointer(model.eval()).load(named.WEIGHTS)
     inputs = [(c.MODEL.PIXEL_MEAN, c.MODEL.PIXEL_STD, c.INPUT.FORMAT) for c in (cfg, theirs)]
     flipped = {cfg.INPUT.FORMAT, theirs.INPUT.FORMAT} == {"RGB", "BGR"}
     return model, Sight(inputs[0] == inputs[1], flipped, teacher_dtype(cfg, "TEACHER_DETECTOR")), named.CONFIG
-
-
-@contextmanager
-def _of_the_teacher() -> Iterator[None]:
-    """Says of whom an error of its block is."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        raise kind(f"The teacher (MODEL.TEACHER_DETECTOR): {error}") from error
 
 
 def words_for(
