@@ -90,7 +90,7 @@ class _WithObjects(_Mapper):
         single = [each for each in dataset_dict.get("annotations", ()) if not each.get("iscrowd")]
         boxes = [BoxMode.convert(each["bbox"], each["bbox_mode"], BoxMode.XYXY_ABS) for each in single]
         corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-        (height, width), given = sample["image"].shape[-2:], (dataset_dict["width"], dataset_dict["height"])
+        (height, width), given = sample["image"].shape[-2:], (sample["width"], sample["height"])
         sample["objects"] = Boxes(corners * torch.tensor([width / given[0], height / given[1]] * 2))
         sample["object_classes"] = torch.tensor([each["category_id"] for each in single], dtype=torch.long)
         return sample

@@ -28,7 +28,7 @@ from dk_detr.engine.setup import one_clear_error
 from dk_detr.utils import atomic_write
 
 Annotations = dict[str, Any]
-LEAST = 2  # images of a class
+LEAST = 2  # images of a class to learn from
 
 
 def annotations_of(folder: Path, val_share: float = 0.0) -> tuple[Annotations, Annotations]:
@@ -37,7 +37,7 @@ def annotations_of(folder: Path, val_share: float = 0.0) -> tuple[Annotations, A
     Args:
         val_share: of the images of each class, at least one image where it is above 0; in [0, 1).
 
-    Raises: FileNotFoundError; ValueError for a folder without images, for a class of a single image, and for a share
+    Raises: FileNotFoundError; ValueError for a folder without images, for a class of too few images, and for a share
         that is none; UnreadableImage.
     """
     if not 0 <= val_share < 1:
@@ -47,11 +47,13 @@ def annotations_of(folder: Path, val_share: float = 0.0) -> tuple[Annotations, A
     classes = {sub.name: images for sub in sorted(folder.iterdir()) if sub.is_dir() and (images := _images_of(sub))}
     if not classes:
         raise ValueError(f"{folder} (--images) has no image in a sub-folder: wanted {folder}/<class>/<image>.")
-    single = [name for name, images in classes.items() if len(images) < LEAST]
-    if single:
+    least = LEAST + bool(val_share)
+    few = [name for name, images in classes.items() if len(images) < least]
+    if few:
         raise ValueError(
-            f'{folder} (--images): class "{single[0]}" has one image ({len(single)} such classes): nothing can be '
-            "learnt of it. Add images, or move the folder out."
+            f'{folder} (--images): class "{few[0]}" has {len(classes[few[0]])} image(s) ({len(few)} such classes), and '
+            f"{LEAST} are needed to learn from{', one to evaluate with' if val_share else ''}. Add images, or move the "
+            "folder out."
         )
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
     train, val = (Annotations(images=[], annotations=[], categories=categories) for _ in range(2))
@@ -71,7 +73,7 @@ def _images_of(folder: Path) -> list[Path]:
 
 
 def _of_evaluation(files: list[Path], share: float) -> set[Path]:
-    number = max(round(share * len(files)), 1) if share else 0
+    number = min(max(round(share * len(files)), 1), len(files) - LEAST) if share else 0
     return set(sorted(files, key=lambda file: hashlib.sha256(file.name.encode()).hexdigest())[:number])
 
 

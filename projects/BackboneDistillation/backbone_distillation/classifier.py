@@ -20,12 +20,13 @@ from dk_detr.structures import Vocabulary
 from dk_detr.utils import choose, require
 from projects.BackboneDistillation.backbone_distillation.crops import cut
 from projects.BackboneDistillation.backbone_distillation.seen import Seen
-from projects.BackboneDistillation.backbone_distillation.teacher import Teacher, teacher_from_config
+from projects.BackboneDistillation.backbone_distillation.teacher import CLIP, Teacher, learns_words, teacher_from_config
 from projects.BackboneDistillation.backbone_distillation.terms import ACTIVATIONS, TERMS, Term
 from projects.BackboneDistillation.backbone_distillation.terms.term import require_positive
 
 Inputs = list[dict[str, Any]]
 KEY = "MODEL.BACKBONE_KD"
+PORTION = 64  # crops that are looked at together in evaluation
 CLASSIFIERS: dict[str, Any] = {"CosineText": CosineText, "Linear": Linear}
 
 
@@ -106,10 +107,10 @@ class ImageClassifier(OpenVocabularyDetector):
         feature = own.FEATURE or list(shapes)[-1]
         require(f"{KEY}.FEATURE", feature, list(shapes))
         head = Head(shapes[feature].channels, own.EMBEDDING, _classifier(cfg, vocabulary.width))
-        terms = [choose(TERMS, f"{KEY}.TERMS", name).build(own) for name in own.TERMS]
+        terms = terms_from_config(cfg)
         teacher = teacher_from_config(cfg, train_vocabulary, terms) if terms else None
-        if teacher is not None and not own.LABEL_WEIGHT:
-            teacher.hand_over(head.classifier)
+        if teacher is not None and not learns_words(own.LABEL_WEIGHT, terms):
+            teacher.hand_over(head.classifier, train_vocabulary)
         return {
             "backbone": backbone,
             "feature": feature,
@@ -187,7 +188,9 @@ class ImageClassifier(OpenVocabularyDetector):
     def _likeliest(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         if not len(boxes):
             return boxes.new_zeros(0, device=self.device), torch.zeros(0, dtype=torch.long, device=self.device)
-        logits = self.see(torch.stack([cut(image, box, *self.crop) for box in boxes]), self.text).logits
+        crops = [cut(image, box, *self.crop) for box in boxes]
+        portions = [torch.stack(crops[start : start + PORTION]) for start in range(0, len(crops), PORTION)]
+        logits = torch.cat([self.see(portion, self.text).logits for portion in portions])
         shares = logits.softmax(-1) if self.activation == "softmax" else logits.sigmoid()
         return shares.max(-1)  # type: ignore[return-value]
 
@@ -199,6 +202,12 @@ def label_loss(logits: Tensor, labels: Tensor, activation: str) -> Tensor:
         return F.cross_entropy(logits, labels)
     wanted = F.one_hot(labels, logits.shape[1]).float()
     return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(-1).mean()
+
+
+def terms_from_config(cfg: CfgNode) -> list[Term]:
+    """Those of MODEL.BACKBONE_KD.TERMS. Raises ValueError for unknown ones, and for settings that cannot be."""
+    own = cfg.MODEL.BACKBONE_KD
+    return [choose(TERMS, f"{KEY}.TERMS", name).build(own) for name in own.TERMS]
 
 
 def _classifier(cfg: CfgNode, width: int) -> CosineText | Linear:
@@ -221,5 +230,12 @@ def refuse_bad_values(cfg: CfgNode) -> None:
         raise ValueError(f"{KEY}.LABEL_WEIGHT must be 0 or more, got {own.LABEL_WEIGHT}.")
     if not own.TERMS and not own.LABEL_WEIGHT:
         raise ValueError(f"{KEY}.TERMS is [] and {KEY}.LABEL_WEIGHT 0: there is nothing to learn from.")
+    if own.TERMS and own.TEACHER.CONFIG == CLIP:
+        require_positive("TEACHER.TEMPERATURE", own.TEACHER.TEMPERATURE)
+        if own.ACTIVATION == "sigmoid":
+            raise ValueError(
+                f'{KEY}.TEACHER.CONFIG "CLIP" chooses among words and says of none that it is not there: set '
+                f'{KEY}.ACTIVATION "softmax".'
+            )
     if own.TERMS and not own.TEACHER.CONFIG:
         raise ValueError(f'{KEY}.TERMS asks a teacher: name its config in {KEY}.TEACHER.CONFIG, or "CLIP".')

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.data.detection_utils import check_image_size
 from detectron2.data.samplers import TrainingSampler
 from detectron2.structures import BoxMode
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from dk_detr.data import TrainStream, batch_size_per_worker
 from dk_detr.data.images import read_image, to_tensor
 from dk_detr.engine.train_streams import records_and_labels
+from dk_detr.utils import require
 
 Record = dict[str, Any]
 
@@ -39,9 +41,10 @@ def build_crop_stream(cfg: CfgNode, model: Any, seed: int) -> TrainStream:
 
     Raises: ValueError as for detectors; for no such box, and for a word of a single box.
     """
+    require("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, ("TrainingSampler",))
     records, labels = records_and_labels(cfg, model)
     crops = [
-        {"file_name": record["file_name"], "box": _corners(each), "label": labels[each["category_id"]]}
+        {**_size_of(record), "box": _corners(each), "label": labels[each["category_id"]]}
         for record in records
         for each in record["annotations"]
         if not each.get("iscrowd") and labels[each["category_id"]] >= 0
@@ -50,6 +53,10 @@ def build_crop_stream(cfg: CfgNode, model: Any, seed: int) -> TrainStream:
     sampler = TrainingSampler(len(crops), seed=seed)
     workers = cfg.DATALOADER.NUM_WORKERS
     return TrainStream(crops, CropMapper(cfg), sampler, batch_size_per_worker(cfg), seed, workers)
+
+
+def _size_of(record: Record) -> Record:
+    return {key: record[key] for key in ("file_name", "width", "height") if key in record}
 
 
 def _corners(annotation: dict[str, Any]) -> list[float]:
@@ -80,9 +87,10 @@ class CropMapper:
         self.order, self.flips = cfg.INPUT.FORMAT, cfg.INPUT.RANDOM_FLIP == "horizontal"
 
     def __call__(self, record: Record) -> dict[str, Any]:
-        """Raises UnreadableImage."""
-        image = to_tensor(read_image(record["file_name"], self.order))
-        crop = cut(image, self._moved(torch.tensor(record["box"])), self.side, self.context)
+        """Raises UnreadableImage; ValueError for an image of another size than the record's."""
+        pixels = read_image(record["file_name"], self.order)
+        check_image_size(record, pixels)
+        crop = cut(to_tensor(pixels), self._moved(torch.tensor(record["box"])), self.side, self.context)
         if self.flips and np.random.rand() < 0.5:
             crop = crop.flip(-1)
         return {"image": crop, "label": record["label"], "file_name": record["file_name"]}

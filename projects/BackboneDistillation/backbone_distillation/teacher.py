@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dk_detr.distillation.guest import Guest
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.setup import for_inference, guest_cfg
-from dk_detr.language import Clip, clip_from_config, require_words_of
+from dk_detr.language import Clip, clip_from_config, require_one_space, require_words_of
 from dk_detr.modeling import CosineText, Linear
 from dk_detr.structures import Vocabulary
 from dk_detr.utils import errors_of
@@ -41,17 +41,26 @@ class Teacher:
         seen: Seen = self.guest.on(crops.device).see(crops.flip(1) if self.flipped else crops, self._words)
         return seen
 
-    def hand_over(self, classifier: CosineText | Linear) -> None:
-        """Without labels a student's embeddings are the teacher's: so is its classifier, which then stays as it is.
+    def hand_over(self, classifier: CosineText | Linear, words: Vocabulary) -> None:
+        """Where only embeddings are learnt, a student's are the teacher's: so is its classifier, which then stays as it
+        is.
 
-        Raises: ValueError where the two are of different kinds.
+        Args:
+            words: of the student's training.
+
+        Raises: ValueError where the two are of different kinds, or for other words.
         """
-        theirs: Any = getattr(getattr(self.guest.on(self._words.device), "head", None), "classifier", None)
+        network = self.guest.on(self._words.device)
+        theirs: Any = getattr(getattr(network, "head", None), "classifier", None)
         if type(theirs) is not type(classifier) or theirs is None or theirs.width != classifier.width:
             raise ValueError(
                 "MODEL.BACKBONE_KD.LABEL_WEIGHT 0 takes over the teacher's classifier, and that is of another kind: "
                 f"name a teacher ({KEY}.CONFIG) with the student's MODEL.DETR.CLASSIFIER.NAME and MODEL.VOCABULARY."
             )
+        with errors_of(f"The teacher ({KEY})"):
+            if isinstance(classifier, Linear) and words.names != network.train_vocabulary.names:
+                raise ValueError("it knows other words, or in another order (MODEL.VOCABULARY).")
+            require_one_space(words, network.train_vocabulary, "Choose a teacher of the student's MODEL.VOCABULARY.")
         classifier.load_state_dict(theirs.state_dict())
         classifier.requires_grad_(False)
 
@@ -80,6 +89,22 @@ class ClipSees:
         return Seen(embeddings, F.normalize(embeddings, dim=-1) @ words.T / self.temperature, None)
 
 
+def learns_words(label_weight: float, terms: Sequence[Term]) -> bool:
+    """Whether anything teaches the student's classifier."""
+    return label_weight > 0 or any(term.compares_words for term in terms)
+
+
+def refuse_mismatch(cfg: CfgNode, theirs: CfgNode, terms: Sequence[Term]) -> None:
+    """What two configs alone tell: raises ValueError for a teacher of another kind, and for other widths."""
+    own, named = cfg.MODEL.BACKBONE_KD, cfg.MODEL.BACKBONE_KD.TEACHER.CONFIG
+    if theirs.MODEL.META_ARCHITECTURE != "ImageClassifier":
+        raise ValueError(
+            f"{KEY}.CONFIG {named} is of MODEL.META_ARCHITECTURE "
+            f'"{theirs.MODEL.META_ARCHITECTURE}"; a teacher here is an "ImageClassifier", or "{CLIP}".'
+        )
+    _require(terms, own.EMBEDDING, theirs.MODEL.BACKBONE_KD.EMBEDDING)
+
+
 def teacher_from_config(cfg: CfgNode, words: Vocabulary, terms: Sequence[Term]) -> Teacher:
     """The teacher of MODEL.BACKBONE_KD.TEACHER.
 
@@ -102,15 +127,10 @@ def teacher_from_config(cfg: CfgNode, words: Vocabulary, terms: Sequence[Term]) 
         )
     opts = ["MODEL.DEVICE", cfg.MODEL.DEVICE, *map(str, own.TEACHER.OPTS)]
     theirs = guest_cfg(own.TEACHER.CONFIG, opts, f"{KEY}.CONFIG")
-    if theirs.MODEL.META_ARCHITECTURE != "ImageClassifier":
-        raise ValueError(
-            f"{KEY}.CONFIG {own.TEACHER.CONFIG} is of MODEL.META_ARCHITECTURE "
-            f'"{theirs.MODEL.META_ARCHITECTURE}"; a teacher here is an "ImageClassifier", or "{CLIP}".'
-        )
+    refuse_mismatch(cfg, theirs, terms)
     with errors_of(f"The teacher ({KEY})"), torch.random.fork_rng(devices=[]):  # its first weights are not kept
         network: Any = build_model(for_inference(theirs)).eval().requires_grad_(False)
         StrictCheckpointer(network).load(own.TEACHER.WEIGHTS)
-        _require(terms, own.EMBEDDING, theirs.MODEL.BACKBONE_KD.EMBEDDING)
         rows = _rows(network.train_vocabulary, words, any(term.compares_words for term in terms))
     return Teacher(network, rows, {cfg.INPUT.FORMAT, theirs.INPUT.FORMAT} == {"RGB", "BGR"})
 

@@ -53,6 +53,12 @@ def test_standardised_logits_have_mean_0_and_deviation_1() -> None:
     assert standardised(torch.ones(2, 3)).abs().max() == 0
 
 
+def test_equal_logits_have_finite_gradients() -> None:
+    rows = torch.ones(2, 3, requires_grad=True)
+    normalised_kl(rows, THEIRS[:2, :3]).sum().backward()
+    assert rows.grad is not None and rows.grad.isfinite().all()
+
+
 def seen(rows: torch.Tensor) -> Seen:
     """(B, 1 + L, K): whole crop, then cells."""
     return Seen(rows[:, 0], rows[:, 0], lambda cells: rows[:, 1:])

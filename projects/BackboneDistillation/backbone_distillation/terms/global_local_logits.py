@@ -7,13 +7,13 @@ from torch.nn import functional as F
 from projects.BackboneDistillation.backbone_distillation.seen import Seen
 from projects.BackboneDistillation.backbone_distillation.terms.term import Term, require_positive, with_cells
 
-EPS = 1e-7  # added to standard deviations
+EPS = 1e-7  # the least standard deviation
 
 
 def standardised(logits: Tensor) -> Tensor:
     """(…, K) with mean 0 and standard deviation 1 over the words: a temperature for each crop."""
     centred = logits - logits.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True).sqrt() + EPS)
+    return centred / (centred.square().mean(-1, keepdim=True) + EPS**2).sqrt()  # at 0 a root has no gradient
 
 
 def normalised_kl(student: Tensor, teacher: Tensor) -> Tensor:
