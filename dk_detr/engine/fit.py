@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from dk_detr.convert.reading import read_checkpoint
 from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
 
 logger = logging.getLogger(__name__)
+STAGE = re.compile(r"backbone\.(?:.+?[._])??(?:res|stages?_?|layers?_?)\d")
+"""How the name of a parameter of a stage begins, of Detectron2's and timm's backbones."""
 
 
 def needs_weights(cfg: CfgNode) -> bool:
@@ -109,12 +112,22 @@ def _misfit(found: _IncompatibleKeys, model: nn.Module, new_parts: Sequence[str]
         number = f"({len(found.incorrect_shapes)} such keys)"
         return f"{key} has shape {tuple(there)}, this config wants {tuple(here)} {number}."
     if only_backbone:
-        return None
+        return _half_a_stage(missing, parameters)
     if rest or len(missing) >= len(parameters) > 0:
         return f"{len(missing)} of {len(parameters)} parameters of this config are not in it, for example {missing[0]}."
     if surplus:
         return f"it holds {len(surplus)} parameters that this config has no place for, for example {surplus[0]}."
     return None
+
+
+def _half_a_stage(missing: Sequence[str], parameters: Sequence[str]) -> str | None:
+    """A backbone of another depth has some blocks of a stage; a pyramid on top of it starts new."""
+    absent = set(missing)
+    there = {stage[0] for name in parameters if name not in absent and (stage := STAGE.match(name))}
+    broken = [name for name in parameters if name in absent and (stage := STAGE.match(name)) and stage[0] in there]
+    if not broken:
+        return None
+    return f"{len(broken)} parameters of its backbone's stages are missing, for example {broken[0]}: is it as deep?"
 
 
 def _counted(found: _IncompatibleKeys) -> tuple[list[str], list[str]]:

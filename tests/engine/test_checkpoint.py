@@ -124,6 +124,16 @@ def test_a_backbone_of_the_model_zoo_may_be_loaded(world: World, saved: Path, tm
     assert same(model, saved, "backbone.res4.5.conv3.weight")
 
 
+def test_a_backbone_that_is_less_deep_is_refused(world: World, saved: Path, tmp_path: Path) -> None:
+    """Its blocks fit, and those that it lacks would start at random."""
+    state = torch.load(part(saved, tmp_path, "backbone."))
+    weights = {name: w for name, w in state["model"].items() if not name.startswith("backbone.res4.5.")}
+    torch.save({"model": weights}, tmp_path / "less.pth")
+    message = refusal(detector(world), tmp_path / "less.pth")
+    assert "parameters of its backbone's stages are missing, for example backbone.res4.5." in message
+    assert "is it as deep?" in message
+
+
 def test_weights_trained_with_a_teacher_detect_without_one(world: World, saved: Path) -> None:
     model = detector(world, UNTAUGHT)
     load(model, saved)
