@@ -177,7 +177,9 @@ def _add_timm(cfg: CN) -> None:
     # of ResNets: 4 "res2", 8 "res3", 16 "res4", 32 "res5".
     own = cfg.MODEL.TIMM = CN()
     own.NAME = "convnext_tiny"  # of timm.list_models()
-    own.PRETRAINED = ""  # a file of weights, "hub" to download the model's own, or "" for new ones
+    # A file of weights, "hub" to download the model's own, or "" for new ones. "clip", for MODEL.BACKBONE.NAME
+    # "build_clip_backbone" alone: those of the image tower of MODEL.CLIP.
+    own.PRETRAINED = ""
     own.OUT_INDICES = []  # maps that it gives, counted from 0; [] for all that timm knows of
     own.FREEZE_AT = 0  # the first maps, and what makes them, do not train
     own.NORM = "own"  # or "FrozenBN": batch norms keep their statistics

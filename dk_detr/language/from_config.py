@@ -51,6 +51,18 @@ def clip_from_config(cfg: CfgNode) -> Clip:
     return clip
 
 
+def require_pixels_of(clip: Clip, cfg: CfgNode) -> None:
+    """Raises ValueError for images that are not normalised as CLIP's input: it would recognise next to nothing."""
+    wanted = {"PIXEL_MEAN": clip.mean, "PIXEL_STD": clip.std}
+    for key, values in wanted.items():
+        here, there = list(cfg.MODEL[key]), [round(255 * value, 3) for value in values]
+        if cfg.INPUT.FORMAT != "RGB" or max(abs(a - b) for a, b in zip(here, there)) > 0.5:
+            raise ValueError(
+                f'{cfg.MODEL.CLIP.ARCHITECTURE} (MODEL.CLIP) takes images in INPUT.FORMAT "RGB" with MODEL.{key} '
+                f'{there}; got "{cfg.INPUT.FORMAT}" and {here}.'
+            )
+
+
 def is_closed(cfg: CfgNode) -> bool:
     """Whether the detector of a config knows a fixed list of words, by their names alone."""
     return cfg.MODEL.DETR.CLASSIFIER.NAME in CLOSED

@@ -13,13 +13,14 @@ from torch import Tensor
 from dk_detr.distillation import CLIPCrops
 from dk_detr.evaluation import NAMED
 from dk_detr.language import clip_from_config, require_words_of, vocabularies_from_config
+from dk_detr.language.from_config import require_pixels_of
 from dk_detr.layers import to_normalized_cxcywh
 from dk_detr.meta_arch.masks import require_masks
 from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector, refuse_unknown_classes
 from dk_detr.structures import Regions, Vocabulary
 from projects.RegionCLIP.regionclip.heads import Naming, RegionHeads, Words, ground_truth, refuse_bad_values
 from projects.RegionCLIP.regionclip.localizer import Localizer, localizer_from_config
-from projects.RegionCLIP.regionclip.recognizer import Pixels, Recognizer, require_pixels_of
+from projects.RegionCLIP.regionclip.recognizer import Pixels, Recognizer
 
 Inputs = list[dict[str, Any]]
 

@@ -13,12 +13,12 @@ from dk_detr.distillation.beside import beside
 from dk_detr.distillation.gather import gather_rows
 from dk_detr.distillation.guest import Guest
 from dk_detr.language import Clip, RegionTower, clip_from_config, require_words_of
-from dk_detr.language.from_config import read_vocabulary
+from dk_detr.language.from_config import read_vocabulary, require_pixels_of
 from dk_detr.structures import Vocabulary
 from dk_detr.utils import record
 from projects.RegionCLIP.regionclip.localizer import Localizer, localizer_from_config
 from projects.RegionCLIP.regionclip.losses import contrastive_loss, distillation_loss, image_text_loss, kept_regions
-from projects.RegionCLIP.regionclip.recognizer import Pixels, Recognizer, numbered, require_pixels_of
+from projects.RegionCLIP.regionclip.recognizer import Pixels, Recognizer, numbered
 
 POOL = "MODEL.REGIONCLIP.PRETRAINING.POOL"
 

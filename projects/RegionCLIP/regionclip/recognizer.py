@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
@@ -97,15 +96,3 @@ class Pixels(nn.Module):
         return ImageList.from_tensors(
             [(one["image"].to(self.mean.device) - self.mean) / self.std for one in batched_inputs]
         )
-
-
-def require_pixels_of(clip: Clip, cfg: CfgNode) -> None:
-    """Raises ValueError for images that are not normalised as CLIP's input: it would recognise next to nothing."""
-    wanted = {"PIXEL_MEAN": clip.mean, "PIXEL_STD": clip.std}
-    for key, values in wanted.items():
-        here, there = list(cfg.MODEL[key]), [round(255 * value, 3) for value in values]
-        if cfg.INPUT.FORMAT != "RGB" or max(abs(a - b) for a, b in zip(here, there)) > 0.5:
-            raise ValueError(
-                f'{cfg.MODEL.CLIP.ARCHITECTURE} (MODEL.CLIP) takes images in INPUT.FORMAT "RGB" with MODEL.{key} '
-                f'{there}; got "{cfg.INPUT.FORMAT}" and {here}.'
-            )
