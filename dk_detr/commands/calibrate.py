@@ -17,7 +17,7 @@ from tqdm import tqdm
 from dk_detr.distillation import CLIPCrops
 from dk_detr.distillation.calibration import FIELDS, Cosines, fit, like_proposals
 from dk_detr.distillation.calibration_file import FORMAT, VERSION
-from dk_detr.distillation.teachers import LIVE
+from dk_detr.distillation.teachers import live_teacher
 from dk_detr.engine.custom_vocabulary import prepare_custom_data
 from dk_detr.engine.setup import one_clear_error, setup_cfg, with_values
 from dk_detr.engine.train_streams import build_detection_stream
@@ -102,8 +102,7 @@ def _refuse_config(cfg: CfgNode) -> None:
 
 def measure(cfg: CfgNode, train_words: Vocabulary, words: Vocabulary, num_images: int) -> Measured:
     """Look at base boxes of training images, augmented as in training; the same ones on every call."""
-    name = cfg.MODEL.TEACHER.NAME if cfg.MODEL.TEACHER.NAME in LIVE else "CLIPCrops"  # a bank holds what it saw
-    teacher = LIVE[name](cfg, words)
+    teacher = live_teacher(cfg, words)
     stream = _samples(cfg, train_words, words)
     wanted = min(num_images, len(stream.samples))
     device, dice = torch.device(cfg.MODEL.DEVICE), torch.Generator().manual_seed(SEED)
@@ -117,7 +116,7 @@ def measure(cfg: CfgNode, train_words: Vocabulary, words: Vocabulary, num_images
         if len(labels) > 1:
             of_crops.append(Cosines.of(shifted @ exact.T, torch.arange(len(labels))))
     clip = teacher.guest.on(device)
-    shown = {"name": name, "crop_scales": list(teacher.crop_scales)}
+    shown = {"name": type(teacher).__name__, "crop_scales": list(teacher.crop_scales)}
     about = {"probe": clip.probe, "width": teacher.width, **shown, **clip.provenance}
     return Measured(Cosines.joined(of_words), Cosines.joined(of_crops), wanted, about)
 

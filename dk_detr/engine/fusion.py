@@ -10,7 +10,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dk_detr.distillation.teachers import LIVE, CLIPCrops
+from dk_detr.distillation.teachers import CLIPCrops, live_teacher
 from dk_detr.language import is_closed
 from dk_detr.layers import to_normalized_cxcywh
 from dk_detr.structures import Regions
@@ -110,7 +110,6 @@ def with_clip(cfg: CfgNode, asked: nn.Module, detector: Any) -> nn.Module:
             f'MODEL.TEST_FUSION asks CLIP for words, and MODEL.DETR.CLASSIFIER.NAME "{cfg.MODEL.DETR.CLASSIFIER.NAME}" '
             "knows no text embeddings: set MODEL.TEST_FUSION.BASE and NOVEL to 0.0."
         )
-    name = cfg.MODEL.TEACHER.NAME if cfg.MODEL.TEACHER.NAME in LIVE else "CLIPCrops"
-    clip = LIVE[name](cfg, detector.vocabulary)
+    clip = live_teacher(cfg, detector.vocabulary)
     pixels = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
     return WithClip(asked, detector, clip, fusion.BASE, fusion.NOVEL, fusion.TEMPERATURE, *pixels)

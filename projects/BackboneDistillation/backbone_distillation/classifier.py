@@ -1,6 +1,7 @@
 """ImageClassifier: a backbone that says what a box shows. B crops, C channels, E width of embeddings, K words."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ class Head(nn.Module):
         """(B, C, h, w) and (K, E') rows of words -> what is seen."""
         embeddings = self.embedding(features.mean((-2, -1)))
 
+        @cache  # several terms ask for the same
         def of_cells(number: int) -> Tensor:
             pooled = F.adaptive_avg_pool2d(features, number).flatten(2).transpose(1, 2)
             return self._logits(self.embedding(pooled), text)
