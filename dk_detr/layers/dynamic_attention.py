@@ -29,14 +29,22 @@ def dynamic_attention(
     Returns: (N, S) logits. Places outside of the map are 0.
     """
     parts = weights.split(_SIZES, dim=1)
-    offsets = _linear(codes, parts[0], parts[1]).unflatten(-1, (HEADS, 1, POINTS, 2))
-    shares = _linear(codes, parts[2], parts[3]).unflatten(-1, (HEADS, POINTS)).softmax(-1).unsqueeze(-2)
     grid = grid_of_cells((shape,), values.device)
-    places = (grid.centers[:, :, None, None, None] + offsets) / grid.sides[0]
+    sides = grid.sides[0, 0]
+    per_side = (1 / sides).repeat(_SAMPLES)  # offsets are in cells; their weights are fewer numbers to divide
+    offsets = _linear(codes, parts[0].unflatten(1, (-1, CHANNELS)) * per_side[:, None], parts[1] * per_side)
+    places = offsets.unflatten(-1, (HEADS, 1, POINTS, 2)) + (grid.centers[0] / sides)[:, None, None, None]
+    shares = _softmax_of_points(codes, parts[2], parts[3]).unflatten(-1, (HEADS, 1, POINTS))
     seen = ms_deform_attn(values.unflatten(-1, (HEADS, -1)), (shape,), places, shares, backend)
     return _linear(seen.relu(), parts[4], parts[5])[..., 0]
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A linear layer for each instance: x (N, S, I), weight (N, O·I), bias (N, O) -> (N, S, O)."""
-    return torch.baddbmm(bias[:, None], x, weight.unflatten(1, (-1, x.shape[-1])).transpose(1, 2))
+    """A linear layer for each instance: x (N, S, I), weight (N, O·I) or (N, O, I), bias (N, O) -> (N, S, O)."""
+    return torch.baddbmm(bias[:, None], x, weight.reshape(len(x), -1, x.shape[-1]).transpose(1, 2))
+
+
+def _softmax_of_points(codes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(N, S, head and point) shares. A softmax over a last dimension of four takes five times as long as this one."""
+    rows = torch.baddbmm(bias[:, :, None], weight.unflatten(1, (-1, CHANNELS)), codes.transpose(1, 2))
+    return rows.unflatten(1, (HEADS, POINTS)).softmax(2).flatten(1, 2).transpose(1, 2)
