@@ -17,6 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compat": set(),
     "config": set(),
     "utils": set(),
+    "zoo": set(),
     "layers": set(),
     "structures": {"layers", "utils"},
     "annotations": {"utils"},
@@ -31,9 +32,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "convert": NOUNS | DETECTOR | {"config"},
     "visualization": NOUNS | {"language"},
     "mini_world": NOUNS | {"language", "data"},
-    "engine": NOUNS | DETECTOR | {"annotations", "compat", "config", "convert", "data", "evaluation"},
+    "engine": NOUNS | DETECTOR | {"annotations", "compat", "config", "convert", "data", "evaluation", "zoo"},
+    "detector": NOUNS | {"data", "engine", "language", "visualization"},
 }
-MAY_IMPORT["benchmark"] = {*MAY_IMPORT} - {"mini_world", "visualization"}
+MAY_IMPORT["benchmark"] = {*MAY_IMPORT} - {"mini_world", "visualization", "detector"}
 MAY_IMPORT["commands"] = {*MAY_IMPORT}
 MAY_IMPORT["__init__"] = {*MAY_IMPORT}
 """Room of dk_detr (folder, or module beside the folders) -> the other rooms that it may import."""

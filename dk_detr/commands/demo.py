@@ -8,31 +8,25 @@ import json
 import logging
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_util
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from tqdm import tqdm
 
-from dk_detr.commands.demo_inputs import DETECTIONS_FILE, find_images, picture_paths
+from dk_detr.commands.picture_paths import DETECTIONS_FILE, picture_paths
+from dk_detr.data.image_files import find_images
 from dk_detr.data.images import UnreadableImage, open_image, read_pixels
+from dk_detr.detector.detections import encode_mask
+from dk_detr.detector.words import refuse_repeats, words_for
 from dk_detr.engine.predictor import Predictor, with_words_of_training
 from dk_detr.engine.setup import one_clear_error, setup_cfg
-from dk_detr.language import (
-    WORD_LISTS,
-    build_vocabulary,
-    clip_from_config,
-    is_closed,
-    readable,
-    require_words_of,
-)
-from dk_detr.structures import Vocabulary, require_words
+from dk_detr.language import WORD_LISTS, Clip, clip_from_config
+from dk_detr.structures import Vocabulary
 from dk_detr.utils import atomic_file
 from dk_detr.utils.names import split_names
 from dk_detr.visualization.pictures import confident_boxes, draw_boxes, save_picture, with_legend
@@ -145,8 +139,7 @@ def detection_records(instances: Instances, vocabulary: Vocabulary) -> list[dict
     ]
     if instances.has("pred_masks"):
         for record, mask in zip(records, instances.pred_masks.numpy()):
-            code = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
-            record["segmentation"] = {"size": code["size"], "counts": code["counts"].decode()}
+            record["segmentation"] = encode_mask(mask)
     return records
 
 
@@ -163,23 +156,24 @@ def choose_vocabulary(cfg: CfgNode, choice: str | None, custom: str | None, own:
     if choice is None:
         return own
     names, novel = (custom_names(custom or ""), ()) if choice == "custom" else WORD_LISTS[choice]
-    closed = is_closed(cfg)
-    if closed or (choice != "custom" and set(names) <= set(own.names)):
+    if choice != "custom" and set(names) <= set(own.names):
         return own.select(names)
-    print(f"Encoding {len(names)} names with CLIP {cfg.MODEL.CLIP.ARCHITECTURE} {cfg.MODEL.CLIP.WEIGHTS}")
-    clip = clip_from_config(cfg)
-    require_words_of(clip, own)
-    return build_vocabulary(names, clip, cfg.MODEL.VOCABULARY.PROMPT, novel)
+
+    def clip() -> Clip:
+        print(f"Encoding {len(names)} names with CLIP {cfg.MODEL.CLIP.ARCHITECTURE} {cfg.MODEL.CLIP.WEIGHTS}")
+        return clip_from_config(cfg)
+
+    return words_for(names, cfg, own, clip, novel)
 
 
 def custom_names(text: str) -> list[str]:
     """"a, b" -> ["a", "b"] (see `split_names`). Raises ValueError for none, for what is no word, and for two that the
     text encoder would read as the same."""
     names = split_names(text)
-    require_words(names)
-    repeated = [words for words, times in Counter(map(readable, names)).items() if times > 1]
-    if repeated:
-        raise ValueError(f'--custom_vocabulary names "{repeated[0]}" more than once.')
+    try:
+        refuse_repeats(names)
+    except ValueError as error:
+        raise ValueError(f"--custom_vocabulary: {error}") from error
     return names
 
 

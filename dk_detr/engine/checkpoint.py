@@ -20,7 +20,10 @@ from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector, check_trai
 from dk_detr.utils import atomic_file, atomic_write
 
 # Entries at the top of a checkpoint that are read, or known and not needed; others are named in the log.
-KNOWN_ENTRIES = {"model", "trainer", "iteration", EMA_KEY, WORDS, "conversion", "__author__", "matching_heuristics"}
+CONFIG = "config"  # the config of the training, as YAML
+KNOWN_ENTRIES = {
+    "model", "trainer", "iteration", EMA_KEY, WORDS, CONFIG, "conversion", "__author__", "matching_heuristics",
+}  # fmt: skip
 
 
 class StrictCheckpointer(DetectionCheckpointer):
@@ -31,11 +34,14 @@ class StrictCheckpointer(DetectionCheckpointer):
         model, save_dir, others: see Detectron2.
         new_parts: MODEL.NEW_PARTS. Weights of these parts that the file does not have, or has in another shape, start
             new when a training starts from the file. They are refused when a run goes on, and in evaluation.
+        config: of the training, as YAML, which each file then says, too.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str = "", new_parts: Sequence[str] = (), **others: Any) -> None:
+    def __init__(
+        self, model: nn.Module, save_dir: str = "", new_parts: Sequence[str] = (), config: str = "", **others: Any
+    ) -> None:
         super().__init__(model, save_dir, **others)
-        self._new_parts = [str(part) for part in new_parts]
+        self._new_parts, self._config = [str(part) for part in new_parts], config
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `<name>.pth` under another name, rename it when it is complete, then point `last_checkpoint` to it."""
@@ -44,6 +50,8 @@ class StrictCheckpointer(DetectionCheckpointer):
         data = {"model": self.model.state_dict(), **{k: v.state_dict() for k, v in self.checkpointables.items()}}
         if isinstance(self.model, OpenVocabularyDetector):
             data[WORDS] = self.model.words_of_training()
+        if self._config:
+            data[CONFIG] = self._config
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
         with atomic_file(path) as part:

@@ -1,9 +1,11 @@
-"""A trained detector for single pictures: from a file or an array to the detections in its own pixels."""
+"""A trained detector for pictures: from a file or an array to the detections in its own pixels."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import detectron2.data.transforms as T
@@ -31,7 +33,7 @@ Picture = str | os.PathLike[str] | np.ndarray | Image.Image
 
 
 class Predictor:
-    """Loads a detector once and runs it on one picture at a time, resized as in evaluation.
+    """Loads a detector once and runs it on pictures, resized as in evaluation.
 
     The teacher is not built: it has no part in detection.
 
@@ -63,10 +65,9 @@ class Predictor:
         return self.model.vocabulary  # type: ignore[no-any-return]
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Detect these words from now on."""
-        self.model.set_vocabulary(vocabulary)
+        """Detect these words from now on; novel are those that were not trained, whatever the vocabulary says."""
+        self.model.set_vocabulary(replace(vocabulary, novel=self.model.is_novel(vocabulary).cpu()))
 
-    @torch.no_grad()
     def __call__(self, image: Picture) -> Instances:
         """Detect.
 
@@ -78,12 +79,19 @@ class Predictor:
             CPU.
         Raises: UnreadableImage; TypeError for anything else; ValueError for an array of another shape or type.
         """
-        bgr = as_bgr(image)
+        return self.together([image])[0]
+
+    @torch.no_grad()
+    def together(self, images: Sequence[Picture]) -> list[Instances]:
+        """The same of several pictures in one batch, padded to the largest."""
+        outputs = self._asked([self._input_of(as_bgr(image)) for image in images])
+        return [output["instances"].to("cpu") for output in outputs]
+
+    def _input_of(self, bgr: np.ndarray) -> dict[str, Any]:
         height, width = bgr.shape[:2]
         resized = T.AugInput(bgr[:, :, ::-1] if self._format == "RGB" else bgr)
         self._resize(resized)
-        output = self._asked([{"image": to_tensor(resized.image), "height": height, "width": width}])[0]
-        return output["instances"].to("cpu")
+        return {"image": to_tensor(resized.image), "height": height, "width": width}
 
 
 def with_words_of_training(cfg: CfgNode) -> CfgNode:
@@ -125,5 +133,5 @@ def as_bgr(image: Picture) -> np.ndarray:
 
 def _checked(image: np.ndarray) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(f"A picture is a uint8 array (H, W, 3) in BGR, not {image.dtype} {image.shape}.")
+        raise ValueError(f"A picture is a uint8 array (H, W, 3), not {image.dtype} {image.shape}.")
     return image

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
@@ -16,15 +17,19 @@ from detectron2.utils.logger import setup_logger
 
 from dk_detr.compat import detectron2_build
 from dk_detr.config import add_dk_detr_config
+from dk_detr.engine.checkpoint import CONFIG
 from dk_detr.engine.config_file import merge_config, read_config
 from dk_detr.engine.custom_data import use_custom_data, use_custom_words
 from dk_detr.engine.device import resolve_device
+from dk_detr.engine.fit import no_weights
 from dk_detr.engine.launch import is_first_to_fail
 from dk_detr.engine.projects import add_projects
 from dk_detr.engine.renamed_keys import refuse_renamed_keys
 from dk_detr.layers.ops import default_backend
 from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
+from dk_detr.utils.checkpoint_entry import checkpoint_entry
 from dk_detr.utils.memory import keep_freed_memory
+from dk_detr.zoo import config_path
 
 
 def default_cfg(projects: Sequence[str] = ()) -> CfgNode:
@@ -55,19 +60,42 @@ def guest_cfg(config_file: str, opts: Sequence[str], key: str) -> CfgNode:
     return cfg
 
 
+def checkpoint_cfg(weights: str, opts: Sequence[str] = ()) -> CfgNode:
+    """The config that weights were trained with, and MODEL.WEIGHTS: it is in the file, or, where an older release wrote
+    that, beside it in the folder of its run. Data sets are not registered.
+
+    Raises: FileNotFoundError; ValueError for weights that have none.
+    """
+    if not os.path.isfile(weights):
+        raise no_weights(weights)
+    text, beside = checkpoint_entry(weights, CONFIG), os.path.join(os.path.dirname(weights), "config.yaml")
+    if text is None and not os.path.isfile(beside):
+        raise ValueError(
+            f'{weights} does not say the config of its training: name the config, too, such as "dk_detr_R50.yaml".'
+        )
+    content = read_config(beside) if text is None else yaml.safe_load(text)
+    cfg = _merged(content, [*opts, "MODEL.WEIGHTS", weights], weights)
+    use_custom_words(cfg)
+    cfg.freeze()
+    return cfg
+
+
 def _read(config_file: str, opts: Sequence[str], key: str) -> CfgNode:
-    cfg = default_cfg()
-    if not os.path.isfile(config_file):
-        raise FileNotFoundError(f"There is no config file {config_file} ({key}).")
+    path = str(config_path(config_file, key))
     if len(opts) % 2:
         raise ValueError(f"Options come in pairs KEY VALUE; {len(opts)} words were given: {' '.join(opts)}.")
+    return _merged(read_config(path), opts, config_file)
+
+
+def _merged(content: dict[str, Any], opts: Sequence[str], source: str) -> CfgNode:
+    """The defaults under the keys of a file under options. `source`: how messages call the file."""
+    cfg = default_cfg()
     with _known_keys(cfg):
-        content = read_config(config_file)
         add_projects(cfg, content.get("PROJECTS") or [])
         refuse_renamed_keys(cfg, content, opts)
         merge_config(cfg, content)
         cfg.merge_from_list(list(opts))
-    resolve_device(cfg, config_file, asked="MODEL.DEVICE" in opts[::2])
+    resolve_device(cfg, source, asked="MODEL.DEVICE" in opts[::2])
     return cfg
 
 

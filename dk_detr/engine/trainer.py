@@ -59,8 +59,9 @@ class Trainer(DefaultTrainer):
         self._trainer = Step(ddp, self._stream, optimizer, num_parts, precision, self.average)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         average = {EMA_KEY: self.average} if self.average else {}
-        new_parts = cfg.MODEL.NEW_PARTS
-        self.checkpointer = StrictCheckpointer(ddp, cfg.OUTPUT_DIR, new_parts, trainer=weakref.proxy(self), **average)
+        self.checkpointer = StrictCheckpointer(
+            ddp, cfg.OUTPUT_DIR, cfg.MODEL.NEW_PARTS, cfg.dump(), trainer=weakref.proxy(self), **average
+        )
         self.register_hooks(self.build_hooks())
 
     @classmethod

@@ -1,6 +1,5 @@
 """The words that a checkpoint was trained with: it keeps them beside its weights, and they will do for a vocabulary."""
 
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from dk_detr.structures import Vocabulary
-from dk_detr.utils.arrays import INERT, UNREADABLE
+from dk_detr.utils.checkpoint_entry import checkpoint_entry
 
 WORDS = "words"  # in checkpoints, beside the weights: names, embeddings, provenance
 
@@ -20,13 +19,8 @@ def words_of_checkpoint(path: str) -> Vocabulary | None:
     """
     if not path.endswith((".pth", ".pt")):
         return None
-    try:
-        with torch.serialization.safe_globals([(inert, name) for name, inert in INERT.items()]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (*UNREADABLE, RuntimeError, OSError) as error:
-        reason = (str(error).splitlines() or ["it is empty"])[0]
-        raise ValueError(f"{path} holds no whole checkpoint or matrix of text embeddings ({reason}).") from error
-    return _vocabulary(content[WORDS], path) if isinstance(content, Mapping) and WORDS in content else None
+    saved = checkpoint_entry(path, WORDS)
+    return None if saved is None else _vocabulary(saved, path)
 
 
 def _vocabulary(saved: Mapping[str, Any], path: str) -> Vocabulary:

@@ -199,8 +199,8 @@ def test_nothing_above_the_threshold_leaves_pictures_without_boxes(run_demo, tin
     [
         ((*CUSTOM, ""), "holds no names"),
         ((*CUSTOM, " , "), "holds no names"),
-        ((*CUSTOM, "traffic light,dog,traffic_light"), '"traffic light" more than once'),
-        ((*CUSTOM, "red star,red  star"), '"red star" more than once'),
+        ((*CUSTOM, "traffic light,dog,traffic_light"), '"traffic light" is named more than once'),
+        ((*CUSTOM, "red star,red  star"), '"red star" is named more than once'),
         ((*CUSTOM, "dog,."), 'The name "." is no word'),
         ((*CUSTOM, '"nut, bolt'), "is no list of names"),
         ((*CUSTOM, "@nowhere.txt"), "no file of names nowhere.txt"),

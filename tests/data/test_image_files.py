@@ -1,12 +1,11 @@
-"""Which images the demo takes, and where their pictures go: nothing is left out unsaid, nothing overwritten."""
+"""Which image files are found: nothing is left out unsaid."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from dk_detr.commands.demo_inputs import find_images, picture_paths
+from dk_detr.data.image_files import find_images
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def test_a_folder_gives_its_images_by_ending_or_content_and_says_what_it_leaves_
     assert find_images([str(photos)]) == [photos / name for name in IMAGES]
     (message,) = caplog.messages
     assert message.startswith(f"Left out of {photos}: 2 files without an image (data.h5, notes.txt) and 1 folder (more")
-    assert message.endswith(f'to look there too: --input "{photos}/**").')
+    assert message.endswith(f'to look there too: "{photos}/**").')
 
 
 def test_a_pattern_of_two_stars_looks_into_all_folders(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -60,7 +59,7 @@ def test_what_is_many_is_named_in_part(photos: Path, caplog: pytest.LogCaptureFi
 
 def test_inputs_without_an_image_are_refused_and_what_was_found_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=f"^{tmp_path}/empty .--input. holds no images.$"):
+    with pytest.raises(FileNotFoundError, match=f"^{tmp_path}/empty holds no images.$"):
         find_images([str(tmp_path / "empty")])
     (tmp_path / "empty" / "notes.txt").touch()
     with pytest.raises(FileNotFoundError, match="holds no images. Left out of .* 1 file without an image .notes.txt."):
@@ -72,17 +71,3 @@ def test_inputs_without_an_image_are_refused_and_what_was_found_is_named(tmp_pat
 def test_files_folders_and_patterns_are_found_once_each(tiny_images: Path) -> None:
     first, everything = tiny_images / "000001.jpg", sorted(tiny_images.iterdir())
     assert find_images([str(first), str(tiny_images), str(tiny_images / "*.jpg")]) == everything
-
-
-def test_images_of_the_same_name_get_pictures_of_different_names() -> None:
-    images = [Path("a/x.jpg"), Path("b/x.jpg"), Path("c/x.png"), Path("c/x.webp"), Path("d/x_2.jpg"), Path("d/X.JPG")]
-    names = [path.name for path in picture_paths(images, Path("found"))]
-    assert names == ["x.jpg", "x_2.jpg", "x.png", "x_2.png", "x_2_2.jpg", "X_3.JPG"]
-    assert len({name.casefold() for name in names}) == len(images), "also where the case of a name does not count"
-
-
-def test_an_image_is_overwritten_neither_by_a_picture_nor_by_the_detections(tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "detections.json", "PNG")
-    for name in ("detections.json", "a.jpg"):
-        with pytest.raises(ValueError, match=f"would overwrite the image .*{name}"):
-            picture_paths([tmp_path / name], tmp_path)

@@ -1,7 +1,6 @@
-"""Which images `--input` of the demo means, and where their pictures go."""
+"""Which image files are meant by files, folders and patterns."""
 
 import glob
-import itertools
 import logging
 from collections.abc import Sequence
 from functools import cache
@@ -9,8 +8,6 @@ from pathlib import Path
 
 from PIL import Image
 
-DETECTIONS_FILE = "detections.json"
-WRITTEN_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})  # pictures of other images are written as .png
 NO_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})  # what Pillow knows and cannot read by itself
 SHOWN = 5
 
@@ -34,11 +31,11 @@ def _images_at(given: str) -> list[Path]:
         return [path]
     entries = sorted(path.iterdir() if path.is_dir() else map(Path, glob.glob(given, recursive=True)))
     if not entries and not path.is_dir():
-        raise FileNotFoundError(f"There is no image or folder {given} (--input).")
+        raise FileNotFoundError(f"There is no image or folder {given}.")
     images = [entry for entry in entries if is_image(entry)]
     left_out = _left_out(given, entries, images)
     if not images:
-        raise FileNotFoundError(f"{given} (--input) holds no images. {left_out}".strip())
+        raise FileNotFoundError(f"{given} holds no images. {left_out}".strip())
     if left_out:
         logger.warning(left_out)
     return images
@@ -75,7 +72,7 @@ def _left_out(given: str, entries: Sequence[Path], images: Sequence[Path]) -> st
     if files:
         parts.append(f"{_number(files, 'file')} without an image ({_some(files)})")
     if folders:
-        way = f'to look there too: --input "{_everything(given)}"'
+        way = f'to look there too: "{_everything(given)}"'
         parts.append(f"{_number(folders, 'folder')} ({_some(folders)}; {way})")
     return f"Left out of {given}: {' and '.join(parts)}." if parts else ""
 
@@ -92,21 +89,3 @@ def _some(paths: Sequence[Path]) -> str:
     """The names of the first few."""
     names = [path.name for path in paths[:SHOWN]]
     return ", ".join([*names, f"and {len(paths) - SHOWN} more"] if len(paths) > SHOWN else names)
-
-
-def picture_paths(images: Sequence[Path], output: Path) -> list[Path]:
-    """Where the pictures of images go: their own names, numbered where two are the same (in whatever case).
-
-    Raises: ValueError if an output would overwrite one of the images.
-    """
-    paths: dict[str, Path] = {}
-    for image in images:
-        suffix = image.suffix if image.suffix.lower() in WRITTEN_SUFFIXES else ".png"
-        endings = itertools.chain([suffix], (f"_{number}{suffix}" for number in itertools.count(2)))
-        free = next(name for name in (image.stem + ending for ending in endings) if name.casefold() not in paths)
-        paths[free.casefold()] = output / free
-    originals = {image.resolve() for image in images}
-    overwritten = [path for path in [*paths.values(), output / DETECTIONS_FILE] if path.resolve() in originals]
-    if overwritten:
-        raise ValueError(f"--output {output} would overwrite the image {overwritten[0]}; choose another folder.")
-    return list(paths.values())

@@ -1,0 +1,36 @@
+"""The words that a detector is asked for, from names."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from detectron2.config import CfgNode
+
+from dk_detr.language import Clip, build_vocabulary, is_closed, readable, require_words_of
+from dk_detr.structures import Vocabulary, require_words
+
+
+def words_for(
+    names: Sequence[str], cfg: CfgNode, own: Vocabulary, clip: Callable[[], Clip], novel: Sequence[str] = ()
+) -> Vocabulary:
+    """A vocabulary of these names, encoded by the detector's CLIP. A closed detector gives some of its own words.
+
+    Args:
+        own: the detector's words. clip: loads its CLIP, for where it is needed. novel: names to be marked so.
+
+    Raises: ValueError for names that are none, or the same to the text encoder, for words that a closed detector does
+        not know, and for a CLIP (MODEL.CLIP) that did not encode the detector's words.
+    """
+    refuse_repeats(names)
+    if is_closed(cfg):
+        return own.select(names)
+    encoder = clip()
+    require_words_of(encoder, own)
+    return build_vocabulary(names, encoder, cfg.MODEL.VOCABULARY.PROMPT, novel)
+
+
+def refuse_repeats(names: Sequence[str]) -> None:
+    """Raises ValueError for no names, for what is no word, and for two that a text encoder would read as the same."""
+    require_words(names)
+    repeated = [words for words, times in Counter(map(readable, names)).items() if times > 1]
+    if repeated:
+        raise ValueError(f'"{repeated[0]}" is named more than once.')
