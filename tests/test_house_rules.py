@@ -47,6 +47,7 @@ MACHINE = re.compile(r"(?<![\w.~])/(?:work|farm|root|home|tmp|Users)/|pypi\.org|
 LONGEST_FUNCTION = 60
 
 
+@functools.cache
 def house_files() -> list[Path]:
     """Every file that git has or would take, relative to the root; without git, every file that is no product."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
@@ -64,7 +65,13 @@ def modules(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
     """The parsed Python files below the folders; all of them if none is named."""
     for path in house_files():
         if path.suffix == ".py" and (not folders or path.parts[0] in folders):
-            yield path, ast.parse((ROOT / path).read_text())
+            yield path, parsed(path)
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """A Python file of the house; the rules read each many times."""
+    return ast.parse((ROOT / path).read_text())
 
 
 def imported_names(tree: ast.Module, package: str) -> Iterator[str]:
