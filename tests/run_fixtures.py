@@ -200,6 +200,17 @@ def assert_same_training(one: Path, other: Path) -> None:
     assert not different, f"{len(different)} of {len(first)} differ, among them {different[:3]}"
 
 
+def resume_after_the_first(world: World, folder: Path, config: str, **given: Any) -> Path:
+    """Train a config whole, and again from its first checkpoint on: bit for bit the same. Returns the whole run."""
+    whole, resumed = world.train(folder / "whole", config=config, **given), folder / "resumed"
+    resumed.mkdir()
+    (resumed / "model_0000000.pth").write_bytes((whole / "model_0000000.pth").read_bytes())
+    (resumed / "last_checkpoint").write_text("model_0000000.pth")
+    world.train(resumed, config=config, resume=True, **given)
+    assert_same_training(resumed / "model_final.pth", whole / "model_final.pth")
+    return whole
+
+
 def flatten(state: Any, prefix: str = "") -> dict[str, torch.Tensor]:
     """All numbers of a nested state, by the path to them."""
     if isinstance(state, torch.Tensor | int | float | bool):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dk_detr.distillation.beside import beside
 from dk_detr.distillation.guest import Guest
+from dk_detr.distillation.teacher_words import rows_of_student
 from dk_detr.distillation.teachers import teacher_dtype
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.predictor import with_words_of_training
@@ -160,13 +161,7 @@ def words_for(
         teacher.classifier.check(words)
         require_one_space(words, known, "Choose a teacher of the student's MODEL.VOCABULARY.")
         return words.embeddings
-    unknown = [each for each in words.names if each not in known.names]
-    if unknown:
-        raise ValueError(
-            f'The teacher ({name}) was not trained for "{unknown[0]}" ({len(unknown)} of the {len(words)} words of the '
-            "student's training, MODEL.VOCABULARY): choose a teacher of the same words."
-        )
-    return known.select(words.names).embeddings
+    return rows_of_student(known, words, f"The teacher ({name})")
 
 
 def _require_same_judgement(student: Side, teacher: Side, name: str) -> None:
