@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,17 +23,18 @@ Shapes = tuple[tuple[int, int], ...]
 
 def check_backend(name: str, device: str, tell: Tell) -> None:
     """Each dtype in both modes, the worst of all cases; and whether the deterministic mode is."""
-    for dtype, bound in TOLERANCE.items():
+    for dtype in TOLERANCE:
         for deterministic in (False, True):
             how = f"{str(dtype).removeprefix('torch.')}{', deterministic' if deterministic else ''}"
-
-            def work(dtype: torch.dtype = dtype, deterministic: bool = deterministic, bound: float = bound) -> None:
-                with _mode(deterministic):
-                    worst = max(_difference(name, device, dtype, case) for case in CASES)
-                tell(at_most(bound, f"forward and backward in {how}", worst))
-
-            attempt(tell, f"forward and backward in {how}", work)
+            what = f"forward and backward in {how}"
+            attempt(tell, what, partial(_all_cases, what, name, device, dtype, deterministic, tell))
     attempt(tell, "deterministic mode twice", lambda: tell(_twice(name, device)))
+
+
+def _all_cases(what: str, name: str, device: str, dtype: torch.dtype, deterministic: bool, tell: Tell) -> None:
+    with _mode(deterministic):
+        worst = max(_difference(name, device, dtype, case) for case in CASES)
+    tell(at_most(TOLERANCE[dtype], what, worst))
 
 
 def _twice(name: str, device: str) -> Finding:

@@ -1,5 +1,5 @@
-"""Does everything work? What the card computes, against the CPU; what only a card does: half precision, the teacher on a
-stream of its own, torch.compile; and a run that changes from one to the other."""
+"""Does everything work? What the card computes, against the CPU; half precision, the teacher on a stream of its own and
+torch.compile, which only a card does; and a run that changes from one to the other."""
 
 import importlib.util
 import math
@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ def _world() -> Iterator[World]:
 def attention(settings: Settings, tell: Tell) -> None:
     """The fastest backend against the reference in float64, forward and backward, in its deterministic mode, too."""
     name = default_backend(settings.device)
-    known = f"available: {', '.join(available_backends(settings.device))}"
-    tell(Finding(f"backend of deformable attention: {name}", aim="not the fallback", met=name != "reference", note=known))
+    what, known = f"backend of deformable attention: {name}", f"of {', '.join(available_backends(settings.device))}"
+    tell(Finding(what, aim="not the fallback", met=name != "reference", note=known))
     check_backend(name, settings.device, tell)
 
 
@@ -79,7 +80,7 @@ def configs(settings: Settings, tell: Tell) -> None:
             name = str(path.relative_to(FOLDER))
             if settings.dry and name not in DRY_CONFIGS:
                 continue
-            attempt(tell, name, lambda: _config(path, name, world, settings, tell), series="configs")
+            attempt(tell, name, partial(_config, path, name, world, settings, tell), series="configs")
 
 
 def _config(path: Path, name: str, world: World, settings: Settings, tell: Tell) -> None:
@@ -101,13 +102,13 @@ def _config(path: Path, name: str, world: World, settings: Settings, tell: Tell)
 
 def _built(path: Path, world: World, device: str) -> tuple[Any, Any]:
     """A detector with weights that are the same on every call, and its config."""
-    options = {**two_steps(path), **options_of(path, world), "MODEL__DEVICE": device}
+    options = {**two_steps(path), **options_of(path, world), "MODEL__DETR__DROPOUT": 0.0, "MODEL__DEVICE": device}
     cfg = setup_cfg(str(path), world.options(**options))
     torch.manual_seed(0)
     model = Trainer.build_model(cfg).train()
     with torch.no_grad(), SameDice():
         for parameter in model.parameters():
-            parameter += STIRRED * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=STIRRED)
     return model, cfg
 
 
@@ -243,8 +244,8 @@ def teacher(settings: Settings, tell: Tell) -> None:
     with _world() as world:
         options = {**two_steps(Path(MINI)), "MODEL__DEVICE": device}
         cfg = setup_cfg(MINI, world.options(**options))
-        crops: Any = Trainer.build_model(cfg).extensions["Distillation"].queries.teacher
-        assert isinstance(crops, CLIPCrops)
+        model: Any = Trainer.build_model(cfg)
+        crops: CLIPCrops = model.extensions["Distillation"].queries.teacher
         worst = max(_teacher_apart(crops, side, device, number) for number in range(10))
     if math.isnan(worst):
         tell(failed("the teacher on a stream of its own", "it reads memory that is not its own any more"))

@@ -52,20 +52,20 @@ class Finding:
 Tell = Callable[[Finding], None]
 
 
-def at_least(bound: float, what: str, figure: float, unit: str = "", **more: str) -> Finding:
+def at_least(bound: float, what: str, figure: float, unit: str = "", note: str = "") -> Finding:
     """A figure that should not be lower."""
-    return Finding(what, figure, unit, f"≥ {bound:g}", figure >= bound, **more)
+    return Finding(what, figure, unit, f"≥ {bound:g}", figure >= bound, note)
 
 
-def at_most(bound: float, what: str, figure: float, unit: str = "", **more: str) -> Finding:
+def at_most(bound: float, what: str, figure: float, unit: str = "", note: str = "", series: str = "") -> Finding:
     """A figure that should not be higher; NaN is."""
-    return Finding(what, figure, unit, f"≤ {bound:g}", figure <= bound, **more)
+    return Finding(what, figure, unit, f"≤ {bound:g}", figure <= bound, note, series)
 
 
-def failed(what: str, error: BaseException | str, **more: str) -> Finding:
+def failed(what: str, error: BaseException | str, series: str = "") -> Finding:
     """Something that should work and does not."""
     said = error if isinstance(error, str) else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return Finding(what, met=False, note=said, **more)
+    return Finding(what, met=False, note=said, series=series)
 
 
 def missing(what: str, why: str) -> Finding:
@@ -73,12 +73,12 @@ def missing(what: str, why: str) -> Finding:
     return Finding(what, note=why)
 
 
-def attempt(tell: Tell, what: str, work: Callable[[], object], **more: str) -> None:
+def attempt(tell: Tell, what: str, work: Callable[[], object], series: str = "") -> None:
     """Do it; where it fails, tell that and go on."""
     try:
         work()
     except (Exception, SystemExit) as error:  # noqa: BLE001  each is a finding
-        tell(failed(what, error, **more))
+        tell(failed(what, error, series))
 
 
 class Notebook:

@@ -15,6 +15,7 @@ from tabulate import tabulate
 from dk_detr.utils import atomic_write
 
 PACKAGES = ("triton", "detectron2", "open_clip_torch", "transformers")
+LONGEST_NOTE = 160  # letters; the JSON has all
 Found = Mapping[str, Any]
 
 
@@ -97,7 +98,7 @@ def _of_series(findings: Sequence[Found]) -> Iterable[dict[str, str]]:
 def _row(found: Found) -> dict[str, str]:
     figure = "-" if found["figure"] is None else f"{found['figure']:.4g} {found.get('unit', '')}".strip()
     row = {"what": found["what"], "figure": figure, "aim": found["aim"], "met": _in_words(found["met"])}
-    return {key: text.replace("|", "\\|") for key, text in {**row, "note": found["note"]}.items()}
+    return {key: text.replace("|", "\\|") for key, text in {**row, "note": found["note"][:LONGEST_NOTE]}.items()}
 
 
 def _in_words(met: bool | None) -> str:
