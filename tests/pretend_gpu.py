@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 WAITS = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__", "cpu", "nonzero", "masked_select", "unique"}
 MOVES = {"to", "cpu", "cuda", "copy_", "as_subclass", "type_as"}
-HOST_ONLY = {"numpy", "__array__", "numpy_T"}
+HOST_ONLY = {"numpy", "__array__"}
 OF_DEVICE = {"is_cuda": True, "is_cpu": False, "device": CUDA}
 
 
@@ -95,18 +95,21 @@ def _target(name: str, args: Sequence[Any], given: dict[str, Any], here: bool) -
     if named:
         device = named[-1]
         there = isinstance(device, OnGpu) if isinstance(device, Tensor) else torch.device(device).type == "cuda"
-        on_cpu = lambda value: CPU if _is_device(name, value) and not isinstance(value, Tensor) else value  # noqa: E731
-        args = tuple([*args[:1], *(on_cpu(value) for value in args[1:])])
-        given = {key: on_cpu(value) for key, value in given.items()}
+        args = (*args[:1], *(_on_cpu(name, value) for value in args[1:]))
+        given = {key: _on_cpu(name, value) for key, value in given.items()}
     return there, args, given
+
+
+def _on_cpu(name: str, value: Any) -> Any:
+    return CPU if _is_device(name, value) and not isinstance(value, Tensor) else value
 
 
 def _is_device(name: str, value: Any) -> bool:
     if isinstance(value, torch.device):
         return True
-    if name != "to":
-        return isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda")
-    return isinstance(value, str | int) and not isinstance(value, bool) or isinstance(value, Tensor)
+    if name == "to" and isinstance(value, Tensor):
+        return True  # what it is to be like
+    return isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda")
 
 
 def _placed(value: Any, there: bool) -> Any:

@@ -125,7 +125,7 @@ def _step(model: nn.Module, batch: Any, half: torch.dtype | None = None) -> tupl
     for name, buffer in model.named_buffers():
         buffer.copy_(state[name])
     flat = torch.cat([gradient.float().flatten().cpu() for gradient in gradients if gradient is not None])
-    return {name: float(loss) for name, loss in losses.items()}, flat
+    return {name: loss.item() for name, loss in losses.items()}, flat
 
 
 @torch.no_grad()
@@ -167,7 +167,7 @@ def training(settings: Settings, tell: Tell) -> None:
                 _run(tell, what, world, folder, str(path), 2, MODEL__DEVICE=settings.device, **options, **amp)
         first = {**two_steps(Path(MINI)), "DATASETS__TEST": ()}
         folder = world.root / "resumed"
-        _run(tell, "a run on the CPU", world, folder, MINI, 0, MODEL__DEVICE="cpu", **first)
+        _run(tell, "a run on the CPU", world, folder, MINI, 2, MODEL__DEVICE="cpu", **first)
         more = {**first, "SOLVER__MAX_ITER": 4, "DATASETS__TEST": OF_MINI, "MODEL__DEVICE": settings.device}
         _run(tell, "the same run, resumed on the card", world, folder, MINI, 4, resume=True, **more)
 
@@ -176,7 +176,7 @@ OF_MINI = ("mini_lvis_test",)
 
 
 def _run(tell: Tell, what: str, world: World, folder: Path, config: str, iterations: int, **options: Any) -> None:
-    """Tell whether a run comes to its end; `iterations` that its results must name, 0 for none."""
+    """Tell whether a run comes to its end, and its results name so many iterations."""
 
     def run() -> None:
         world.train(folder, config=config, **options)
@@ -228,7 +228,7 @@ def compiled(settings: Settings, tell: Tell) -> None:
             with EventStorage(0):
                 given = model(batch)
             sum(given.values()).backward()
-            losses.append({name: float(loss) for name, loss in given.items()})
+            losses.append({name: loss.item() for name, loss in given.items()})
         forwards = [vars(module).get("forward") for module in model.modules()]
         layers = [forward for forward in forwards if isinstance(forward, Compiled)]
         works = bool(layers) and all(forward.compiler.works for forward in layers)

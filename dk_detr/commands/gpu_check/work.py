@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
 import sys
+import threading
+import time
 
 import dk_detr  # noqa: F401  makes Detectron2 importable
 from dk_detr.commands.gpu_check.finding import Notebook, Settings, attempt
@@ -16,5 +19,13 @@ def main(name: str, settings: str, notebook: str) -> None:
     attempt(told, name, lambda: PARTS[name].work(given, told))
 
 
+def _end_with(parent: int) -> None:
+    """Whoever started this may be killed; then nobody waits for it, and the card should be free."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.killpg(0, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     main(*sys.argv[1:])
