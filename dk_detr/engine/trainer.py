@@ -53,8 +53,9 @@ class Trainer(DefaultTrainer):
             require_test_images(cfg)
         self._stream = self.build_train_stream(cfg, model, self.seed)
         optimizer = build_optimizer(cfg, model)
-        on_gpu = cfg.MODEL.DEVICE != "cpu"
-        ddp = create_ddp_model(model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None)
+        # The device of the weights, not the number of the worker: two workers may share a GPU (gloo).
+        devices = [next(model.parameters()).device] if cfg.MODEL.DEVICE != "cpu" else None
+        ddp = create_ddp_model(model, broadcast_buffers=False, device_ids=devices)
         self.average = average_from_config(cfg, model)
         self._trainer = Step(ddp, self._stream, optimizer, num_parts, precision, self.average)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)

@@ -294,8 +294,9 @@ class DETR(OpenVocabularyDetector):
             instances = given["instances"]  # its masks stay where they are
             corners = instances.gt_boxes.tensor.to(self.device)
             boxes.append(to_normalized_cxcywh(corners, instances.image_size))
+            # Looked at before they are moved: on a GPU the host would have to wait for all that is queued.
+            refuse_unknown_classes(instances.gt_classes, len(self.train_vocabulary), given.get("file_name", "?"))
             labels.append(instances.gt_classes.to(self.device))
-            refuse_unknown_classes(labels[-1], len(self.train_vocabulary), given.get("file_name", "?"))
         return Targets(tuple(labels), tuple(boxes))
 
 
