@@ -62,6 +62,11 @@ class Predictor:
         """The words that `pred_classes` index."""
         return self.model.vocabulary  # type: ignore[no-any-return]
 
+    @property
+    def fuses(self) -> bool:
+        """Whether CLIP has a say in the scores, as MODEL.TEST_FUSION says."""
+        return self._asked is not self.model
+
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Detect these words from now on."""
         self.model.set_vocabulary(vocabulary)
@@ -78,12 +83,17 @@ class Predictor:
             CPU.
         Raises: UnreadableImage; TypeError for anything else; ValueError for an array of another shape or type.
         """
+        output = self._asked([self.sample_of(image)])[0]
+        return output["instances"].to("cpu")
+
+    def sample_of(self, image: Picture) -> dict[str, Any]:
+        """What the detector is given of a picture: "image" (3, h, w) as the network takes it, and the "height" and
+        "width" of the picture, in whose pixels detections are wanted."""
         bgr = as_bgr(image)
         height, width = bgr.shape[:2]
         resized = T.AugInput(bgr[:, :, ::-1] if self._format == "RGB" else bgr)
         self._resize(resized)
-        output = self._asked([{"image": to_tensor(resized.image), "height": height, "width": width}])[0]
-        return output["instances"].to("cpu")
+        return {"image": to_tensor(resized.image), "height": height, "width": width}
 
 
 def with_words_of_training(cfg: CfgNode) -> CfgNode:
