@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mini_world": NOUNS | {"language", "data"},
     "engine": NOUNS | DETECTOR | {"annotations", "compat", "config", "convert", "data", "evaluation"},
 }
-MAY_IMPORT["benchmark"] = {*MAY_IMPORT} - {"mini_world", "visualization"}
+MAY_IMPORT["explain"] = NOUNS | DETECTOR | {"engine", "visualization"}
+MAY_IMPORT["benchmark"] = {*MAY_IMPORT} - {"explain", "mini_world", "visualization"}
 MAY_IMPORT["commands"] = {*MAY_IMPORT}
 MAY_IMPORT["__init__"] = {*MAY_IMPORT}
 """Room of dk_detr (folder, or module beside the folders) -> the other rooms that it may import."""

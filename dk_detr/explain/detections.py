@@ -25,7 +25,7 @@ class Step:
     """Where a box was on its way.
 
     Attributes:
-        name: "proposal", "anchor" or "point", where the query started; "layer 1", …
+        name: "proposal", "anchor" or "reference point", where the query started; "layer 1", …
         place: (4,) xyxy, or (2,) of a point, in pixels of the picture, clipped to it.
     """
 
@@ -86,7 +86,8 @@ def explain_detections(predictor: Predictor, image: Picture, threshold: float, n
         for an image in which it finds nothing at all.
     """
     model = require_detr(predictor.model)
-    attentions = [attention_of(layer) for layer in model.decoder.layers]
+    layers: Any = model.decoder.layers
+    attentions = [attention_of(layer) for layer in layers]
     with recorded([model.queries, model.decoder, *attentions]) as calls:
         found = predictor(image)
     if not len(found):
@@ -119,7 +120,7 @@ def explain_detections(predictor: Predictor, image: Picture, threshold: float, n
 def require_detr(model: Any) -> DETR:
     """The detector itself. Raises ValueError for one without a decoder of queries."""
     if not isinstance(model, DETR):
-        raise ValueError(
+        raise ValueError(  # noqa: TRY004  a config is at fault
             f'MODEL.META_ARCHITECTURE "{type(model).__name__}" has no decoder of queries to explain: take a config of '
             'a "DETR".'
         )
@@ -128,9 +129,10 @@ def require_detr(model: Any) -> DETR:
 
 def best_of_queries(found: Instances, threshold: float) -> Instances:
     """The best detection of each query, the best first; those of at least the score, or all where none has it."""
-    seen: set[int] = set()
-    first = [i for i, query in enumerate(found.query.tolist()) if not (query in seen or seen.add(query))]
-    best = found[torch.tensor(first)]
+    first: dict[int, int] = {}
+    for place, query in enumerate(found.query.tolist()):
+        first.setdefault(query, place)
+    best = found[torch.tensor(list(first.values()))]
     confident = best.scores >= threshold
     return best[confident] if bool(confident.any()) else best
 
@@ -141,7 +143,7 @@ def _start(model: DETR, initial: InitialQueries) -> tuple[str, Tensor] | None:
     if reference is None:
         return None
     if reference.shape[-1] == 2:
-        return "point", reference[0]
+        return "reference point", reference[0]
     return "proposal" if model.queries.proposes else "anchor", reference[0]
 
 

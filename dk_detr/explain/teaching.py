@@ -90,7 +90,7 @@ def refuse_without_teacher(cfg: CfgNode) -> None:
     """Raises ValueError for a config that does not learn from CLIP, or from one of random weights."""
     if "Distillation" not in cfg.MODEL.TRAINING_EXTENSIONS:
         raise ValueError(
-            f"MODEL.TRAINING_EXTENSIONS {list(cfg.MODEL.TRAINING_EXTENSIONS)} has no \"Distillation\": this detector "
+            f'MODEL.TRAINING_EXTENSIONS {list(cfg.MODEL.TRAINING_EXTENSIONS)} has no "Distillation": this detector '
             "was not taught by CLIP. Leave out --teacher, or take the config of one that was."
         )
     if not cfg.MODEL.CLIP.WEIGHTS and cfg.MODEL.CLIP.LIBRARY == "open_clip":
@@ -135,7 +135,7 @@ def heard_by_terms(model: DETR, sample: dict[str, Any]) -> tuple[Tensor, RegionK
     terms, listener = distillation.terms, _Listener()
     distillation.terms = [listener]  # type: ignore[list-item]  # all that is asked of a term
     try:
-        model.losses([_without_labels(sample)])
+        model.losses([without_labels(sample)])
     finally:
         distillation.terms = terms
     return listener.heard[-1]
@@ -167,7 +167,8 @@ def _distilling(cfg: CfgNode) -> DETR:
     return model
 
 
-def _without_labels(sample: dict[str, Any]) -> dict[str, Any]:
+def without_labels(sample: dict[str, Any]) -> dict[str, Any]:
+    """The sample as training has it, of an image in which nothing is labelled."""
     size = (sample["image"].shape[-2], sample["image"].shape[-1])
     none = Instances(size, gt_boxes=Boxes(torch.zeros(0, 4)), gt_classes=torch.zeros(0, dtype=torch.long))
     return {**sample, "instances": none}
