@@ -105,5 +105,3 @@ def test_the_numbers_of_the_json_sum_to_one_and_name_their_words() -> None:
         for layer in record["attention"]:
             assert layer["kind"] == kind
             assert float(torch.tensor(layer["share"]).sum()) == pytest.approx(1, abs=1e-3)
-
-

@@ -33,7 +33,16 @@ def taught(tiny_run, tmp_path):
     words = build_vocabulary(["apple", "fishing boat", "cat"], clip_from_config(setup_cfg(config, options)), "name")
     save_vocabulary(words, str(tmp_path / "words.npz"))
     distilled = ["MODEL.TRAINING_EXTENSIONS", "['Distillation']", "MODEL.KD.TERMS", "['relational']"]
-    return (*options, *distilled, "MODEL.KD.QUERIES", "Detection", "MODEL.VOCABULARY.TEST", tmp_path / "words.npz")
+    return (
+        *options,
+        *distilled,
+        "MODEL.KD.QUERIES",
+        "Detection",
+        "MODEL.KD.NUM_SLOTS",
+        4,
+        "MODEL.VOCABULARY.TEST",
+        tmp_path / "words.npz",
+    )
 
 
 def numbers(tmp_path: Path) -> dict:

@@ -191,9 +191,9 @@ def _draw_look(panel: Axes, look: Look, size: tuple[int, int]) -> None:
         for number in range(share.shape[1]):
             chosen = part[level.flat[part] == number]
             colour, mark = level_style(number)
-            x, y = xy.reshape(-1, 2)[chosen].T
+            x, y = xy.reshape(-1, 2)[chosen, 0], xy.reshape(-1, 2)[chosen, 1]
             area = np.maximum(MARKS * share.flat[chosen], SMALLEST_MARK)
-            panel.scatter(x, y, area, colour, mark, edgecolors="white", linewidths=0.4, zorder=3)
+            panel.scatter(x, y, s=area, c=colour, marker=mark, edgecolors="white", linewidths=0.4, zorder=3)
 
 
 def heat_colours(heat: np.ndarray) -> np.ndarray:
