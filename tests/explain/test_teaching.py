@@ -46,6 +46,11 @@ def test_the_mean_divergence_of_the_relations_is_the_loss_of_a_step(queries: str
     assert_close(told.relations()[0].sum(1), torch.ones(5))
 
 
+def test_of_several_taught_layers_the_last_is_heard() -> None:
+    one, all_of_them = (tiny_detector(tiny_distillation(["relational"], layers=layers)) for layers in ("last", "all"))
+    assert torch.equal(heard_by_terms(one, tiny_input())[0], heard_by_terms(all_of_them, tiny_input())[0])
+
+
 def test_the_terms_are_those_of_before_even_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_detector(tiny_distillation(["relational", "semantic"]))
     terms = model.extensions["Distillation"].terms
