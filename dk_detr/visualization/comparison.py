@@ -45,13 +45,13 @@ class Compared:
 
 def curve_of(history: History, metric: str) -> Curve:
     """Iterations and values of a metric of boxes, such as "AP50-base", or of masks, "segm/AP50-base"; of several data
-    sets, the first.
+    sets the first, or the one that is named, "mini_lvis_test/bbox/AP50-base".
 
     Raises: ValueError for one that was not recorded where others were.
     """
     wanted = metric if metric.startswith(MASKS) else f"{BOXES}{metric}"
     names = [name for name in metric_names(history) if BOXES in name or MASKS in name]
-    name = next((name for name in names if name.endswith(wanted)), wanted)
+    name = metric if metric in names else next((name for name in names if name.endswith(wanted)), wanted)
     if names and name not in names:
         of_boxes = [name.partition(BOXES)[2] for name in names if BOXES in name]
         raise _not_recorded(metric, [*of_boxes, *(MASKS + n.partition(MASKS)[2] for n in names if MASKS in n)])
