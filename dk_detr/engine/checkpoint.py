@@ -111,7 +111,7 @@ class StrictCheckpointer(DetectionCheckpointer):
         between = None if self._goes_on else interpolated(checkpoint)
         if between is not None:
             alpha = checkpoint[INTERPOLATION]["alpha"]
-            self.logger.info(f"{self._path}: loading weights between its start and its last (SOLVER.KEEP_ALPHA {alpha}).")
+            self.logger.info(f"{self._path}: loading weights between its start and now (SOLVER.KEEP_ALPHA {alpha}).")
             average = {**checkpoint["model"], **between}
         elif average is not None:
             self.logger.info(f"{self._path} holds a moving average of its weights (SOLVER.EMA_DECAY): loading that.")

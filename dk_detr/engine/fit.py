@@ -107,7 +107,7 @@ def refuse_parts_of_a_detector(found: _IncompatibleKeys, path: str) -> None:
     lacking = [*(_name(key) for key in found.incorrect_shapes), *missing]
     if lacking:
         raise ValueError(
-            f"{path} (MODEL.WEIGHTS) is no whole detector of this config: {lacking[0]} ({len(lacking)} such) starts new. "
+            f"{path} (MODEL.WEIGHTS) is no whole detector: {lacking[0]} starts new ({len(lacking)} such). "
             "DATASETS.KEEP and SOLVER.KEEP are for weights that detect already: name such, or take them out."
         )
 

@@ -1,5 +1,6 @@
 """Training on annotation files of one's own: what follows from them, what is refused, the tutorial as it stands."""
 
+import argparse
 import json
 import re
 import shlex
@@ -12,9 +13,11 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
+from dk_detr.commands.custom_data_options import add_keep_options, parse_with_custom_data
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.custom_data import TRAIN, VAL
 from dk_detr.engine.run_folder import read_results
+from dk_detr.engine.setup import default_cfg
 from dk_detr.language import load_vocabulary, vocabulary_file
 from tests.run_fixtures import CLIP, MINI, NAMES, REPOSITORY, SHRUNK, draw_images, own_log_handlers, write_json
 
@@ -372,3 +375,18 @@ def test_the_config_of_the_tutorial_has_keys_that_there_are(mine: Path) -> None:
     cfg = setup_cfg("mine.yaml")
     assert cfg.DATASETS.TRAIN == (TRAIN,) and cfg.DATASETS.TEST == (VAL,)
     assert cfg.MODEL.VOCABULARY.TEST == "output/dk_detr_R50/custom_vocabulary.npz"
+
+
+# ---- options that keep the words from before ----
+
+
+def test_options_that_keep_say_lists_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "train_net.py --config-file c.yaml --keep-test a_val,b_val --keep-by interpolation MODEL.WEIGHTS x.pth"
+    monkeypatch.setattr("sys.argv", command.split())
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config-file")
+    add_keep_options(parser)
+    cfg = default_cfg()
+    cfg.merge_from_list(parse_with_custom_data(parser).opts)
+    assert (cfg.DATASETS.KEEP, cfg.SOLVER.KEEP) == (("a_val", "b_val"), ["interpolation"])
+    assert cfg.MODEL.WEIGHTS == "x.pth"

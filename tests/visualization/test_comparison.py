@@ -139,3 +139,8 @@ def test_a_metric_that_was_not_recorded_is_refused_with_those_that_were() -> Non
         curve_of(HISTORY, "AP50_base")
     with pytest.raises(ValueError, match='"AP50-rare" was not recorded; these were: AP50-base, AP50'):
         table({"one": Compared([], 1.0, {"val": [{"AP50-base": 1.0, "AP50": 1.0}]})}, ["AP50-rare"])
+
+
+def test_of_several_data_sets_a_metric_may_name_its_own() -> None:
+    history = {1: {"new/bbox/AP50": 7.0, "old/bbox/AP50": 9.0}}
+    assert (curve_of(history, "AP50")[1], curve_of(history, "old/bbox/AP50")[1]) == ([7.0], [9.0])

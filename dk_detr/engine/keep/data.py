@@ -4,7 +4,7 @@ from detectron2.config import CfgNode
 
 
 def use_kept_data(cfg: CfgNode, words_before: str) -> None:
-    """Test the data sets of DATASETS.KEEP, too, with the words that the config had before it got those of DATASETS.CUSTOM.
+    """Test the data sets of DATASETS.KEEP, too, with the words that the config had before those of DATASETS.CUSTOM.
 
     Args:
         words_before: MODEL.VOCABULARY.TEST before that. Files in MODEL.VOCABULARY.OF_DATASETS come first.

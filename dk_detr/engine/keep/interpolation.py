@@ -24,8 +24,8 @@ def interpolate(start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], alpha:
     """
     for name in sorted({*start, *tuned}):
         if name not in start or name not in tuned:
-            there = "the tuned weights" if name in tuned else "the start"
-            raise ValueError(f"Only {there} have {name}: weights of one detector are interpolated, and these are of two.")
+            there = "the tuned weights" if name in tuned else "those of the start"
+            raise ValueError(f"{name} is in {there} only: weights of one detector are interpolated, these are of two.")
         if start[name].shape != tuned[name].shape:
             shapes = f"{tuple(start[name].shape)} at the start, {tuple(tuned[name].shape)} tuned"
             raise ValueError(f"{name} has two shapes, {shapes}: weights of one detector are interpolated.")

@@ -24,7 +24,7 @@ def use_keepers(cfg: CfgNode) -> None:
     for name in cfg.SOLVER.KEEP:
         package = OF_PROJECTS.get(name)
         if package and package not in cfg.PROJECTS:
-            raise ValueError(f'SOLVER.KEEP "{name}" is of a project: write PROJECTS: ["{package}"] into the config file.')
+            raise ValueError(f'SOLVER.KEEP "{name}" is of a project: write PROJECTS: ["{package}"] into a config file.')
         settings = choose(KEEPERS, "SOLVER.KEEP", name).settings(cfg)
         cfg.merge_from_list([word for pair in settings.items() for word in pair])
 

@@ -12,9 +12,9 @@ EXTENSION = "DETRDistill"
 
 
 class StartTeaches(Keeper):
-    """The teacher is the detector of this config with MODEL.WEIGHTS. Where MODEL.TRAINING_EXTENSIONS names the extension
-    already, its terms are those that the config has; else they are what keeps words that have no labels now: what the
-    start's queries say in the space of the text, and what it takes for objects."""
+    """The teacher is the detector of this config with MODEL.WEIGHTS. Where MODEL.TRAINING_EXTENSIONS names the
+    extension already, its terms are those of the config; else they are what keeps words that have no labels now: what
+    the start's queries say in the space of the text, and what it takes for objects."""
 
     @classmethod
     def settings(cls, cfg: CfgNode) -> Mapping[str, Any]:

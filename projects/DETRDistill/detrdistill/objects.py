@@ -1,4 +1,4 @@
-"""What the teacher takes for an object stays one for the student's first stage, labelled or not. B images, M queries."""
+"""What the teacher takes for an object stays one for the student's first stage. B images, M queries."""
 
 from dataclasses import replace
 
