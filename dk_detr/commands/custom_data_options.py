@@ -17,7 +17,7 @@ OPTIONS = {
 
 KEEP_OPTIONS = {
     "--keep-test": ("DATASETS.KEEP", "data sets with the words from before, tested before, during and after training"),
-    "--keep-by": ("SOLVER.KEEP", 'how training keeps these words: "classifier_projection", "interpolation"'),
+    "--keep-by": ("SOLVER.KEEP", "how training keeps these words: classifier_projection, interpolation, distillation"),
 }
 """Option -> its key, a list of names, and what it is for."""
 

@@ -30,13 +30,13 @@ def main(args: argparse.Namespace) -> None:
     """See tools/interpolate_weights.py for the arguments."""
     with one_clear_error():
         run = Path(args.run)
-        cfg = _config_of(run)
+        cfg = _config_of(run, args.opts)
         start, tuned = Path(args.start or cfg.MODEL.WEIGHTS), run / FINAL
         shares = _shares(args.alpha)
         written = write_between(start, tuned, shares, run)
         for path, share in zip(written, shares):
             folder = run / FOLDER / f"{share:.2f}"
-            if not _is_done(folder, path):
+            if args.opts or not _is_done(folder, path):  # with options the results may be other ones
                 options = ["MODEL.WEIGHTS", str(path), "OUTPUT_DIR", str(folder), *args.opts]
                 train_or_evaluate(str(run / "config.yaml"), options, eval_only=True)
         text = _table({share: _results(run / FOLDER / f"{share:.2f}", cfg) for share in shares})
@@ -44,11 +44,11 @@ def main(args: argparse.Namespace) -> None:
         print(text, f"\nweights: {', '.join(map(str, written))}\ntable: {run / TABLE}", sep="\n")
 
 
-def _config_of(run: Path) -> CfgNode:
+def _config_of(run: Path, opts: list[str]) -> CfgNode:
     for name in ("config.yaml", FINAL):
         if not (run / name).is_file():
             raise FileNotFoundError(f"{run} holds no finished run: {name} is missing. Name the OUTPUT_DIR of one.")
-    cfg = setup_cfg(str(run / "config.yaml"))
+    cfg = setup_cfg(str(run / "config.yaml"), opts)
     if not cfg.DATASETS.TEST:
         raise ValueError(f"DATASETS.TEST of {run / 'config.yaml'} is empty: there is nothing to choose a share by.")
     return cfg

@@ -103,7 +103,8 @@ class StrictCheckpointer(DetectionCheckpointer):
         if isinstance(self.model, OpenVocabularyDetector):
             saved = checkpoint.get(WORDS)
             check_trained_words(self.model, saved, self._path, goes_on=self._goes_on)
-            self.model.remember_trained(saved, anew=starts and self._keeps)
+            if self._keeps or not starts:
+                self.model.remember_trained(saved, anew=starts)
         return found
 
     def _weights_to_load(self, checkpoint: Any) -> dict[str, Tensor]:

@@ -117,8 +117,9 @@ def test_fine_tunings_that_bring_their_words_are_compared_by_a_data_set_of_their
     del tuning["SOLVER__MAX_ITER"]
     assert compare("--metric", "mini_lvis_val/bbox/AP50-base", "--period", 2, configs=["Base-keep"], **tuning) == 0
     header = (tmp_path / "comparison.md").read_text().splitlines()[0]
-    assert "mini_lvis_val/bbox/AP50-base, end" in header
-    assert sorted(json.loads((tmp_path / "Base-keep/before.json").read_text())["results"]) == ["custom_val", "mini_lvis_val"]
+    assert all(f"mini_lvis_val/bbox/AP50-base, {when}" in header for when in ("before", "end"))
+    before = json.loads((tmp_path / "Base-keep/before.json").read_text())["results"]
+    assert sorted(before) == ["custom_val", "mini_lvis_val"]
 
 
 def test_a_run_that_fails_is_named_with_the_end_of_its_log(compare, tmp_path: Path, capfd) -> None:
