@@ -14,6 +14,7 @@ from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.custom_vocabulary import prepare_custom_data, prepare_custom_evaluation
 from dk_detr.engine.evaluate import require_test_images
 from dk_detr.engine.fit import needs_weights
+from dk_detr.engine.keep import refuse_bad_keep
 from dk_detr.engine.launch import launch
 from dk_detr.engine.run_folder import (
     Changes,
@@ -87,6 +88,7 @@ def _train(cfg: CfgNode, resume: bool) -> None:
         if done is not None and finished:
             logger.info(f"{folder} holds a finished run of {done['iteration']} iterations; nothing is left to do.")
             return
+        refuse_bad_keep(cfg, goes_on)
         prepare_custom_data(cfg, training=True)
         changes = changes_since(folder, cfg)
         trainer = Trainer(cfg)

@@ -22,6 +22,7 @@ from dk_detr.engine.config_file import merge_config, read_config
 from dk_detr.engine.custom_data import use_custom_data, use_custom_words
 from dk_detr.engine.device import resolve_device
 from dk_detr.engine.fit import no_weights
+from dk_detr.engine.keep import use_keepers, use_kept_data
 from dk_detr.engine.launch import is_first_to_fail
 from dk_detr.engine.projects import add_projects
 from dk_detr.engine.renamed_keys import refuse_renamed_keys
@@ -46,7 +47,10 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """Read a config file and KEY VALUE pairs over the defaults. Raises ValueError naming a key that does not exist, or
     that has another name now."""
     cfg = _read(config_file, opts, "--config-file")
+    words_before = cfg.MODEL.VOCABULARY.TEST
     use_custom_data(cfg)
+    use_kept_data(cfg, words_before)
+    use_keepers(cfg)
     cfg.freeze()
     return cfg
 
