@@ -85,13 +85,13 @@ def current_member() -> Member | None:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return member_of_torchrun("")
     if dist.is_initialized():
-        return Member(dist.distributed_c10d._get_default_store(), dist.get_rank(), dist.get_world_size())
+        store = _of_attempt(dist.distributed_c10d._get_default_store())
+        return Member(store, dist.get_rank(), dist.get_world_size())
     return None
 
 
 def member_of_torchrun(remedy: str) -> Member | None:
-    """This process as torchrun numbered it; None where it has not met the others yet and torchrun keeps no store. Each
-    restart begins without errors."""
+    """This process as torchrun numbered it; None where it has not met the others yet and torchrun keeps no store."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store: dist.Store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
@@ -99,11 +99,14 @@ def member_of_torchrun(remedy: str) -> Member | None:
         store = dist.distributed_c10d._get_default_store()
     else:
         return None
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return Member(
-        dist.PrefixStore(f"dk_detr/{attempt}", store),
-        _number("RANK", 0), _number("WORLD_SIZE", 1), _number("GROUP_RANK", 0), _number("GROUP_WORLD_SIZE", 1), remedy,
-    )  # fmt: skip
+    names = (("RANK", 0), ("WORLD_SIZE", 1), ("GROUP_RANK", 0), ("GROUP_WORLD_SIZE", 1))
+    rank, world_size, machine, machines = (_number(name, default) for name, default in names)
+    return Member(_of_attempt(store), rank, world_size, machine, machines, remedy)
+
+
+def _of_attempt(store: dist.Store) -> dist.Store:
+    """A restart of torchrun begins without errors."""
+    return dist.PrefixStore(f"dk_detr/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def _number(variable: str, default: int) -> int:
