@@ -23,13 +23,14 @@ TIMEOUT = 300  # seconds; most of it for a busy machine
 
 @dataclass(frozen=True)
 class Ended:
-    """What became of a machine: its exit status, what it wrote to the terminal, and its lines that begin with "error: "."""
+    """What became of a machine: its exit status, and what it wrote to the terminal."""
 
     code: int | None
     terminal: str
 
     @property
     def errors(self) -> list[str]:
+        """The lines that begin with "error: "."""
         return [line for line in self.terminal.splitlines() if line.startswith("error: ")]
 
 

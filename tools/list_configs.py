@@ -6,7 +6,8 @@
     tools/list_configs.py dino R50 --measure    build each, and count parameters and GFLOPs (seconds a config)
     tools/list_configs.py mini --markdown       as Markdown
 
-GFLOPs are 1e9 multiply-adds, by fvcore, of one image 4:3 at the config's test size; open detectors with COCO's 80 words.
+GFLOPs are 1e9 multiply-adds, by fvcore, of one image 4:3 at the config's test size. Open detectors are asked for COCO's
+80 words, with embeddings of width 512.
 """
 
 import argparse

@@ -79,6 +79,6 @@ class _OfAnImage(nn.Module):
 
 @torch.no_grad()
 def _multiply_adds(model: nn.Module, image: Tensor) -> float:
-    counted = FlopCountAnalysis(_OfAnImage(model).eval(), image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    counted.tracer_warnings("none")
+    counted = FlopCountAnalysis(_OfAnImage(model).eval(), image).tracer_warnings("none")
+    counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     return float(counted.total())

@@ -51,7 +51,7 @@ class Entry:
 
     def has(self, words: Sequence[str]) -> bool:
         """Whether every word is somewhere in the entry, in upper or lower case."""
-        text = " ".join((self.file, self.about, self.paper, self.published, self.ours)).lower()
+        text = f"{self.file} {self.about} {self.paper} {self.published} {self.ours}".lower()
         return all(word.lower() in text for word in words)
 
 

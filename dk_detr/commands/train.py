@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
 
 def refuse_restarts_from_the_start(resume: bool) -> None:
     """Raises ValueError where torchrun would restart a run that then begins anew."""
-    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) and not resume:
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) and not resume:
         raise ValueError(
             "torchrun --max-restarts starts this command again after a failure, and it would begin anew: add --resume, "
             "with which it goes on from the last checkpoint, or starts where there is none."

@@ -98,8 +98,8 @@ def require_shared(folder: str) -> None:
     blind = next(((rank, host) for rank, (host, sees) in enumerate(told) if not sees), None)
     if blind is not None:
         raise ValueError(
-            f"{_named(*blind)} does not see what machine 0 writes to {os.path.abspath(folder)}: OUTPUT_DIR must be on a "
-            "file system that all machines share, by the same path."
+            f"{_named(*blind)} does not see what machine 0 writes to {os.path.abspath(folder)}: OUTPUT_DIR must be on "
+            "a file system that all machines share, by the same path."
         )
 
 

@@ -99,7 +99,7 @@ def member_of_torchrun(remedy: str) -> Member | None:
         store = dist.distributed_c10d._get_default_store()
     else:
         return None
-    names = (("RANK", 0), ("WORLD_SIZE", 1), ("GROUP_RANK", 0), ("GROUP_WORLD_SIZE", 1))
+    names = (("RANK", "0"), ("WORLD_SIZE", "1"), ("GROUP_RANK", "0"), ("GROUP_WORLD_SIZE", "1"))
     rank, world_size, machine, machines = (_number(name, default) for name, default in names)
     return Member(_of_attempt(store), rank, world_size, machine, machines, remedy)
 
@@ -109,7 +109,7 @@ def _of_attempt(store: dist.Store) -> dist.Store:
     return dist.PrefixStore(f"dk_detr/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
-def _number(variable: str, default: int) -> int:
+def _number(variable: str, default: str) -> int:
     return int(os.environ.get(variable, default))
 
 

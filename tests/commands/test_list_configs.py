@@ -95,10 +95,9 @@ def test_markdown_has_a_row_for_each_config_and_its_size_where_it_is_known() -> 
 def test_the_tool_lists_without_importing_the_package_and_refuses_what_it_does_not_find() -> None:
     answer = run_tool("masks", "soit_R50")
     assert answer.returncode == 0 and "configs/soit_R50.yaml" in answer.stdout
-    lazy = f"import runpy, sys; sys.argv = ['', 'masks']; runpy.run_path({TOOL!r}, run_name='__main__')"
-    quick = subprocess.run(
-        [sys.executable, "-c", f"{lazy}; assert 'torch' not in sys.modules"], check=False, capture_output=True, text=True
-    )
+    run = f"import runpy, sys; sys.argv = ['', 'masks']; runpy.run_path({TOOL!r}, run_name='__main__')"
+    command = [sys.executable, "-c", f"{run}; assert 'torch' not in sys.modules"]
+    quick = subprocess.run(command, check=False, capture_output=True, text=True)
     assert quick.returncode == 0, quick.stderr
     answer = run_tool("masks", "nowhere")
     assert answer.returncode == 1 and answer.stderr == "error: No config has all of these words: masks nowhere.\n"

@@ -3,6 +3,8 @@
 import argparse
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from dk_detr.engine import Trainer, machines, one_clear_error
 from dk_detr.engine.launch import launch, share_out
 from dk_detr.engine.machines import Machines
 from dk_detr.engine.run_folder import read_results
-from tests.run_fixtures import MINI, World, assert_same_training
-from tests.two_machines import Ended, free_port, on_machines
+from tests.engine import dies_once
+from tests.run_fixtures import MINI, REPOSITORY, World, assert_same_training
+from tests.two_machines import TIMEOUT, Ended, free_port, on_machines
 
 RUN = {"SOLVER__MAX_ITER": 3, "SOLVER__CHECKPOINT_PERIOD": 1, "SOLVER__WARMUP_ITERS": 0}
 
@@ -119,15 +122,15 @@ def test_a_machine_that_does_not_come_is_not_waited_for_without_end(rank: int, s
 def fall_silent(*args: Any) -> None:
     """Machine 1 gives no sign of life; its worker waits."""
     silent = patch.object(machines.Meeting, "watch", lambda self: time.sleep(0)) if args[2] == 1 else patch.dict({})
-    with silent, patch.object(machines, "SILENCE", 2.0), one_clear_error():
-        launch(time.sleep, args[0], (30,), "cpu", Machines(*args[1:]), "Start again.")
+    with silent, patch.object(machines, "SILENCE", 1.0), one_clear_error():
+        launch(time.sleep, args[0], (6,), "cpu", Machines(*args[1:]), "Start again.")
 
 
 def test_a_machine_that_vanishes_ends_the_run(tmp_path: Path) -> None:
     url = f"tcp://127.0.0.1:{free_port()}"
     first, _ = on_machines(fall_silent, tmp_path, (1, 2, 0, url), (1, 2, 1, url))
     assert first.code == 1 and len(first.errors) == 1
-    assert "Machine 1 (" in first.errors[0] and "no sign of life for 2 seconds. Start again." in first.errors[0]
+    assert "Machine 1 (" in first.errors[0] and "no sign of life for 1 seconds. Start again." in first.errors[0]
 
 
 def test_shares_are_counted_over_all_machines_that_never_meet(tmp_path: Path) -> None:
@@ -225,6 +228,28 @@ def test_a_run_of_two_machines_goes_on_and_ends_as_that_of_one_does(
         assert ended.code == 0, ended.terminal
     evaluated, trained = read_results(str(folder / "evaluated")), read_results(str(alone))
     assert evaluated and trained and str(evaluated["results"]) == str(trained["results"])
+
+
+def test_torchrun_restarts_a_run_of_two_machines_from_the_last_checkpoint(
+    alone: Path, world: World, tmp_path: Path
+) -> None:
+    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "tests"]
+    local = ["--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "1", "--local-addr", "127.0.0.1"]
+    command = [sys.executable, "-m", "torch.distributed.run", *local, *rendezvous, dies_once.__file__]
+    options = ["--config-file", MINI, "--resume", *world.options(OUTPUT_DIR=tmp_path / "run", **RUN)]
+    more = {"DETECTRON2_DATASETS": str(world.root), "PYTHONPATH": str(REPOSITORY), "GLOO_SOCKET_IFNAME": "lo"}
+    terminals = [tmp_path / f"terminal_{number}.txt" for number in range(2)]
+    nodes = []
+    for number, terminal in enumerate(terminals):
+        with open(terminal, "w") as file:
+            words = [*command[:3], "--node-rank", str(number), *command[3:], *options]
+            nodes.append(subprocess.Popen(words, env={**os.environ, **more}, stdout=file, stderr=file))
+    codes = [node.wait(timeout=TIMEOUT) for node in nodes]
+    said = "\n".join(terminal.read_text() for terminal in terminals)
+    assert codes == [0, 0], said
+    assert "Rank 1 (machine 1) ended without a word" in said and "Signal 9 (SIGKILL)" in said
+    assert said.count("error: ") == 1 and "goes on from the last checkpoint" in said
+    assert_same_training(tmp_path / "run" / "model_final.pth", alone / "model_final.pth")
 
 
 def test_machines_of_other_configs_are_refused_by_key(world: World, tmp_path: Path) -> None:
