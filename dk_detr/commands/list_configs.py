@@ -11,6 +11,7 @@ module imports what builds detectors only where it measures.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -84,8 +85,8 @@ def entry_of(file: Path, root: Path) -> Entry:
         fields = {**{key: value for key, value in _head(base)[1].items() if key in INHERITED}, **fields}
     path = os.path.relpath(file, root)
     command = fields.get("Command", COMMAND).replace("FILE", path)
-    figures = [fields.get(key, "").rstrip(".") for key in ("Paper", "Published", "Ours")]
-    return Entry(path, about, *figures, command)
+    paper, published, ours = (fields.get(key, "").rstrip(".") for key in ("Paper", "Published", "Ours"))
+    return Entry(path, about, paper, published, ours, command)
 
 
 def _head(file: Path) -> tuple[str, dict[str, str]]:
@@ -117,6 +118,7 @@ def measure(entries: Sequence[Entry], root: Path) -> list[Size | None]:
     from dk_detr.benchmark.size import size_of
 
     os.chdir(root)  # where the paths in configs start
+    logging.disable(logging.WARNING)  # each detector would say that its words are of no CLIP
     sizes: list[Size | None] = []
     for entry in tqdm(entries, unit="config"):
         try:

@@ -13,7 +13,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from dk_detr.data.bank import file_sha256
-from dk_detr.engine.failures import place, this_host
+from dk_detr.engine.failures import current_member, place, this_host
 from dk_detr.engine.renamed_keys import by_dotted_key
 from dk_detr.utils import atomic_write
 
@@ -23,7 +23,8 @@ Decision = TypeVar("Decision")
 
 def num_machines() -> int:
     """Of this run."""
-    return comm.get_world_size() // max(comm.get_local_size(), 1)
+    member = current_member()
+    return member.num_machines if member else 1
 
 
 def gathered(value: Any) -> list[Any]:
@@ -130,5 +131,6 @@ def _paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _named(rank: int, host: str = "") -> str:
-    known = place(rank, rank // max(comm.get_local_size(), 1), num_machines())
+    machines = num_machines()
+    known = place(rank, rank * machines // comm.get_world_size(), machines)
     return f"{known[:-1]}, {host})" if host and known.endswith(")") else known

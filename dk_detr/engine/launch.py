@@ -14,6 +14,7 @@ from detectron2.utils import comm
 
 from dk_detr.engine.failures import Member, last_words, member_of_torchrun, place, set_member
 from dk_detr.engine.machines import LOCAL, ONE_MACHINE, TIMEOUT, MachineGone, Machines, Meeting, meeting
+from dk_detr.engine.setup import one_clear_error
 
 Main = Callable[..., None]
 Crash = torch.multiprocessing.ProcessExitedException
@@ -50,8 +51,9 @@ def launch(
 
 
 def share_out(
-    main: Main, num_processes: int, args: tuple[Any, ...] = (), machines: Machines = ONE_MACHINE, remedy: str = ""
-) -> None:
+    main: Main, num_processes: int, args: tuple[Any, ...] = (), device: str = "", machines: Machines = ONE_MACHINE,
+    remedy: str = "",
+) -> None:  # fmt: skip
     """Run `main(rank, number, *args)` in `num_processes` processes on each machine, each of which does a share of the
     work and never waits for another. Machines do not meet; `rank` counts the processes of all, `number` is how many.
 
@@ -61,6 +63,7 @@ def share_out(
         machines.refuse_under_torchrun()
         main(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), *args)
         return
+    _refuse_number(num_processes, machines, torch.cuda.is_available() and device != "cpu")
     if num_processes <= 1:
         main(machines.rank, machines.number, *args)
         return
@@ -157,7 +160,7 @@ def _join(local_rank: int, local_size: int, store: dist.Store | None, on_gpu: bo
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     backend = "nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT, world_size=world_size, rank=rank, store=store)
-    _require_equal_machines(rank, world_size, local_size)
+    _require_equal_machines(rank, world_size, local_size, backend)
     # Detectron2 asks this group for the rank on this machine.
     for first in range(0, world_size, local_size):
         group = dist.new_group(list(range(first, first + local_size)))
@@ -165,18 +168,24 @@ def _join(local_rank: int, local_size: int, store: dist.Store | None, on_gpu: bo
             comm._LOCAL_PROCESS_GROUP = group
 
 
-def _require_equal_machines(rank: int, world_size: int, local_size: int) -> None:
-    """Raises ValueError where machines have different numbers of processes; they would wait for one another forever."""
+def _require_equal_machines(rank: int, world_size: int, local_size: int, backend: str) -> None:
+    """Raises ValueError where machines have other numbers of processes, or some no GPU; they would wait for one another
+    forever."""
     store = dist.distributed_c10d._get_default_store()
-    store.set(f"processes on the machine of rank {rank}", str(local_size))
-    sizes = [int(store.get(f"processes on the machine of rank {rank}")) for rank in range(world_size)]
-    if min(sizes) != max(sizes):
-        raise ValueError(f"Machines have {min(sizes)} to {max(sizes)} processes; give all the same --nproc-per-node.")
+    store.set(f"machine of rank {rank}", f"{local_size} processes, connected by {backend}")
+    told = [store.get(f"machine of rank {other}").decode() for other in range(world_size)]
+    other = next((other for other in range(world_size) if told[other] != told[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"The machine of rank 0 has {told[0]}, that of rank {other} has {told[other]}. All need the same "
+            "--nproc-per-node (--num-gpus), and GPUs all or none."
+        )
 
 
 def _work(join: Callable[[], None], main: Main, args: tuple[Any, ...]) -> None:
     try:
-        join()
+        with one_clear_error():
+            join()
         main(*args)
         comm.synchronize()
     except Exception as error:  # noqa: BLE001  a bug. Others then fail as well, and their errors are not the reason

@@ -16,7 +16,7 @@ from torch.multiprocessing import ProcessExitedException
 from dk_detr.commands.train import main
 from dk_detr.engine import one_clear_error
 from dk_detr.engine.failures import last_words
-from dk_detr.engine.launch import launch
+from dk_detr.engine.launch import _require_equal_machines, launch
 from tests.run_fixtures import MINI, World
 
 
@@ -58,6 +58,17 @@ def test_a_worker_that_was_killed_is_not_passed_over_in_silence(monkeypatch: pyt
     spawn_that_ends_with(-9, monkeypatch)
     with pytest.raises(ChildProcessError, match="Rank 0 was ended by SIGKILL; the system does so when memory runs"):
         launch(print, 2, device="cpu")
+
+
+def own_machine_in_a_worker(rank: int, local_sizes: tuple[int, int], backends: tuple[str, str]) -> str:
+    with pytest.raises(ValueError) as refused:
+        _require_equal_machines(rank, 2, local_sizes[rank], backends[rank])
+    return str(refused.value)
+
+
+def test_machines_of_other_sizes_or_without_gpus_are_refused(in_two_workers: Callable[..., Any]) -> None:
+    for error in in_two_workers(own_machine_in_a_worker, (4, 8), ("nccl", "gloo")):
+        assert "rank 0 has 4 processes, connected by nccl, that of rank 1 has 8 processes, connected by gloo" in error
 
 
 # ---- who says what went wrong ----

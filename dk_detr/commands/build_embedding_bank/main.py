@@ -17,7 +17,8 @@ def main(args: argparse.Namespace) -> None:
         selection, scales = Selection(args.regions, args.nms), tuple(args.crop_scales)
         request = BankRequest(args.output, args.proposals, selection, scales, args.images_per_shard)
         work = (args.config_file, args.opts, request, args.shards, args.estimate)
-        share_out(build_share, args.num_gpus, work, machines_of(args), "The same command goes on.")
+        device = setup_cfg(args.config_file, args.opts).MODEL.DEVICE
+        share_out(build_share, args.num_gpus, work, device, machines_of(args), "The same command goes on.")
 
 
 def build_share(
