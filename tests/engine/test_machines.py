@@ -247,7 +247,7 @@ def test_torchrun_restarts_a_run_of_two_machines_from_the_last_checkpoint(
     codes = [node.wait(timeout=TIMEOUT) for node in nodes]
     said = "\n".join(terminal.read_text() for terminal in terminals)
     assert codes == [0, 0], said
-    assert "Rank 1 (machine 1) ended without a word" in said and "Signal 9 (SIGKILL)" in said
+    assert "error: Rank 1 (machine 1) ended without a word: killed, or its machine is gone." in said
     assert said.count("error: ") == 1 and "goes on from the last checkpoint" in said
     assert_same_training(tmp_path / "run" / "model_final.pth", alone / "model_final.pth")
 
