@@ -42,7 +42,8 @@ MAY_IMPORT["__init__"] = {*MAY_IMPORT}
 """Room of dk_detr (folder, or module beside the folders) -> the other rooms that it may import."""
 
 TOP_LEVEL = re.compile(
-    r"projects|dk_detr|configs|tools|tests|setup\.py|README\.md|LICENSE|Makefile|requirements.*\.txt|\..+"
+    r"projects|dk_detr|configs|tools|tests|setup\.py|(README|CHANGELOG)\.md|CITATION\.cff|LICENSE|Makefile|"
+    r"requirements.*\.txt|\..+"
 )
 MACHINE = re.compile(r"(?<![\w.~])/(?:work|farm|root|home|tmp|Users)/|pypi\.org|pythonhosted\.|npmjs\.|deb\.debian")
 LONGEST_FUNCTION = 60
