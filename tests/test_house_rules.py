@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mini_world": NOUNS | {"language", "data"},
     "engine": NOUNS | DETECTOR | {"annotations", "compat", "config", "convert", "data", "evaluation"},
 }
+MAY_IMPORT["export"] = NOUNS | DETECTOR
 MAY_IMPORT["benchmark"] = {*MAY_IMPORT} - {"mini_world", "visualization"}
 MAY_IMPORT["commands"] = {*MAY_IMPORT}
 MAY_IMPORT["__init__"] = {*MAY_IMPORT}

@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 
 from dk_detr.export.graph import DetectionGraph
 from dk_detr.export.half import in_half_floats
-from dk_detr.export.nms import onnx_survivors, survivors
+from dk_detr.export.nms import onnx_survivors
 from dk_detr.utils import atomic_file
 
 ONNX, TORCH_EXPORT, TORCHSCRIPT = "onnx", "torch_export", "torchscript"
@@ -53,6 +53,7 @@ def write(form: str, graph: DetectionGraph, request: Request) -> None:
 
 def _write_onnx(graph: DetectionGraph, request: Request) -> None:
     import onnx
+    from onnxscript import optimizer
 
     program: Any = torch.onnx.export(
         _exported(graph, request),
@@ -61,15 +62,33 @@ def _write_onnx(graph: DetectionGraph, request: Request) -> None:
         input_names=list(graph.inputs),
         output_names=list(graph.outputs),
         custom_translation_table={torch.ops.dk_detr.survivors.default: onnx_survivors},
+        optimize=False,
         verbose=False,
     )
+    # All of its rewriting is not sound: of two clamps in a row it leaves a bound undefined (onnxscript 0.7).
+    optimizer.fold_constants(program.model)
+    optimizer.remove_unused_nodes(program.model)
     model = program.model_proto
     if request.dtype == "float16":
         model = in_half_floats(model, ("text_embeddings", "model.text"))
+    _name_axes(model)
     onnx.helper.set_model_props(model, request.metadata)
     onnx.checker.check_model(model)
     with atomic_file(request.path) as part:
         part.write_bytes(model.SerializeToString())
+
+
+def _name_axes(model: Any) -> None:
+    """Words in the place of the exporter's symbols."""
+    axes = {"images": ("batch", "", "height", "width"), "text_embeddings": ("words",)}
+    names: dict[str, str] = {}
+    for given in model.graph.input:
+        symbols = [axis.dim_param for axis in given.type.tensor_type.shape.dim]
+        names |= {symbol: name for symbol, name in zip(symbols, axes.get(given.name, ())) if symbol and name}
+    for given in (*model.graph.input, *model.graph.output):
+        for axis in given.type.tensor_type.shape.dim:
+            if axis.dim_param in names:
+                axis.dim_param = names[axis.dim_param]
 
 
 def _write_torch_export(graph: DetectionGraph, request: Request) -> None:
@@ -109,8 +128,10 @@ def _exported(graph: DetectionGraph, request: Request) -> ExportedProgram:
         return torch.export.export(graph, (), _example(graph, request), dynamic_shapes=shapes, strict=False)
     except (torch._dynamo.exc.UserError, RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:300]
-        hint = "" if request.image_size else " It may have one of one size: --image-size HEIGHT WIDTH."
-        raise ValueError(f"torch.export finds no graph of this detector for images of any size: {reason}{hint}") from error
+        which, hint = "images of any size", " Try images of one size: --image-size HEIGHT WIDTH."
+        if request.image_size:
+            which, hint = "images of one size", ""
+        raise ValueError(f"torch.export finds no graph of this detector for {which}: {reason}{hint}") from error
 
 
 def _example(graph: DetectionGraph, request: Request) -> dict[str, Tensor]:

@@ -63,5 +63,5 @@ class ROIHead(nn.Module):
 
     def of_queries(self, boxes: Tensor, memory: Memory) -> Tensor:
         """(B, Q, 4) boxes of each image -> (B, Q, E)."""
-        image = torch.arange(boxes.shape[0], device=boxes.device).repeat_interleave(boxes.shape[1])
+        image = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand(boxes.shape[:2]).flatten()
         return self(boxes.flatten(0, 1), image, memory).unflatten(0, boxes.shape[:2])
