@@ -181,4 +181,5 @@ if __name__ == "__main__":
     try:
         main(parse())
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
