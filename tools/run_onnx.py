@@ -34,7 +34,10 @@ class Detector:
     def __init__(self, path: str, vocabulary: str = "") -> None:
         if not Path(path).is_file():
             raise FileNotFoundError(f"There is no ONNX file {path}.")
-        self.session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
+        try:
+            self.session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
+        except Exception as error:  # ONNX Runtime's own have no common kind
+            raise ValueError(f"ONNX Runtime cannot read {path}: {error}") from error
         told = self.session.get_modelmeta().custom_metadata_map
         if told.get("format") != "dk_detr export 1":
             raise ValueError(f"{path} was not written by tools/export.py.")
@@ -73,7 +76,11 @@ class Detector:
             "images": np.ascontiguousarray(ordered.transpose(2, 0, 1), dtype=np.float32)[None],
             "orig_target_sizes": np.array([[height, width]], dtype=np.int64),
         }
-        found = dict(zip(self.told["outputs"].split(","), self.session.run(None, inputs | self.words)))
+        try:
+            outputs = self.session.run(None, inputs | self.words)
+        except Exception as error:  # an image with fewer tokens than queries, perhaps
+            raise ValueError(f"The detector cannot take an image of {width}x{height} pixels: {error}") from error
+        found = dict(zip(self.told["outputs"].split(","), outputs))
         kept = found["scores"][0] > 0
         return {name: values[0][kept] for name, values in found.items()}
 
@@ -153,17 +160,24 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Detect in all images; the JSON appears whole or not at all."""
-    detector, listed = Detector(args.detector, args.vocabulary), []
+    """Detect in all images; the JSON appears whole or not at all. Raises ValueError at the end, naming images that
+    could not be done; the others are in the JSON."""
+    detector, listed, failed = Detector(args.detector, args.vocabulary), [], []
     for path in args.images:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            found = records(detector(image), detector.names, image.size, args.confidence_threshold)
+        try:
+            with Image.open(path) as file:
+                image = ImageOps.exif_transpose(file)
+                found = records(detector(image), detector.names, image.size, args.confidence_threshold)
+        except (OSError, ValueError) as error:
+            failed.append(f"{path} ({error})")
+            continue
         listed.append({"file": path, "width": image.width, "height": image.height, "detections": found})
         print(f"{path}: {len(found)} detections")
     unfinished = Path(f"{args.output}.part")
     unfinished.write_text("[\n" + ",\n".join(map(json.dumps, listed)) + "\n]\n")
     os.replace(unfinished, args.output)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(args.images)} images could not be done: {'; '.join(failed)}")
 
 
 def parse() -> argparse.Namespace:

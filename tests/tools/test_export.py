@@ -86,6 +86,17 @@ def test_words_that_are_not_for_the_file_are_refused(
     assert said in capsys.readouterr().err
 
 
+def test_an_image_that_cannot_be_read_is_named_and_the_others_are_done(
+    detector, photo, tmp_path, run_tool, capsys
+) -> None:
+    (tmp_path / "broken.jpg").write_text("no image")
+    target, words = tmp_path / "found.json", write_words(tmp_path / "w.npz", tiny_vocabulary())
+    options = ["--vocabulary", words, "--output", target]
+    assert run_tool("run_onnx.py", detector, tmp_path / "broken.jpg", photo, *options) == 1
+    assert "broken.jpg" in capsys.readouterr().err
+    assert [one["file"] for one in json.loads(target.read_text())] == [str(photo)]
+
+
 def test_a_file_whose_words_are_fixed_takes_no_others(photo, tmp_path, run_tool, capsys) -> None:
     tensor = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1])
     node = onnx.helper.make_node("Identity", ["images"], ["labels"])
