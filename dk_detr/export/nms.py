@@ -26,8 +26,9 @@ def _(boxes_xyxy: Tensor, scores: Tensor, nms_iou: float, count: int) -> Tensor:
 
 def onnx_survivors(boxes_xyxy: Any, scores: Any, nms_iou: float, count: int) -> Any:
     """The same as nodes of an ONNX graph."""
-    from onnxscript import opset18 as op
+    import onnxscript
 
+    op: Any = onnxscript.opset18
     of_words = op.Transpose(scores, perm=[0, 2, 1])
     limits = op.Constant(value_ints=[count]), op.Constant(value_floats=[nms_iou]), op.Constant(value_floats=[0.0])
     places = op.NonMaxSuppression(boxes_xyxy, of_words, *limits)  # (N, 3): image, word, query

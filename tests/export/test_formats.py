@@ -68,7 +68,7 @@ def test_half_floats_hold_the_weights_but_not_the_scores(file) -> None:
 
 @pytest.mark.parametrize("form", ["torch_export", "torchscript"])
 def test_files_of_torch_detect_what_the_detector_does(form: str, tmp_path: Path) -> None:
-    graph, path = graph_of("conditional_detr_R50", DECODER_LAYERS=2, ENCODER_LAYERS=0), tmp_path / "detector"
+    graph, path = graph_of("detr_R50", **SHALLOW), tmp_path / "detector"
     write(form, graph, Request(path, {"format": "some"}, image_size=(40, 48)))
     compared = compare(graph.model, open_exported(form, path, graph), samples(2))
     assert compared.good, compared.describe()
