@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "detector": NOUNS | {"data", "engine", "language", "visualization"},
 }
 MAY_IMPORT["explain"] = NOUNS | DETECTOR | {"engine", "visualization"}
-MAY_IMPORT["benchmark"] = {*MAY_IMPORT} - {"detector", "explain", "mini_world", "visualization"}
+MAY_IMPORT["export"] = NOUNS | DETECTOR
+MAY_IMPORT["benchmark"] = {*MAY_IMPORT} - {"detector", "explain", "export", "mini_world", "visualization"}
 MAY_IMPORT["commands"] = {*MAY_IMPORT}
 MAY_IMPORT["__init__"] = {*MAY_IMPORT}
 """Room of dk_detr (folder, or module beside the folders) -> the other rooms that it may import."""
