@@ -17,10 +17,10 @@ from dk_detr.commands.web_demo import main
 def parse() -> argparse.Namespace:
     """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="WEIGHTS_OR_CONFIG", help="weights of a training; or a config, with --weights")
-    parser.add_argument("--weights", metavar="FILE", help="for a config")
+    parser.add_argument("source", metavar="WEIGHTS_OR_CONFIG", help="weights of a training, or a config")
+    parser.add_argument("--weights", metavar="FILE", help="of a config")
     parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at, 0.0.0.0 for all (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all (default: %(default)s)")
     parser.add_argument("--max-megabytes", type=float, default=20, metavar="MB", help="of a picture (default: 20)")
     return parser.parse_args()
 

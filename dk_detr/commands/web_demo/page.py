@@ -1,7 +1,6 @@
 """The page, made with Gradio: where things stand on it, and what happens when they are used.
 
-It asks no other host for anything, neither the server nor the browser: Gradio's fonts and statistics are off, and the
-header CONTENT_SECURITY forbids the browser to.
+It needs no other host: Gradio's fonts and statistics are off, and CONTENT_SECURITY forbids browsers to ask one.
 """
 
 from __future__ import annotations
@@ -65,7 +64,8 @@ class Page:
                 state_session_capacity=VISITORS, app_kwargs={"middleware": [Middleware(SameHostOnly)]},
             )  # fmt: skip
         except OSError as error:
-            raise OSError(f"{host}:{port} cannot be opened; another program may have it: name another --port.") from error
+            problem = f"{host}:{port} cannot be opened. If another program has it, name another --port."
+            raise OSError(problem) from error
         return str(self.blocks.local_url)
 
     def wait(self) -> None:
@@ -97,7 +97,7 @@ class Page:
                     )  # fmt: skip
                     status = gr.HTML(_said("Drop a picture, and say what to look for."), elem_id="status")
                     threshold = gr.Slider(
-                        LEAST_SCORE, 0.95, THRESHOLD, step=0.01, label="Threshold", elem_id="threshold",
+                        LEAST_SCORE, 1.0, THRESHOLD, step=0.01, label="Threshold", elem_id="threshold",
                         info="The least score of what is shown.",
                     )  # fmt: skip
                     save = gr.DownloadButton("Download as JSON", interactive=False, elem_id="save")
@@ -131,7 +131,8 @@ class Page:
             return *self._shown(sight, threshold), sight, {"choice": choice, "words": text, "threshold": threshold}
         except Exception as error:  # noqa: BLE001  a visitor sees a sentence, whatever it is
             bare = None if rgb is None else Image.fromarray(to_show(rgb))
-            return bare, _said(_reason(error), "problem"), gr.DownloadButton(value=None, interactive=False), None, memory
+            nothing = gr.DownloadButton(value=None, interactive=False)
+            return bare, _said(_reason(error), "problem"), nothing, None, memory
 
     def show(self, sight: Sight | None, threshold: float, memory: Any) -> tuple[Any, Any, Any, Any]:
         """The same sight with another threshold: the detector is not asked."""
@@ -147,7 +148,7 @@ class Page:
         return (
             choice if isinstance(choice, str) and choice in known else TYPED,
             text if isinstance(text, str) else "",
-            min(max(LEAST_SCORE, threshold), 0.95) if isinstance(threshold, int | float) else THRESHOLD,
+            min(max(LEAST_SCORE, threshold), 1.0) if isinstance(threshold, int | float) else THRESHOLD,
         )
 
     def _shown(self, sight: Sight, threshold: float) -> tuple[Image.Image, str, Any]:

@@ -86,7 +86,7 @@ class Sight:
 
 
 def read_upload(path: str) -> np.ndarray:
-    """(H, W, 3) RGB of a file. Raises UnreadableImage, which names it without its folder: that is the server's affair."""
+    """(H, W, 3) RGB of a file. Raises UnreadableImage, which names it without its folder: visitors need not see."""
     try:
         return read_image(path)
     except ValueError as error:

@@ -26,7 +26,7 @@ def vocabularies(detector: Detector) -> Callable[[str, str], Vocabulary]:
     It raises ValueError for what is no choice, for words that are empty, repeat, or are too many, and for those that
     the detector cannot know.
     """
-    own = detector.predictor.vocabulary
+    own = detector.vocabulary(detector.classes)
 
     @lru_cache(maxsize=KEPT)
     def encoded(words: str | tuple[str, ...]) -> Vocabulary:
