@@ -9,6 +9,7 @@ import html
 import json
 import logging
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,6 @@ class Page:
 
     def open(self, host: str, port: int | None, max_megabytes: float) -> str:
         """Serve it, in threads of its own; returns its address. Raises OSError where the port is taken."""
-        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         try:
             self.blocks.launch(
                 server_name=host, server_port=port, max_file_size=int(max_megabytes * 2**20), share=False, quiet=True,
@@ -69,7 +69,8 @@ class Page:
         return str(self.blocks.local_url)
 
     def wait(self) -> None:
-        """Until Ctrl-C."""
+        """Until Ctrl-C, or until the process is asked to end."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         self.blocks.block_thread()
 
     def close(self) -> None:

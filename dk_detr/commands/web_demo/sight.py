@@ -63,7 +63,8 @@ class Sight:
             return f"Nothing scores {threshold:.2f}; the best is {best} with {scores.max():.2f}: lower the threshold."
         drawn = shown[best_of_each_box(shown.boxes_xyxy_abs, shown.scores)]
         counts = Counter(map(readable, drawn.names)).most_common()
-        return f"Found {len(drawn)}: {', '.join(f'{count} × {name}' for name, count in counts)}."
+        words = [name if count == 1 else f"{count} × {name}" for name, count in counts]
+        return f"Found {len(drawn)}: {', '.join(words)}."
 
     def records(self, threshold: float) -> list[dict[str, Any]]:
         """COCO's records of those that score at least `threshold` (see `Detections.to_coco`), in pixels of the file."""

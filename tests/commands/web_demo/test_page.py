@@ -26,7 +26,22 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 @pytest.fixture(scope="module")
-def page(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def connections() -> Iterator[list[Any]]:
+    """Addresses that this process, the server, connects to."""
+    asked: list[Any] = []
+
+    class Recorded(socket.socket):
+        def connect(self, address: Any) -> None:
+            asked.append(address)
+            super().connect(address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "socket", Recorded)
+        yield asked
+
+
+@pytest.fixture(scope="module")
+def page(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory, connections: list[Any]) -> Iterator[Page]:
     """A page, served; `page.blocks.local_url` is its address."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
@@ -241,7 +256,7 @@ def test_two_visitors_with_different_words_do_not_mix(visit: Visit, image: Path)
     visit.browser.switch_to.window(first)
 
 
-def test_the_browser_asks_no_other_host(visit: Visit, image: Path) -> None:
+def test_neither_browser_nor_server_asks_another_host(visit: Visit, image: Path, connections: list[Any]) -> None:
     visit.type("cat")
     visit.upload(image)
     visit.waits_for("Found ")
@@ -250,6 +265,7 @@ def test_the_browser_asks_no_other_host(visit: Visit, image: Path) -> None:
     assert any("/assets/" in url for url in asked)
     others = {url for url in asked if not url.startswith((visit.address, "data:", "blob:", "about:", "chrome"))}
     assert not others
+    assert connections and {host for host, *_ in connections} <= {"127.0.0.1", "localhost"}
 
 
 def test_the_server_tells_browsers_to_ask_no_other_host(page: Page) -> None:

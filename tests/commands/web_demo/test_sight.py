@@ -1,5 +1,6 @@
 """What was found in a visitor's picture, shown with several thresholds; no browser, no Gradio."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,11 @@ def test_the_picture_shows_the_masks_of_what_is_above_the_threshold() -> None:
 
 def test_a_sentence_counts_what_is_drawn() -> None:
     sight, _ = sight_of(40, 60)
-    assert sight.say(0.1) == "Found 2: 1 × red cup, 1 × cat."  # of two words for one box the best is drawn
-    assert sight.say(0.7) == "Found 1: 1 × red cup."
+    assert sight.say(0.1) == "Found 2: red cup, cat."  # of two words for one box the best is drawn
+    assert sight.say(0.7) == "Found 1: red cup."
     assert sight.say(0.95) == "Nothing scores 0.95; the best is red cup with 0.90: lower the threshold."
+    apart = replace(sight.found, names=("cat",) * 3, boxes_xyxy_abs=np.eye(3, 4, dtype=np.float32))
+    assert replace(sight, found=apart).say(0.1) == "Found 3: 3 × cat."
     nothing, _ = sight_of(40, 60, scores=(0.01, 0.01, 0.01))
     assert nothing.say(0.3) == "None of the words was found in this picture."
     assert nothing.records(LEAST_SCORE) == []
