@@ -15,7 +15,6 @@ from dk_detr.commands.web_demo.words import MOST_WORDS, OWN, TYPED, choices, voc
 from dk_detr.data.images import UnreadableImage
 from dk_detr.detector import Detections
 from dk_detr.structures import Vocabulary
-from dk_detr.utils.names import typed_names
 
 WORDS = Vocabulary(("red_cup", "cat"), torch.eye(2), torch.tensor([False, True]))
 
@@ -148,8 +147,3 @@ def test_words_that_cannot_be_looked_for_get_a_sentence(text: str, message: str)
     with pytest.raises(ValueError, match=message):
         vocabularies(detector)(TYPED, text)
     assert not detector.encoded
-
-
-def test_no_visitor_reads_a_file_of_the_server(tmp_path: Path) -> None:
-    (tmp_path / "secret.txt").write_text("password")
-    assert typed_names(f"@{tmp_path / 'secret.txt'}") == [f"@{tmp_path / 'secret.txt'}"]
