@@ -14,6 +14,10 @@ ROOT = Path(__file__).parent
 # Of each project the Python package, under the name that a config's PROJECTS calls it by, such as projects.ViLD.vild.
 PROJECTS = [".".join(file.relative_to(ROOT).parent.parts) for file in ROOT.glob("projects/**/__init__.py")]
 
+# Folders of configs, which the package carries below dk_detr/zoo, side by side as here.
+CONFIGS = sorted({".".join(file.relative_to(ROOT).parent.parts) for file in ROOT.glob("**/configs/**/*.yaml")})
+ZOO = {f"dk_detr.zoo.{folder}": folder.replace(".", "/") for folder in CONFIGS}
+
 DETECTRON2_NEEDS = [
     "black",
     "cloudpickle",
@@ -37,8 +41,12 @@ setup(
     version="0.1.0",
     description="Distilling DETR with visual-linguistic knowledge for open-vocabulary object detection, on Detectron2",
     license="Apache-2.0",
-    packages=[*find_packages(include=["dk_detr", "dk_detr.*"]), *sorted(PROJECTS)],
-    package_data={"dk_detr.layers.ops": ["*.cpp"]},  # compiled at first use
+    packages=[*find_packages(include=["dk_detr", "dk_detr.*"]), *sorted(PROJECTS), *ZOO],
+    package_dir=ZOO,
+    package_data={
+        "dk_detr.layers.ops": ["*.cpp"],  # compiled at first use
+        **{package: ["*.yaml", "*.json"] for package in ZOO},
+    },
     python_requires=">=3.11",
     install_requires=[
         "lvis",

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 def main(args: argparse.Namespace) -> None:
     """See tools/demo.py for the arguments. Ends with exit status 1 if an image could not be done."""
     with one_clear_error():
-        _check(args)
+        check_words(args)
         images = find_images(args.input)
         targets = picture_paths(images, Path(args.output))
         cfg = setup_cfg(args.config_file, args.opts)
@@ -97,7 +97,7 @@ def growing_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 def _detect_in(predictor: Predictor, image: Path, target: Path, threshold: float) -> dict[str, Any]:
     """Writes the picture of one image; returns its record."""
-    bgr = _first_frame(image)
+    bgr = first_frame(image)
     instances = predictor(bgr)
     instances = instances[instances.scores >= threshold]
     save_picture(draw_detections(bgr[:, :, ::-1], instances, predictor.vocabulary), target)
@@ -106,7 +106,7 @@ def _detect_in(predictor: Predictor, image: Path, target: Path, threshold: float
     return {"file": str(image), **size, "picture": target.name, "detections": found}
 
 
-def _first_frame(path: Path) -> np.ndarray:
+def first_frame(path: Path) -> np.ndarray:
     """The first frame of an image file, in BGR; a warning says if there are more."""
     with open_image(path) as image:
         bgr = read_pixels(image, "BGR")
@@ -177,7 +177,8 @@ def custom_names(text: str) -> list[str]:
     return names
 
 
-def _check(args: argparse.Namespace) -> None:
+def check_words(args: argparse.Namespace) -> None:
+    """Raises ValueError for arguments of the demo's kind that do not go together: words, threshold, output."""
     if not 0 <= args.confidence_threshold <= 1:
         raise ValueError(f"--confidence-threshold {args.confidence_threshold} must be between 0 and 1.")
     if args.vocabulary == "custom" and args.custom_vocabulary is None:

@@ -18,7 +18,7 @@ from dk_detr.data.image_files import find_images
 from dk_detr.data.images import UnreadableImage, pixels_of, read_image
 from dk_detr.detector.detections import Detections
 from dk_detr.detector.words import words_for
-from dk_detr.engine.predictor import Picture, Predictor
+from dk_detr.engine.predictor import Picture, Predictor, as_bgr
 from dk_detr.language import WORD_LISTS, Clip, clip_from_config, read_vocabulary
 from dk_detr.structures import Vocabulary
 from dk_detr.utils.batches import batches_of
@@ -184,7 +184,7 @@ def _read(image: Picture) -> tuple[str, np.ndarray]:
     if isinstance(image, Image.Image):
         return "", pixels_of(image)
     if isinstance(image, np.ndarray):
-        return "", image
+        return "", as_bgr(image)  # it checks the array, and leaves it as it is
     raise TypeError(
         "An image is a file name, an image of Pillow's or a uint8 array (H, W, 3) in RGB, not "
         f"{type(image).__module__}.{type(image).__qualname__}."
