@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent
 PROJECTS = [".".join(file.relative_to(ROOT).parent.parts) for file in ROOT.glob("projects/**/__init__.py")]
 
 # Folders of configs, which the package carries below dk_detr/zoo, side by side as here.
-CONFIGS = sorted({".".join(file.relative_to(ROOT).parent.parts) for file in ROOT.glob("**/configs/**/*.yaml")})
+CONFIG_FILES = [*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("projects/*/configs/**/*.yaml")]
+CONFIGS = sorted({".".join(file.relative_to(ROOT).parent.parts) for file in CONFIG_FILES})
 ZOO = {f"dk_detr.zoo.{folder}": folder.replace(".", "/") for folder in CONFIGS}
 
 DETECTRON2_NEEDS = [
@@ -35,6 +36,15 @@ DETECTRON2_NEEDS = [
     "tqdm",
     "yacs",
 ]
+
+EXTRAS = {
+    "demo": ["gradio"],  # tools/web_demo.py
+    "export": ["onnx", "onnxruntime", "onnxscript"],  # tools/export.py
+    "label": ["supervision"],  # `Detections.to_supervision`, tools/label.py --format yolo and voc, tools/demo.py --slice
+    "openai-clip": ["clip-anytorch"],  # OpenAI's `clip`, as the package index has it; for MODEL.CLIP.LIBRARY "clip"
+    "video": ["av", "mss"],  # tools/demo.py --video-input and --webcam write by av; --screen looks by mss
+}
+FOR_TESTS = ["mypy", "pytest", "ruff", "selenium", "transformers"]
 
 setup(
     name="dk_detr",
@@ -61,8 +71,5 @@ setup(
         "wheel",
         *DETECTRON2_NEEDS,
     ],
-    extras_require={
-        "openai-clip": ["clip-anytorch"],  # OpenAI's `clip`, as the package index has it; for MODEL.CLIP.LIBRARY "clip"
-        "dev": ["clip-anytorch", "mypy", "pytest", "ruff", "transformers"],
-    },
+    extras_require={**EXTRAS, "dev": [*FOR_TESTS, *sorted(name for names in EXTRAS.values() for name in names)]},
 )
