@@ -71,8 +71,9 @@ pins: $(READY)
 
 # ---- checks ----
 
+# A process for each core, four at most, with one thread each; the tests of a file stay together. ARGS="-n 0" is one process.
 test: $(READY)
-	$(PY) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(OMP_NUM_THREADS) --dist loadfile $(ARGS)
 
 lint: $(READY)
 	$(PY) -m ruff check .

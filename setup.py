@@ -44,7 +44,7 @@ EXTRAS = {
     "openai-clip": ["clip-anytorch"],  # OpenAI's `clip`, as the package index has it; for MODEL.CLIP.LIBRARY "clip"
     "video": ["av", "mss"],  # tools/demo.py --video-input and --webcam write by av; --screen looks by mss
 }
-FOR_TESTS = ["mypy", "pytest", "ruff", "selenium", "transformers"]
+FOR_TESTS = ["mypy", "pytest", "pytest-xdist", "ruff", "selenium", "transformers"]
 
 setup(
     name="dk_detr",
