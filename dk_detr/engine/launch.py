@@ -1,9 +1,10 @@
 """Start a function in one process or several: GPUs or CPU, spawned here or by torchrun."""
 
+import itertools
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -47,6 +48,19 @@ def is_first_to_fail() -> bool:
         return store is None or store.add(f"failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
     except RuntimeError:  # whoever kept the store is gone
         return False
+
+
+def shared_numbers(name: str) -> Iterator[int]:
+    """0, 1, 2, … without end; of several processes each number goes to one, the first that asks: a queue of work.
+
+    Args:
+        name: of this queue; once in a run.
+    """
+    store = _common_store()
+    if store is None:
+        yield from itertools.count()
+    while store is not None:
+        yield store.add(f"numbers/{name}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) - 1
 
 
 def _common_store() -> dist.Store | None:
