@@ -41,6 +41,8 @@ def request_of(detector: Detector, thresholds: Thresholds, words_per_box: str, n
 def refuse_another(there: Request, here: Request, where: Path) -> None:
     """Raises ValueError that names what differs, where it is not the same request."""
     different = [f"{key} is {_shown(old)} there, {_shown(new)} here" for key, old, new in unequal(there, here)]
+    if len(different) > 1:
+        different = [line for line in different if not line.startswith("images.sha256")]  # the others say more
     if different:
         raise ValueError(
             f"{where} belongs to another labelling: {'; '.join(different)}. Name another --output, or delete it."
