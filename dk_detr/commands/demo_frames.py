@@ -1,5 +1,7 @@
 """What tools/demo.py does with videos, streams, cameras and the screen: a video of what was found, and its records."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Callable, Iterator
@@ -59,20 +61,17 @@ def detect_in_frames(
     Raises: ValueError where there is no frame. Ends with exit status 1 if frames were lost, 130 if interrupted.
     """
     start, output = args.start or 0.0, Path(args.output)
-    after = f"_from_{start:g}s" if start else ""
+    after = f"_from_{start:.10g}s" if start else ""
     target, records = output / f"{source.name}{after}.mp4", output / f"detections{after}.json"
     _refuse_to_overwrite(target, args.video_input)
-    is_live = source.duration is None
-    frames = source.frames(start, args.every)
-    latest = Latest(frames) if is_live else None
-    done = _Done()
+    frames, rate = source.frames(start, args.every), (source.rate or RATE) / args.every
+    latest, done = None if source.waits else Latest(frames), _Done()
     with closing(frames if latest is None else iter(latest)) as coming:
         first = next(coming, None)
         if first is None:
             raise ValueError(" ".join([_nothing(source, start), *source.complaints]))
         shown = tqdm(chain([first], coming), total=_number(source, args), unit="frame", desc=source.name)
-        rate = (source.rate or RATE) / args.every
-        with growing_list(records) as add, video_file(target, rate) as pictures, _until_interrupted(done):
+        with shown, growing_list(records) as add, video_file(target, rate) as pictures, _interruptible(done):
             for frame in shown:
                 if args.end is not None and frame.time >= args.end:
                     break
@@ -80,14 +79,18 @@ def detect_in_frames(
                 pictures.add(np.asarray(found.draw(legend)), frame.time)
                 add(_record(found, frame, args.video_input or source.name))
                 done.add(frame)
-        shown.close()
     if done.number:
         print(f"{done.number} frames, {done.first:.2f} to {done.last:.2f} s, are in {target}, and in {records.name}.")
     if latest is not None and latest.missed:
         print(f"{latest.missed} frames came while the detector was busy, and were not looked at.")
+    _end(done, source, args)
+
+
+def _end(done: _Done, source: Source, args: argparse.Namespace) -> None:
+    """What is to be said of how it ended, and the exit status."""
     if source.complaints:
         print(*source.complaints, sep="\n", file=sys.stderr)
-    if done.interrupted and not is_live:
+    if done.interrupted and args.video_input is not None and source.waits:
         print(f"Interrupted. To go on: --start {_next(done, source, args):.3f}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     if source.complaints:
@@ -109,11 +112,15 @@ class _Done:
 
 
 @contextmanager
-def _until_interrupted(done: _Done) -> Iterator[None]:
+def _interruptible(done: _Done) -> Iterator[None]:
+    """Ctrl-C ends the block; of an error it says how far it came."""
     try:
         yield
     except KeyboardInterrupt:
         done.interrupted = True
+    except Exception:
+        print(f"Broke off after {done.number} frames, at {done.last:.2f} s.", file=sys.stderr)
+        raise
 
 
 def _record(found: Detections, frame: Frame, file: str) -> dict[str, Any]:

@@ -30,11 +30,13 @@ class Source(Protocol):
     """Where frames come from.
 
     Attributes:
-        name: for file names. rate: frames a second, about; None where nobody knows. duration: seconds; None of what
-            has no end. complaints: what went wrong while frames were read, in whole sentences.
+        name: for file names. waits: whether no frame is lost while nobody asks. rate: frames a second, about; None
+            where nobody knows. duration: seconds; None where nobody knows, or there is no end. complaints: what went
+            wrong while frames were read, in whole sentences.
     """
 
     name: str
+    waits: bool
     rate: float | None
     duration: float | None
     complaints: list[str]
@@ -67,6 +69,7 @@ class Video:
         self.name = Path(source.split("?")[0].rstrip("/")).stem or "stream"
         self.rate = float(self._stream.average_rate) if self._stream.average_rate else None
         self.duration = self._length()
+        self.waits = not is_stream or self.duration is not None
         self.has_sound = bool(self._container.streams.audio)
         self.complaints: list[str] = []
         self._undecoded = self._damaged = 0
@@ -78,13 +81,11 @@ class Video:
 
     def frames(self, start: float = 0.0, every: int = 1) -> Generator[Frame]:
         """Decoded as they are asked for, and turned as the file says. What cannot be decoded is counted."""
-        first = self._stream.start_time or 0
-        if start:
-            self._container.seek(first + int(start / self._stream.time_base), stream=self._stream)
+        number, last = 0, 0.0
         try:
-            number, last = 0, 0.0
+            self._seek(start)
             for frame in self._decoded():
-                last = float(((frame.pts or 0) - first) * self._stream.time_base)
+                last = self._time_of(frame, last)
                 if last < start:
                     continue
                 if number % every == 0:
@@ -94,6 +95,22 @@ class Video:
         finally:
             self._container.close()
             self._tell_losses()
+
+    def _seek(self, start: float) -> None:
+        """To the keyframe before; raises ValueError where the file cannot."""
+        error_type = package("av").error.FFmpegError
+        if start:
+            offset = int(start / self._stream.time_base) + (self._stream.start_time or 0)
+            try:
+                self._container.seek(offset, stream=self._stream)
+            except error_type as error:
+                raise ValueError(f"{self.source} cannot be begun at {start:g} s ({_reason(error)}).") from error
+
+    def _time_of(self, frame: av.VideoFrame, last: float) -> float:
+        """As the frame says or, where a raw stream has no times, one frame after `last`."""
+        if frame.pts is None:
+            return last + 1 / (self.rate or 1.0)
+        return float((frame.pts - (self._stream.start_time or 0)) * self._stream.time_base)
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         error_type = package("av").error.FFmpegError
@@ -105,10 +122,7 @@ class Video:
                 continue
             for frame in frames:
                 self._damaged += frame.is_corrupt
-                if frame.pts is not None:
-                    yield frame
-                else:
-                    self._undecoded += 1
+                yield frame
 
     def _packets(self, error_type: type[Exception]) -> Iterator[Any]:
         try:
@@ -144,7 +158,7 @@ class Webcam:
         self._camera = cv2.VideoCapture(number)
         if not self._camera.isOpened():
             raise ValueError(f"There is no camera {number}, or another program has it.")
-        self.name = f"webcam_{number}"
+        self.name, self.waits = f"webcam_{number}", False
         self.duration: float | None = None
         self.rate: float | None = self._camera.get(cv2.CAP_PROP_FPS) or None
         self.complaints: list[str] = []
@@ -178,7 +192,7 @@ class Screen:
             self._place = self._grabber.monitors[number]
         except (mss.exception.ScreenShotError, IndexError) as error:
             raise ValueError(f"There is no screen {number} to look at ({error}).") from error
-        self.name = f"screen_{number}"
+        self.name, self.waits = f"screen_{number}", True
         self.rate: float | None = None
         self.duration: float | None = None
         self.complaints: list[str] = []

@@ -34,6 +34,20 @@ def test_start_and_every_choose_frames_and_keep_their_times(tmp_path, codec):
     assert brightness(frames) == pytest.approx([greys(12)[number] for number in (5, 8, 11)], abs=3)
 
 
+def test_a_raw_stream_in_a_file_loses_no_frame_and_has_times_by_its_rate(tmp_path):
+    with av.open(str(make_video(tmp_path / "a.mp4"))) as source, av.open(str(tmp_path / "a.h264"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    video = Video(str(tmp_path / "a.h264"))
+    assert video.waits
+    frames = list(video.frames())
+    assert brightness(frames) == pytest.approx(greys(12), abs=3)
+    assert (np.diff([frame.time for frame in frames]) > 0).all()
+
+
 def test_a_video_of_a_phone_is_turned_as_it_says(tmp_path):
     """Against OpenCV, which turns it by itself."""
     import cv2

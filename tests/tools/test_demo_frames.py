@@ -70,7 +70,7 @@ def test_interrupted_it_leaves_what_is_done_and_start_goes_on_from_there(run_dem
 class Camera:
     """Three frames, and then no more."""
 
-    name, rate, duration = "webcam_0", 10.0, None
+    name, waits, rate, duration = "webcam_0", False, 10.0, None
 
     def __init__(self, number: int = 0) -> None:
         self.complaints: list[str] = []
@@ -89,6 +89,28 @@ def test_a_camera_says_how_many_frames_were_missed_and_why_it_ended(run_demo, tm
     done, missed = len(records(tmp_path)), [line for line in out.splitlines() if "were not looked at" in line]
     assert 1 <= done <= 3 and (not missed if done == 3 else missed[0].startswith(f"{3 - done} frames"))
     assert "The camera stopped" in err and (tmp_path / "found" / "webcam_0.mp4").is_file()
+
+
+def test_an_error_in_the_middle_says_how_far_it_came_and_keeps_what_is_done(run_demo, tmp_path, monkeypatch, capsys):
+    make_video(tmp_path / "a.mp4", 4)
+    look_of, answers = demo.look_of, []
+
+    def failing(*arguments: object) -> demo.Look:
+        look = look_of(*arguments)
+
+        def once(rgb: np.ndarray) -> object:
+            if len(answers) == 2:
+                raise RuntimeError("out of memory")
+            answers.append(look(rgb))
+            return answers[-1]
+
+        return once
+
+    monkeypatch.setattr(demo, "look_of", failing)
+    assert run_demo("--video-input", tmp_path / "a.mp4") == 1
+    message = capsys.readouterr().err
+    assert "Broke off after 2 frames, at 0.10 s." in message and "error: out of memory" in message
+    assert len(records(tmp_path)) == len(frames_of(tmp_path / "found" / "a.mp4")[3]) == 2
 
 
 def test_end_and_slices(run_demo, tmp_path):
