@@ -13,7 +13,7 @@ from dk_detr.commands.build_embedding_bank.process import deterministic
 from dk_detr.commands.label.coco import annotations_of, info_of, write_annotations
 from dk_detr.commands.label.formats import refuse_repeated_names, require_supervision
 from dk_detr.commands.label.journal import Journal, Record
-from dk_detr.commands.label.request import request_of
+from dk_detr.commands.label.request import Request, request_of
 from dk_detr.data.images import UnreadableImage, read_image
 from dk_detr.detector import Detections, Detector, load
 from dk_detr.detector.detector import GPU_BATCH
@@ -30,28 +30,36 @@ def label(args: argparse.Namespace, images: Sequence[Path]) -> None:
     """Label, together with the other processes; the first writes the annotations."""
     with one_clear_error():
         thresholds = Thresholds.parse(args.threshold, args.thresholds)
-        output, root = Path(args.output), image_root(images)
+        root = image_root(images)
         names = [path.relative_to(root).as_posix() for path in images]
         if set(args.format) - {"coco"}:
             require_supervision()
             refuse_repeated_names(names)
-        detector = detector_of(args)
-        thresholds.require_known(detector.classes)
-        request, journal = request_of(detector, thresholds, args.words_per_box, names), Journal(output)
-        if output.is_file():
-            info_of(output, request)
-        journal.check(request)
-        if output.is_file() and not journal.folder.is_dir():
-            return
-        worker = Worker(detector, thresholds, args.words_per_box, root, names)
-        if not comm.is_main_process():
-            worker.work(journal)
-            return
-        with journal.locked():
-            journal.begin(request)
-            worker.work(journal)
-            if not write_annotations(output, journal, request)["result"]["failed"]:
-                journal.remove()
+        detector = load(args.detector, args.weights, args.device, dict(zip(args.opts[::2], args.opts[1::2])))
+        with deterministic(detector.device.type):
+            if args.classes is not None:
+                detector.set_classes(words_of(args.classes))
+            thresholds.require_known(detector.classes)
+            worker = Worker(detector, thresholds, args.words_per_box, root, names)
+            _label_into(Path(args.output), worker, request_of(detector, thresholds, args.words_per_box, names))
+
+
+def _label_into(output: Path, worker: "Worker", request: Request) -> None:
+    """Go on with the file, unless it is finished. Raises ValueError for that of another request."""
+    journal = Journal(output)
+    if output.is_file():
+        info_of(output, request)
+    journal.check(request)
+    if output.is_file() and not journal.folder.is_dir():
+        return
+    if not comm.is_main_process():
+        worker.work(journal)
+        return
+    with journal.locked():
+        journal.begin(request)
+        worker.work(journal)
+        if not write_annotations(output, journal, request)["result"]["failed"]:
+            journal.remove()
 
 
 class Worker:
@@ -75,7 +83,7 @@ class Worker:
         batches = self._batches_without(done)
         rank = comm.get_rank()
         bar = tqdm(total=len(self.names), initial=len(done), unit="image", desc="labelled", disable=rank > 0)
-        with bar, journal.writer(rank) as write, deterministic(self.detector.device.type):
+        with bar, journal.writer(rank) as write:
             for number in shared_numbers("batches"):
                 taken = sum(map(len, batches[:number]))  # by all processes
                 bar.update(len(done) + taken - bar.n)
@@ -120,13 +128,6 @@ class Worker:
         if not isinstance(error, UnreadableImage):
             reason = f"Image {self.root / self.names[image]}: {reason}"
         return {"image": image, "file_name": self.names[image], "error": reason}
-
-
-def detector_of(args: argparse.Namespace) -> Detector:
-    """The detector that was named, looking for the words that were named."""
-    pairs = zip(args.opts[::2], args.opts[1::2], strict=True)
-    detector = load(args.detector, args.weights, args.device, dict(pairs))
-    return detector if args.classes is None else detector.set_classes(words_of(args.classes))
 
 
 def words_of(text: str) -> list[str] | str:
