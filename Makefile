@@ -59,10 +59,12 @@ $(READY):
 venv: $(READY)
 
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make pins' \
-	--no-emit-package opencv-python setup.py
+	--no-emit-package opencv-python --override $(VENV)/overrides.txt setup.py
 
-# lvis asks for opencv-python, which needs a window system; setup.py asks for its headless twin instead.
+# lvis asks for opencv-python, which needs a window system; setup.py asks for its headless twin instead. Gradio asks for a
+# pillow below 13, and works with 13.
 pins: $(READY)
+	echo pillow >$(VENV)/overrides.txt
 	$(COMPILE) $(UPGRADE) --output-file requirements.txt
 	echo '# What the checks need beyond requirements.txt; written by `make pins`.' >requirements-dev.txt
 	$(COMPILE) --extra dev --constraint requirements.txt | grep -vxFf requirements.txt >>requirements-dev.txt

@@ -14,6 +14,11 @@ ROOT = Path(__file__).parent
 # Of each project the Python package, under the name that a config's PROJECTS calls it by, such as projects.ViLD.vild.
 PROJECTS = [".".join(file.relative_to(ROOT).parent.parts) for file in ROOT.glob("projects/**/__init__.py")]
 
+# Folders of configs, which the package carries below dk_detr/zoo, side by side as here.
+CONFIG_FILES = [*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("projects/*/configs/**/*.yaml")]
+CONFIGS = sorted({".".join(file.relative_to(ROOT).parent.parts) for file in CONFIG_FILES})
+ZOO = {f"dk_detr.zoo.{folder}": folder.replace(".", "/") for folder in CONFIGS}
+
 DETECTRON2_NEEDS = [
     "black",
     "cloudpickle",
@@ -32,13 +37,26 @@ DETECTRON2_NEEDS = [
     "yacs",
 ]
 
+EXTRAS = {
+    "demo": ["gradio"],  # tools/web_demo.py
+    "export": ["onnx", "onnxruntime", "onnxscript"],  # tools/export.py
+    "label": ["supervision"],  # `Detections.to_supervision`, tools/label.py --format yolo and voc, tools/demo.py --slice
+    "openai-clip": ["clip-anytorch"],  # OpenAI's `clip`, as the package index has it; for MODEL.CLIP.LIBRARY "clip"
+    "video": ["av", "mss"],  # tools/demo.py --video-input and --webcam write by av; --screen looks by mss
+}
+FOR_TESTS = ["mypy", "pytest", "ruff", "selenium", "transformers"]
+
 setup(
     name="dk_detr",
     version="0.1.0",
     description="Distilling DETR with visual-linguistic knowledge for open-vocabulary object detection, on Detectron2",
     license="Apache-2.0",
-    packages=[*find_packages(include=["dk_detr", "dk_detr.*"]), *sorted(PROJECTS)],
-    package_data={"dk_detr.layers.ops": ["*.cpp"]},  # compiled at first use
+    packages=[*find_packages(include=["dk_detr", "dk_detr.*"]), *sorted(PROJECTS), *ZOO],
+    package_dir=ZOO,
+    package_data={
+        "dk_detr.layers.ops": ["*.cpp"],  # compiled at first use
+        **{package: ["*.yaml", "*.json"] for package in ZOO},
+    },
     python_requires=">=3.11",
     install_requires=[
         "lvis",
@@ -53,8 +71,5 @@ setup(
         "wheel",
         *DETECTRON2_NEEDS,
     ],
-    extras_require={
-        "openai-clip": ["clip-anytorch"],  # OpenAI's `clip`, as the package index has it; for MODEL.CLIP.LIBRARY "clip"
-        "dev": ["clip-anytorch", "mypy", "pytest", "ruff", "transformers"],
-    },
+    extras_require={**EXTRAS, "dev": [*FOR_TESTS, *sorted(name for names in EXTRAS.values() for name in names)]},
 )

@@ -272,6 +272,11 @@ def _add_data(cfg: CN) -> None:
     # in TRAIN_JSON.
     own.NOVEL = None
 
+    # To fine-tune a detector of any words: data sets that are tested beside DATASETS.TEST, before the first iteration,
+    # at each evaluation and after the last, such as ("lvis_v1_val",). Their words are those of OF_DATASETS, else those
+    # of MODEL.VOCABULARY.TEST, also where DATASETS.CUSTOM brings other words to train. (): none.
+    cfg.DATASETS.KEEP = ()
+
     # What a training step learns from: "Detection", the images and boxes of DATASETS.TRAIN; or what a package of
     # PROJECTS adds to TRAIN_STREAMS, such as images with captions (see engine/train_streams.py).
     cfg.DATALOADER.TRAIN_STREAM = "Detection"
@@ -294,6 +299,12 @@ def _add_training(cfg: CN) -> None:
     cfg.SOLVER.SAMPLING_MULTIPLIER = 0.1  # of the learning rate of deformable attention's offsets and learned points
     # The newest are kept, and one more until an iteration with finite losses follows; model_final.pth does not count.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 3
+
+    # How fine-tuning keeps the words that MODEL.WEIGHTS know (engine/keep). "classifier_projection": the linear layers
+    # of the text classifier do not train. "interpolation": weights between start and now are evaluated, and loaded
+    # from checkpoints (WiSE-FT). "distillation": the start teaches; of projects/DETRDistill.
+    cfg.SOLVER.KEEP = []
+    cfg.SOLVER.KEEP_ALPHA = 0.5  # of "interpolation", in [0, 1]: the share of the tuned weights; 0.5 in WiSE-FT
 
     # Mixed precision, with SOLVER.AMP.ENABLED: "float16", on a GPU, with a gradient scaler; or "bfloat16", without one,
     # on a GPU or CPU. Evaluation stays in full precision, as in Detectron2.

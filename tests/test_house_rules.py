@@ -35,18 +35,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": NOUNS | DETECTOR | {"annotations", "compat", "config", "convert", "data", "evaluation", "zoo"},
     "detector": NOUNS | {"data", "engine", "language", "visualization"},
 }
-MAY_IMPORT["benchmark"] = {*MAY_IMPORT} - {"mini_world", "visualization", "detector"}
+MAY_IMPORT["explain"] = NOUNS | DETECTOR | {"engine", "visualization"}
+MAY_IMPORT["export"] = NOUNS | DETECTOR
+MAY_IMPORT["benchmark"] = {*MAY_IMPORT} - {"detector", "explain", "export", "mini_world", "visualization"}
 MAY_IMPORT["commands"] = {*MAY_IMPORT}
 MAY_IMPORT["__init__"] = {*MAY_IMPORT}
 """Room of dk_detr (folder, or module beside the folders) -> the other rooms that it may import."""
 
 TOP_LEVEL = re.compile(
-    r"projects|dk_detr|configs|tools|tests|setup\.py|README\.md|LICENSE|Makefile|requirements.*\.txt|\..+"
+    r"projects|dk_detr|configs|tools|tests|setup\.py|(README|CHANGELOG)\.md|CITATION\.cff|LICENSE|Makefile|"
+    r"requirements.*\.txt|\..+"
 )
 MACHINE = re.compile(r"(?<![\w.~])/(?:work|farm|root|home|tmp|Users)/|pypi\.org|pythonhosted\.|npmjs\.|deb\.debian")
 LONGEST_FUNCTION = 60
 
 
+@functools.cache
 def house_files() -> list[Path]:
     """Every file that git has or would take, relative to the root; without git, every file that is no product."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
@@ -64,7 +68,13 @@ def modules(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
     """The parsed Python files below the folders; all of them if none is named."""
     for path in house_files():
         if path.suffix == ".py" and (not folders or path.parts[0] in folders):
-            yield path, ast.parse((ROOT / path).read_text())
+            yield path, parsed(path)
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """A Python file of the house; the rules read each many times."""
+    return ast.parse((ROOT / path).read_text())
 
 
 def imported_names(tree: ast.Module, package: str) -> Iterator[str]:

@@ -7,8 +7,8 @@
     tools/build_embedding_bank.py --config-file configs/dk_detr_R50.yaml --output bank/ --proposals proposals.json
     # eight processes; on a CPU, too, where each computes with one thread
     torchrun --nproc-per-node 8 tools/build_embedding_bank.py --config-file … --output bank/ MODEL.WEIGHTS detector.pth
-    # on several machines without torchrun: each its own shards, into one folder
-    tools/build_embedding_bank.py --config-file … --output bank/ --shards 0:500 MODEL.WEIGHTS detector.pth
+    # the first of two machines, into a folder that both see; they need not start together, or have a --dist-url
+    tools/build_embedding_bank.py --config-file … --output bank/ --num-gpus 8 --num-machines 2 --machine-rank 0 …
 
 Images are those of DATASETS.TRAIN. After a kill the same command goes on. The format is described in tools/README.md.
 """
@@ -18,6 +18,7 @@ import argparse
 import dk_detr  # noqa: F401  first, so that Detectron2 can be imported
 from dk_detr.commands.build_embedding_bank.main import main
 from dk_detr.commands.custom_data_options import parse_with_custom_data
+from dk_detr.commands.machine_options import add_machine_options
 
 
 def parse() -> argparse.Namespace:
@@ -35,6 +36,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images-per-shard", type=int, default=100, metavar="N", help="default: 100")
     parser.add_argument("--shards", metavar="FIRST:LAST", help="only these, counted from 0, without the last")
     parser.add_argument("--estimate", action="store_true", help="say what it would take, and write nothing")
+    add_machine_options(parser)
     return parse_with_custom_data(parser)
 
 

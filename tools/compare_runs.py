@@ -26,6 +26,7 @@ PARALLEL = (
     "fewer; on a GPU 1"
 )
 ROW = "a row by this name, of a config with options of its own; repeatable, beside or in place of --config-file"
+METRIC = "of boxes, or, as segm/AP50, of masks; of one of several test sets as mini_lvis_test/bbox/AP50"
 ALSO_TEST = (
     "evaluate what was trained on one more data set, too; after @ a folder in place of DETECTRON2_DATASETS, after = "
     "its vocabulary file; repeatable"
@@ -39,7 +40,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--row", nargs="+", action="append", default=[], metavar="NAME FILE KEY VALUE", help=ROW)
     parser.add_argument("--output", required=True, metavar="FOLDER")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED", help="train each config with each")
-    parser.add_argument("--metric", nargs="+", default=["AP50-base"], help="of boxes, or, as segm/AP50, of masks")
+    parser.add_argument("--metric", nargs="+", default=["AP50-base"], help=METRIC)
     parser.add_argument("--baseline", default="", metavar="ROW", help="say how much the others differ from this one")
     parser.add_argument("--also-test", action="append", default=[], metavar="NAME[@FOLDER][=FILE]", help=ALSO_TEST)
     parser.add_argument("--period", type=int, default=250, help="iterations from one evaluation to the next")

@@ -10,7 +10,12 @@ import argparse
 import os
 
 from dk_detr.engine import one_clear_error
-from dk_detr.mini_world import MiniWorld, make_mini_world
+from dk_detr.mini_world import MiniWorld, make_mini_world, write_new_words
+
+NEW_WORDS = (
+    "also write annotations/new_words_{train,test}.json, to fine-tune with: every second novel word alone, in so many "
+    "images of val and of test"
+)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -22,6 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--test-images", type=int, default=MiniWorld.test_images)
     parser.add_argument("--caption-images", type=int, default=MiniWorld.captions_images, help="scenes cut into crops")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; the result is the same")
+    parser.add_argument("--new-words", nargs=2, type=int, metavar=("TRAIN", "TEST"), help=NEW_WORDS)
     return parser.parse_args()
 
 
@@ -36,6 +42,8 @@ def main() -> None:
     )
     with one_clear_error():
         make_mini_world(arguments.output, world, arguments.workers)
+        if arguments.new_words:
+            print("new words:", *write_new_words(arguments.output, *arguments.new_words))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 beside it others of the series."""
 
 import importlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,8 @@ def benchmark_detector(device: str, rounds: int, size: int = 800, train_size: in
     for task, make, side in (("inference", _inference, size), ("training step", _training_step, train_size)):
         ways = {name: partial(make, name, side, device) for name in names}
         report.add(task, THEIRS, side_by_side(ways, rounds, device, task))
-    for task, of_series, side in (("inference", _inference_of, size), ("training step", _step_of, train_size)):
-        ways = {name: partial(of_series, config, side, device) for name, config in SERIES.items()}
+    for task, make_series, side in (("inference", _inference_of, size), ("training step", _step_of, train_size)):
+        ways = {name: partial(make_series, config, side, device) for name, config in SERIES.items()}
         report.add(f"{task}, series", next(iter(SERIES)), side_by_side(ways, rounds, device, task))
     return report
 
@@ -83,59 +84,61 @@ def same_detector(theirs: Any, device: str) -> nn.Module:
     return detector
 
 
-def _pixels(size: int) -> Tensor:
+def pixels_of(size: int) -> Tensor:
     """(3, size, size) noise, normalised."""
     return torch.randn(3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def _input(size: int) -> dict[str, Any]:
+def input_of(size: int) -> dict[str, Any]:
     """What Detectron2 gives a detector: pixels in 0 to 255, and objects."""
     corner = torch.rand(OBJECTS, 2, generator=torch.Generator().manual_seed(1)) * 0.5
     instances = Instances((size, size))
     instances.gt_boxes = Boxes(torch.cat([corner, corner + 0.3], dim=1) * size)
     instances.gt_classes = torch.arange(OBJECTS)
-    pixels = _pixels(size) * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+    pixels = pixels_of(size) * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
     return {"image": pixels, "height": size, "width": size, "instances": instances}
 
 
-def _detector(name: str, device: str) -> Any:
+def detector_of(name: str, device: str) -> Any:
+    """Ours or theirs, of the same weights."""
     if device == "cpu" and name != THEIRS:
         keep_freed_memory()  # as our tools do
     theirs = hugging_face(device)
     return same_detector(theirs, device) if name == OURS else theirs
 
 
-def _of_series(config: str, device: str) -> Any:
-    """A detector of COCO's words with random weights; what it costs does not depend on them."""
+def of_series(config: str, device: str, options: Sequence[str] = ()) -> Any:
+    """A detector of COCO's words with random weights, on which its cost does not depend; `options`: KEY VALUE pairs."""
     if device == "cpu":
         keep_freed_memory()
     torch.manual_seed(0)
-    return build_model(setup_cfg(str(CONFIGS / f"{config}.yaml"), ["MODEL.DEVICE", device, "MODEL.WEIGHTS", ""]))
+    keys = [*options, "MODEL.DEVICE", device, "MODEL.WEIGHTS", ""]
+    return build_model(setup_cfg(str(CONFIGS / f"{config}.yaml"), keys))
 
 
 def _inference_of(config: str, size: int, device: str) -> Work:
-    detector, given = _of_series(config, device).eval(), [_input(size)]
+    detector, given = of_series(config, device).eval(), [input_of(size)]
     return lambda: detector(given)
 
 
 def _step_of(config: str, size: int, device: str) -> Work:
-    detector, given = _of_series(config, device).train(), [_input(size)]
+    detector, given = of_series(config, device).train(), [input_of(size)]
     return training_step(detector, lambda: sum(detector(given).values()))
 
 
 def _inference(name: str, size: int, device: str) -> Work:
-    detector = _detector(name, device).eval()
-    given = [_input(size)] if name == OURS else _pixels(size)[None].to(device)
+    detector = detector_of(name, device).eval()
+    given = [input_of(size)] if name == OURS else pixels_of(size)[None].to(device)
     return torch.no_grad()(partial(detector, given))
 
 
 def _training_step(name: str, size: int, device: str) -> Work:
-    detector, given = _detector(name, device).train(), _input(size)
+    detector, given = detector_of(name, device).train(), input_of(size)
     if name == OURS:
         return training_step(detector, lambda: sum(detector([given]).values()))
     boxes = to_cxcywh(given["instances"].gt_boxes.tensor / size).to(device)
     labels = [{"class_labels": given["instances"].gt_classes.to(device), "boxes": boxes}]
-    pixels = _pixels(size)[None].to(device)
+    pixels = pixels_of(size)[None].to(device)
     return training_step(detector, lambda: detector(pixels, labels=labels).loss)
 
 
@@ -145,8 +148,8 @@ def difference_of_scores(device: str, size: int = 320) -> float:
     theirs = hugging_face(device).eval()
     ours = same_detector(theirs, device).eval()
     known = [category["id"] for category in COCO_CATEGORIES if category["isthing"]]
-    best = theirs(_pixels(size)[None].to(device)).logits[0, :, known].sigmoid().flatten().topk(QUERIES).values
-    difference = float((ours([_input(size)])[0]["instances"].scores - best).abs().max())
+    best = theirs(pixels_of(size)[None].to(device)).logits[0, :, known].sigmoid().flatten().topk(QUERIES).values
+    difference = float((ours([input_of(size)])[0]["instances"].scores - best).abs().max())
     if not difference < 1e-4:
         raise RuntimeError(f"The two detectors should be the same, but scores differ by {difference:g}.")
     return difference

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,8 @@ def benchmark_distillation(device: str, rounds: int, config_file: str = "", batc
     with tempfile.TemporaryDirectory(prefix="dk_detr-") as folder:
         cfg = shared_settings(path, device, folder)
         side, slots = cfg.INPUT.MIN_SIZE_TEST, cfg.MODEL.KD.NUM_SLOTS
-        possible = [name for name in WAYS if name != REGIONS or _looks_once(cfg)]
-        ways = {name: partial(_training_step, name, path, device, folder, batch) for name in possible}
+        possible = [name for name in WAYS if name != REGIONS or looks_once(cfg)]
+        ways = {name: partial(step_of_way, name, path, device, folder, batch) for name in possible}
         measured = side_by_side(ways, rounds, device, "training step")
         answers = {name: partial(_inference, name, path, device, folder) for name in INFERENCE}
         answered = side_by_side(answers, rounds, device, "inference")
@@ -77,7 +78,7 @@ def _in_words(measured: dict[str, Measurement]) -> list[str]:
     ]
 
 
-def _looks_once(cfg: CfgNode) -> bool:
+def looks_once(cfg: CfgNode) -> bool:
     """Whether the CLIP of a config can teach by regions of one map."""
     try:
         region_tower(clip_from_config(cfg))
@@ -175,7 +176,15 @@ class Silent:
         return lambda: rows
 
 
-def _training_step(name: str, path: str, device: str, folder: str, batch: int) -> Work:
+def step_of_way(
+    name: str,
+    path: str,
+    device: str,
+    folder: str,
+    batch: int,
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Work:
+    """A training step of one of `WAYS`, with what it needs in `folder`. `precision`: the context of each forward."""
     cfg, model = built(WAYS[name], path, device, folder)
     model.train()
     if name == SILENT:
@@ -186,7 +195,8 @@ def _training_step(name: str, path: str, device: str, folder: str, batch: int) -
 
     def loss() -> Any:
         given = [{**one, **more} for one, more in zip(inputs, regions())]
-        return sum(model(given).values())
+        with precision():
+            return sum(model(given).values())
 
     return training_step(model, loss)
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+FLUSHED_BYTES = 2**30
 Work = Callable[[], object]
 Way = Callable[[], Work]  # makes the work; it travels to another process, so it is a function of a module or a partial
 
@@ -66,6 +67,44 @@ def side_by_side(ways: Mapping[str, Way], rounds: int, device: str, title: str =
             for name, worker in workers.items():
                 seconds[name].append(worker.ask())
     return {name: Measurement(tuple(seconds[name]), peaks[name]) for name in ways}
+
+
+def in_turn(ways: Mapping[str, Work], device: str, seconds: float, most: int = 50) -> dict[str, Measurement]:
+    """Time works of this process in alternation for about `seconds`, at most so many times each.
+
+    For a GPU, where memory is not shared with others. Each works three times before it is timed. Peaks are not told.
+    """
+    for work in ways.values():
+        for _ in range(3):
+            work()
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    end = time.perf_counter() + seconds
+    for number in range(most):
+        for name, work in ways.items():
+            taken[name].append(_time(work, device))
+        if time.perf_counter() > end and number >= 2:
+            break
+    return {name: Measurement(tuple(each), None) for name, each in taken.items()}
+
+
+def kernel_seconds(work: Work, device: str, rounds: int = 30) -> float:
+    """Median time that a GPU takes for work of microseconds: nothing of it is in its caches, and the host is ahead.
+
+    Between two rounds a large tensor is cleared, which takes longer than the host needs to start the next one.
+    """
+    if device != "cuda":
+        return statistics.median(_time(work, device) for _ in range(3))
+    flushed = torch.empty(FLUSHED_BYTES, dtype=torch.uint8, device=device)
+    marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
+    for _ in range(3):
+        work()
+    for start, end in marks:
+        flushed.zero_()
+        start.record()
+        work()
+        end.record()
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) for start, end in marks) / 1000
 
 
 class _Worker:

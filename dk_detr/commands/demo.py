@@ -99,20 +99,20 @@ def detect_in_images(look: Look, images: Sequence[Path], targets: Sequence[Path]
 
 def _detect_in(look: Look, image: Path, target: Path) -> dict[str, Any]:
     """Writes the picture of one image; returns its record."""
-    found = look(_first_frame(image))
+    found = look(np.ascontiguousarray(first_frame(image)[:, :, ::-1]))
     save_picture(np.asarray(found.draw()), target)
     height, width = found.size
     size = {"width": width, "height": height}
     return {"file": str(image), **size, "picture": target.name, "detections": detection_records(found)}
 
 
-def _first_frame(path: Path) -> np.ndarray:
-    """The first frame of an image file, in RGB; a warning says if there are more."""
+def first_frame(path: Path) -> np.ndarray:
+    """The first frame of an image file, in BGR; a warning says if there are more."""
     with open_image(path) as image:
-        rgb = read_pixels(image, "RGB")
+        bgr = read_pixels(image, "BGR")
         if getattr(image, "is_animated", False) and image.format != "MPO":  # there the others are previews and the like
             logger.warning(f"{path} has {getattr(image, 'n_frames', 'several')} frames; the first is looked at.")
-    return rgb
+    return bgr
 
 
 def _failure(image: Path, error: Exception) -> str:
@@ -156,8 +156,10 @@ def custom_names(text: str) -> list[str]:
     return names
 
 
-def _check(args: argparse.Namespace) -> Thresholds:
-    thresholds = Thresholds.parse(args.confidence_threshold, args.thresholds)
+def check_words(args: argparse.Namespace) -> None:
+    """Raises ValueError for arguments of the demo's kind that do not go together: words, threshold, output."""
+    if not 0 <= args.confidence_threshold <= 1:
+        raise ValueError(f"--confidence-threshold {args.confidence_threshold} must be between 0 and 1.")
     if args.vocabulary == "custom" and args.custom_vocabulary is None:
         raise ValueError('--vocabulary custom needs the names: --custom_vocabulary "headphone,webcam".')
     if args.vocabulary != "custom" and args.custom_vocabulary is not None:
@@ -166,7 +168,11 @@ def _check(args: argparse.Namespace) -> Thresholds:
         custom_names(args.custom_vocabulary)
     if Path(args.output).is_file():
         raise ValueError(f"--output {args.output} is a file; a folder is needed.")
+
+
+def _check(args: argparse.Namespace) -> Thresholds:
+    check_words(args)
     if args.slice is not None and args.slice < 1:
         raise ValueError(f"--slice {args.slice} must be at least 1 pixel.")
     check_frame_options(args)
-    return thresholds
+    return Thresholds.parse(args.confidence_threshold, args.thresholds)

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -10,10 +11,13 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 
+from dk_detr.commands.machine_options import machines_of
+from dk_detr.engine.agreement import agreed, require_same_run, require_same_start
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.custom_vocabulary import prepare_custom_data, prepare_custom_evaluation
 from dk_detr.engine.evaluate import require_test_images
 from dk_detr.engine.fit import needs_weights
+from dk_detr.engine.keep import refuse_bad_keep
 from dk_detr.engine.launch import launch
 from dk_detr.engine.run_folder import (
     Changes,
@@ -32,12 +36,28 @@ from dk_detr.engine.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+GO_ON = "The same command with --resume, on every machine, goes on from the last checkpoint."
+AGAIN = "The same command evaluates again."
+
 
 def main(args: argparse.Namespace) -> None:
     """Start as many processes as asked for; see tools/train_net.py for the arguments."""
     with one_clear_error():
+        machines = machines_of(args)
         device = setup_cfg(args.config_file, args.opts).MODEL.DEVICE
-        launch(train_or_evaluate, args.num_gpus, (args.config_file, args.opts, args.resume, args.eval_only), device)
+        if not args.eval_only:
+            refuse_restarts_from_the_start(args.resume)
+        work = (args.config_file, args.opts, args.resume, args.eval_only)
+        launch(train_or_evaluate, args.num_gpus, work, device, machines, AGAIN if args.eval_only else GO_ON)
+
+
+def refuse_restarts_from_the_start(resume: bool) -> None:
+    """Raises ValueError where torchrun would restart a run that then begins anew."""
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) and not resume:
+        raise ValueError(
+            "torchrun --max-restarts starts this command again after a failure, and it would begin anew: add --resume, "
+            "with which it goes on from the last checkpoint, or starts where there is none."
+        )
 
 
 def train_or_evaluate(
@@ -51,6 +71,7 @@ def train_or_evaluate(
     """
     with one_clear_error():
         cfg = setup_cfg(config_file, opts)
+        require_same_run(cfg, {"--resume": resume, "--eval-only": eval_only})
         if eval_only:
             _evaluate_only(cfg, resume)
         else:
@@ -79,19 +100,21 @@ def _evaluate_only(cfg: CfgNode, resume: bool) -> None:
 
 def _train(cfg: CfgNode, resume: bool) -> None:
     cfg, folder = Trainer.auto_scale_workers(cfg, comm.get_world_size()), cfg.OUTPUT_DIR
-    done = results_of_run(folder) if resume else None
+    done = agreed(results_of_run(folder) if resume else None)
     finished = done is not None and done["iteration"] >= cfg.SOLVER.MAX_ITER
-    goes_on = finished or (resume and has_checkpoint(folder))
+    goes_on = finished or agreed(resume and has_checkpoint(folder))
     with nullcontext("") if goes_on else old_run_moved_aside(folder, cfg.MODEL.WEIGHTS) as told:
         prepare_output(cfg, folder)
         if done is not None and finished:
             logger.info(f"{folder} holds a finished run of {done['iteration']} iterations; nothing is left to do.")
             return
+        refuse_bad_keep(cfg, goes_on)
         prepare_custom_data(cfg, training=True)
         changes = changes_since(folder, cfg)
         trainer = Trainer(cfg)
         with changes_in_errors(changes):
             trainer.resume_or_load(resume=resume)
+        require_same_start(trainer.start_iter, folder)
         _note_config(trainer, changes)
     if told:
         logger.warning(told)

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from dk_detr.data.image_files import find_images
 from dk_detr.data.images import UnreadableImage, pixels_of, read_image
 from dk_detr.detector.detections import Detections
 from dk_detr.detector.words import words_for
-from dk_detr.engine.predictor import Picture, Predictor
+from dk_detr.engine.predictor import Picture, Predictor, as_bgr
 from dk_detr.language import WORD_LISTS, Clip, clip_from_config, read_vocabulary
 from dk_detr.structures import Vocabulary
 from dk_detr.utils.batches import batches_of
@@ -70,12 +71,16 @@ class Detector:
         Raises: ValueError for no names, what is no word, repeats, words that a detector of a fixed list does not know,
             and another text encoder than the detector's; FileNotFoundError.
         """
-        vocabulary = words if isinstance(words, Vocabulary) else self._vocabulary(words)
+        vocabulary = self.vocabulary(words)
         with self._turn:
             self.predictor.set_vocabulary(vocabulary)
         return self
 
-    def _vocabulary(self, words: Sequence[str] | str) -> Vocabulary:
+    def vocabulary(self, words: Sequence[str] | str | Vocabulary) -> Vocabulary:
+        """Words with their text embeddings, as `set_classes` makes them: encode once, give them to `predict` often.
+        Raises as `set_classes` does."""
+        if isinstance(words, Vocabulary):
+            return words
         novel: Sequence[str] = ()
         if isinstance(words, str):
             if os.path.splitext(words)[1] in (".npz", ".npy", ".pth"):
@@ -86,10 +91,15 @@ class Detector:
         names = [name.strip() for name in words]
         if names and set(names) <= set(self._own.names) and len(set(names)) == len(names):
             return self._own.select(names)
-        return words_for(names, self.cfg, self._own, lambda: self.clip, novel)
+        with self._turn:  # so that CLIP is loaded once
+            return words_for(names, self.cfg, self._own, lambda: self.clip, novel)
 
     def predict(
-        self, images: Picture | Sequence[Picture], threshold: float = THRESHOLD, batch_size: int | None = None
+        self,
+        images: Picture | Sequence[Picture],
+        threshold: float = THRESHOLD,
+        batch_size: int | None = None,
+        classes: Sequence[str] | str | Vocabulary | None = None,
     ) -> Detections | list[Detections]:
         """Detect.
 
@@ -98,28 +108,34 @@ class Detector:
                 folder, or a pattern such as "photos/**", of which images that cannot be read are left out, and named
                 in the log.
             threshold: the least score in [0, 1]. batch_size: images that are looked at together; None for 8 on a GPU
-                and 1 on a CPU.
+                and 1 on a CPU. classes: words for these images alone, as `set_classes` takes them; `classes` of the
+                detector stay. So threads with different words may share it.
 
         Returns: `Detections` of one image; of several a list.
         Raises: UnreadableImage, FileNotFoundError; TypeError and ValueError for what is no image; ValueError for a
-            threshold outside of [0, 1].
+            threshold outside of [0, 1], and for `classes` that `set_classes` would refuse.
         """
         if _is_one(images):
-            return next(self.stream([images], threshold, batch_size))  # type: ignore[list-item]
-        return list(self.stream(images, threshold, batch_size))
+            return next(self.stream([images], threshold, batch_size, classes))  # type: ignore[list-item]
+        return list(self.stream(images, threshold, batch_size, classes))
 
     def stream(
-        self, images: Picture | Sequence[Picture], threshold: float = THRESHOLD, batch_size: int | None = None
+        self,
+        images: Picture | Sequence[Picture],
+        threshold: float = THRESHOLD,
+        batch_size: int | None = None,
+        classes: Sequence[str] | str | Vocabulary | None = None,
     ) -> Iterator[Detections]:
         """The same one after the other, for more images than memory holds: nothing is kept, and what was found before
         an error is not lost."""
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold {threshold} must be between 0 and 1.")
+        words = None if classes is None else self.vocabulary(classes)
         several = isinstance(images, str | os.PathLike)
         given = tqdm(find_images([os.fspath(images)]), unit="image") if several else images  # type: ignore[arg-type]
         read = self._readable(given) if several else map(_read, given)  # type: ignore[arg-type]
         for batch in batches_of(read, batch_size or (1 if self.device.type == "cpu" else GPU_BATCH)):
-            yield from self._detect(batch, threshold)
+            yield from self._detect(batch, threshold, words)
 
     @staticmethod
     def _readable(files: Sequence[Path]) -> Iterator[tuple[str, np.ndarray]]:
@@ -129,14 +145,29 @@ class Detector:
             except UnreadableImage as error:
                 logger.warning(f"Left out: {error}")
 
-    def _detect(self, batch: Sequence[tuple[str, np.ndarray]], threshold: float) -> list[Detections]:
-        with self._turn:
+    def _detect(
+        self, batch: Sequence[tuple[str, np.ndarray]], threshold: float, classes: Vocabulary | None
+    ) -> list[Detections]:
+        with self._looking_for(classes) as words:
             found = self.predictor.together([rgb[:, :, ::-1] for _, rgb in batch])
-            words = self.predictor.vocabulary
         return [
             Detections.of(instances[instances.scores >= threshold], words, file, None if file else rgb)
             for (file, rgb), instances in zip(batch, found)
         ]
+
+    @contextmanager
+    def _looking_for(self, classes: Vocabulary | None) -> Iterator[Vocabulary]:
+        """A turn, with other words than its own unless they are None; gives those that are looked for."""
+        with self._turn:
+            own = self.predictor.vocabulary
+            if classes is None:
+                yield own
+                return
+            try:
+                self.predictor.set_vocabulary(classes)
+                yield self.predictor.vocabulary
+            finally:
+                self.predictor.set_vocabulary(own)
 
 
 def _is_one(images: Picture | Sequence[Picture]) -> bool:
@@ -153,7 +184,7 @@ def _read(image: Picture) -> tuple[str, np.ndarray]:
     if isinstance(image, Image.Image):
         return "", pixels_of(image)
     if isinstance(image, np.ndarray):
-        return "", image
+        return "", as_bgr(image)  # it checks the array, and leaves it as it is
     raise TypeError(
         "An image is a file name, an image of Pillow's or a uint8 array (H, W, 3) in RGB, not "
         f"{type(image).__module__}.{type(image).__qualname__}."

@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from dk_detr.detector.detector import Detector
+from dk_detr.engine.fit import needs_weights
 from dk_detr.engine.predictor import with_words_of_training
 from dk_detr.engine.setup import checkpoint_cfg, setup_cfg, with_values
 
@@ -47,6 +48,8 @@ def load(
         cfg = checkpoint_cfg(path, opts)
     else:
         cfg = setup_cfg(path, [*opts, *([] if weights is None else ["MODEL.WEIGHTS", os.fspath(weights)])])
+        if weights is None and needs_weights(cfg):
+            raise ValueError(f'{path} is a config: name weights, too, dk_detr.load("{path}", "some.pth").')
     if cfg.MODEL.WEIGHTS:
         cfg = with_words_of_training(_found(cfg, Path(cfg.MODEL.WEIGHTS)))
     return Detector(cfg)

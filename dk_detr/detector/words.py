@@ -30,6 +30,8 @@ def words_for(
 
 def refuse_repeats(names: Sequence[str]) -> None:
     """Raises ValueError for no names, for what is no word, and for two that a text encoder would read as the same."""
+    if not names:
+        raise ValueError("No word is named.")
     require_words(names)
     repeated = [words for words, times in Counter(map(readable, names)).items() if times > 1]
     if repeated:

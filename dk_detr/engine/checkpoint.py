@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from dk_detr.convert.reading import Checkpoint, read_content, refuse_what_is_not_finite, weights_in
 from dk_detr.engine.calibrated_weights import agree_on_calibration
 from dk_detr.engine.ema import EMA_KEY, averaged
-from dk_detr.engine.fit import no_weights, refuse_other_architectures, start_new, under_our_names
+from dk_detr.engine.fit import (
+    no_weights,
+    refuse_other_architectures,
+    refuse_parts_of_a_detector,
+    start_new,
+    under_our_names,
+)
+from dk_detr.engine.keep import interpolated
+from dk_detr.engine.keep.interpolation import KEY as INTERPOLATION
 from dk_detr.engine.old_names import under_current_names
 from dk_detr.language import WORDS
 from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector, check_trained_words
@@ -22,7 +30,8 @@ from dk_detr.utils import atomic_file, atomic_write
 # Entries at the top of a checkpoint that are read, or known and not needed; others are named in the log.
 CONFIG = "config"  # the config of the training, as YAML
 KNOWN_ENTRIES = {
-    "model", "trainer", "iteration", EMA_KEY, WORDS, CONFIG, "conversion", "__author__", "matching_heuristics",
+    "model", "trainer", "iteration", EMA_KEY, INTERPOLATION, WORDS, CONFIG, "conversion", "provenance", "__author__",
+    "matching_heuristics",
 }  # fmt: skip
 
 
@@ -35,13 +44,21 @@ class StrictCheckpointer(DetectionCheckpointer):
         new_parts: MODEL.NEW_PARTS. Weights of these parts that the file does not have, or has in another shape, start
             new when a training starts from the file. They are refused when a run goes on, and in evaluation.
         config: of the training, as YAML, which each file then says, too.
+        keeps: whether a training that starts from the file is to keep what it knows: it must be a whole detector then,
+            and its words count as trained (see `OpenVocabularyDetector.trained_before`).
     """
 
     def __init__(
-        self, model: nn.Module, save_dir: str = "", new_parts: Sequence[str] = (), config: str = "", **others: Any
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        new_parts: Sequence[str] = (),
+        config: str = "",
+        keeps: bool = False,
+        **others: Any,
     ) -> None:
         super().__init__(model, save_dir, **others)
-        self._new_parts, self._config = [str(part) for part in new_parts], config
+        self._new_parts, self._config, self._keeps = [str(part) for part in new_parts], config, keeps
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `<name>.pth` under another name, rename it when it is complete, then point `last_checkpoint` to it."""
@@ -88,16 +105,26 @@ class StrictCheckpointer(DetectionCheckpointer):
         checkpoint["model"] = agree_on_calibration(self.model, weights, self._path, self._goes_on)
         found = cast(_IncompatibleKeys, super()._load_model(checkpoint))
         starts = self.model.training and not self._goes_on
+        if starts and self._keeps:
+            refuse_parts_of_a_detector(found, self._path)
         if starts:
             found = start_new(found, self.model, self._new_parts, self._path)
         refuse_other_architectures(found, self.model, self._path, theirs, self._new_parts if starts else None)
         if isinstance(self.model, OpenVocabularyDetector):
-            check_trained_words(self.model, checkpoint.get(WORDS), self._path, goes_on=self._goes_on)
+            saved = checkpoint.get(WORDS)
+            check_trained_words(self.model, saved, self._path, goes_on=self._goes_on)
+            if self._keeps or not starts:
+                self.model.remember_trained(saved, anew=starts)
         return found
 
     def _weights_to_load(self, checkpoint: Any) -> dict[str, Tensor]:
         average = None if self._goes_on else averaged(checkpoint)
-        if average is not None:
+        between = None if self._goes_on else interpolated(checkpoint)
+        if between is not None:
+            alpha = checkpoint[INTERPOLATION]["alpha"]
+            self.logger.info(f"{self._path}: loading weights between its start and now (SOLVER.KEEP_ALPHA {alpha}).")
+            average = {**checkpoint["model"], **between}
+        elif average is not None:
             self.logger.info(f"{self._path} holds a moving average of its weights (SOLVER.EMA_DECAY): loading that.")
         weights: dict[str, Tensor] = checkpoint["model"] if average is None else average
         here = self.model.state_dict()  # what training adds is absent where it is not asked for, not missed

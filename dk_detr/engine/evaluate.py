@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from dk_detr.engine.fusion import WithClip, with_clip
 from dk_detr.engine.proposals import WithProposals
 from dk_detr.evaluation import NamingEvaluator, OpenVocabularyEvaluator
 from dk_detr.language.from_config import read_vocabulary
+from dk_detr.meta_arch.open_vocabulary import untrained
 from dk_detr.structures import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -75,9 +76,9 @@ def prepare_evaluation(cfg: CfgNode, detector: Any) -> dict[str, tuple[Vocabular
     try:
         for name in cfg.DATASETS.TEST:
             words = words_of(cfg, name, words_before)
-            with _named(name):
+            with _named(cfg, name):
                 detector.set_vocabulary(words)
-                prepared[name] = words, _evaluators(cfg, name, words, detector.looks_at_objects)
+                prepared[name] = words, _evaluators(cfg, name, words, detector)
     finally:
         detector.set_vocabulary(words_before)
     return prepared
@@ -86,7 +87,7 @@ def prepare_evaluation(cfg: CfgNode, detector: Any) -> dict[str, tuple[Vocabular
 def words_of(cfg: CfgNode, name: str, default: Vocabulary) -> Vocabulary:
     """The words of a data set: of its file in MODEL.VOCABULARY.OF_DATASETS, else of the default vocabulary."""
     path = vocabulary_files(cfg).get(name)
-    with _named(name):
+    with _named(cfg, name):
         vocabulary = read_vocabulary(path, name, "MODEL.VOCABULARY.OF_DATASETS") if path else default
         return vocabulary.select([category["name"] for category in categories_of(name)])
 
@@ -108,30 +109,34 @@ def vocabulary_files(cfg: CfgNode) -> dict[str, str]:
 
 
 @contextmanager
-def _named(dataset: str) -> Iterator[None]:
+def _named(cfg: CfgNode, dataset: str) -> Iterator[None]:
     """Says of which data set an error of its block is."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"DATASETS.TEST {dataset}: {error}") from error
+        key = "DATASETS.KEEP" if dataset in cfg.DATASETS.KEEP else "DATASETS.TEST"
+        raise ValueError(f"{key} {dataset}: {error}") from error
 
 
-def _evaluators(cfg: CfgNode, name: str, words: Vocabulary, objects_are_given: bool) -> DatasetEvaluator:
-    of_boxes = build_evaluator(cfg, name, words)
-    if not objects_are_given:
+def _evaluators(cfg: CfgNode, name: str, words: Vocabulary, detector: Any) -> DatasetEvaluator:
+    more = kept_groups(name, words, detector.train_vocabulary) if name in cfg.DATASETS.KEEP else {}
+    of_boxes = build_evaluator(cfg, name, words, more)
+    if not detector.looks_at_objects:
         return of_boxes
     return DatasetEvaluators([of_boxes, NamingEvaluator(words.names, novel_names_of(name, words), groups_of(name))])
 
 
-def build_evaluator(cfg: CfgNode, name: str, words: Vocabulary) -> OpenVocabularyEvaluator:
-    """The evaluator of a data set."""
+def build_evaluator(
+    cfg: CfgNode, name: str, words: Vocabulary, groups: Mapping[str, Sequence[str]] | None = None
+) -> OpenVocabularyEvaluator:
+    """The evaluator of a data set. `groups`: of names, beside those of the data set."""
     data_set = MetadataCatalog.get(name)
     return OpenVocabularyEvaluator(
         data_set.get("evaluator_type", "none"),
         data_set.json_file,
         words.names,
         novel=novel_names_of(name, words),
-        groups=groups_of(name),
+        groups={**groups_of(name), **(groups or {})},
         output_dir=f"{cfg.OUTPUT_DIR}/inference/{name}",
     )
 
@@ -140,6 +145,19 @@ def groups_of(name: str) -> dict[str, list[str]]:
     """Further groups of names that a data set asks for: "novel-unseen", of categories marked `unseen_concept`."""
     unseen = [category["name"] for category in categories_of(name) if category.get("unseen_concept")]
     return {"novel-unseen": unseen} if unseen else {}
+
+
+def kept_groups(name: str, words: Vocabulary, trained: Vocabulary) -> dict[str, list[str]]:
+    """Groups of a data set of DATASETS.KEEP: "base-kept" and "novel-kept", without the words that are trained now; none
+    where none of its words is."""
+    kept = [word for word, free in zip(words.names, untrained(words, trained.names).tolist()) if free]
+    if len(kept) in (0, len(words)):
+        return {}
+    novel = set(novel_names_of(name, words))
+    return {
+        "base-kept": [word for word in kept if word not in novel],
+        "novel-kept": [word for word in kept if word in novel],
+    }
 
 
 def novel_names_of(name: str, words: Vocabulary) -> tuple[str, ...]:

@@ -100,6 +100,18 @@ def refuse_other_architectures(
     raise ValueError(f"{path} is of another detector: {what} {way}")
 
 
+def refuse_parts_of_a_detector(found: _IncompatibleKeys, path: str) -> None:
+    """Raises ValueError where weights that are to be kept are not all there: a backbone alone, or parts of another
+    shape, know no words."""
+    missing, _ = _counted(found)
+    lacking = [*(_name(key) for key in found.incorrect_shapes), *missing]
+    if lacking:
+        raise ValueError(
+            f"{path} (MODEL.WEIGHTS) is no whole detector: {lacking[0]} starts new ({len(lacking)} such). "
+            "DATASETS.KEEP and SOLVER.KEEP are for weights that detect already: name such, or take them out."
+        )
+
+
 def _misfit(found: _IncompatibleKeys, model: nn.Module, new_parts: Sequence[str]) -> str | None:
     """What is wrong, in a sentence; None where nothing is."""
     missing, surplus = _counted(found)

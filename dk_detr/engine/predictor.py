@@ -64,6 +64,11 @@ class Predictor:
         """The words that `pred_classes` index."""
         return self.model.vocabulary  # type: ignore[no-any-return]
 
+    @property
+    def fuses(self) -> bool:
+        """Whether CLIP has a say in the scores, as MODEL.TEST_FUSION says."""
+        return self._asked is not self.model
+
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Detect these words from now on; novel are those that were not trained, whatever the vocabulary says."""
         self.model.set_vocabulary(replace(vocabulary, novel=self.model.is_novel(vocabulary).cpu()))
@@ -84,10 +89,13 @@ class Predictor:
     @torch.no_grad()
     def together(self, images: Sequence[Picture]) -> list[Instances]:
         """The same of several pictures in one batch, padded to the largest."""
-        outputs = self._asked([self._input_of(as_bgr(image)) for image in images])
+        outputs = self._asked([self.sample_of(image) for image in images])
         return [output["instances"].to("cpu") for output in outputs]
 
-    def _input_of(self, bgr: np.ndarray) -> dict[str, Any]:
+    def sample_of(self, image: Picture) -> dict[str, Any]:
+        """What the detector is given of a picture: "image" (3, h, w) as the network takes it, and the "height" and
+        "width" of the picture, in whose pixels detections are wanted."""
+        bgr = as_bgr(image)
         height, width = bgr.shape[:2]
         resized = T.AugInput(bgr[:, :, ::-1] if self._format == "RGB" else bgr)
         self._resize(resized)

@@ -20,7 +20,7 @@ EVALUATION = "evaluation"  # folder in that of a run, for what --eval-only finds
 RESULTS, LAST, FINAL = "results.json", "last_checkpoint", "model_final.pth"
 _NUMBERED_CHECKPOINT = re.compile(r"model_(\d{7,})\.pth")
 _RUN_FILE = re.compile(
-    r"(model|doubtful)_.*\.pth|last_checkpoint|results\.json|metrics\.json|config\.yaml|custom_vocabulary\.npz|"
+    r"(model|doubtful)_.*\.pth|last_checkpoint|results\.json|before\.json|metrics\.json|config\.yaml|custom_vocabulary\.npz|"
     r"events\.out\.tfevents.*|inference|evaluation"
 )
 _FREE_TO_CHANGE = ("OUTPUT_DIR", "MODEL.WEIGHTS")  # a run that goes on does not read them

@@ -21,8 +21,9 @@ from dk_detr.engine.checkpoint import CONFIG
 from dk_detr.engine.config_file import merge_config, read_config
 from dk_detr.engine.custom_data import use_custom_data, use_custom_words
 from dk_detr.engine.device import resolve_device
+from dk_detr.engine.failures import last_words
 from dk_detr.engine.fit import no_weights
-from dk_detr.engine.launch import is_first_to_fail
+from dk_detr.engine.keep import use_keepers, use_kept_data
 from dk_detr.engine.projects import add_projects
 from dk_detr.engine.renamed_keys import refuse_renamed_keys
 from dk_detr.layers.ops import default_backend
@@ -46,7 +47,10 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """Read a config file and KEY VALUE pairs over the defaults. Raises ValueError naming a key that does not exist, or
     that has another name now."""
     cfg = _read(config_file, opts, "--config-file")
+    words_before = cfg.MODEL.VOCABULARY.TEST
     use_custom_data(cfg)
+    use_kept_data(cfg, words_before)
+    use_keepers(cfg)
     cfg.freeze()
     return cfg
 
@@ -173,7 +177,7 @@ def _leave_tracebacks_to_the_file(logger: logging.Logger) -> None:
 @contextmanager
 def one_clear_error() -> Iterator[None]:
     """Turns errors that a user can mend into one line on the terminal and exit status 1, without a traceback. Of
-    several processes, only the first that fails prints it.
+    several processes, each machine prints the first error of the run once.
 
     Set DK_DETR_TRACEBACK=1 to see the tracebacks.
     """
@@ -182,8 +186,9 @@ def one_clear_error() -> Iterator[None]:
     except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
         if os.getenv("DK_DETR_TRACEBACK"):
             raise
-        if is_first_to_fail():
-            print(f"error: {_in_one_line(error)}", file=sys.stderr)
+        said = last_words(error, _in_one_line(error))
+        if said:
+            print(f"error: {said}", file=sys.stderr)
         sys.exit(1)
 
 

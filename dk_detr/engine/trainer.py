@@ -22,6 +22,14 @@ from dk_detr.distillation import refuse_terms_without_distillation
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.ema import EMA_KEY, average_from_config
 from dk_detr.engine.evaluate import evaluate, prepare_evaluation, require_test_images
+from dk_detr.engine.keep import (
+    changes_of,
+    evaluated_before,
+    freeze_what_is_kept,
+    interpolation_from_config,
+    keep_evaluation_before,
+)
+from dk_detr.engine.keep.interpolation import KEY as INTERPOLATION
 from dk_detr.engine.optimizer import build_optimizer
 from dk_detr.engine.precision import precision_from_config
 from dk_detr.engine.run_folder import fall_back, numbered_checkpoints, write_results
@@ -52,15 +60,24 @@ class Trainer(DefaultTrainer):
             prepare_evaluation(cfg, model)  # what cannot be evaluated is not trained
             require_test_images(cfg)
         self._stream = self.build_train_stream(cfg, model, self.seed)
+        freeze_what_is_kept(cfg, model)
         optimizer = build_optimizer(cfg, model)
-        on_gpu = cfg.MODEL.DEVICE != "cpu"
-        ddp = create_ddp_model(model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None)
+        # The device of the weights, not the number of the worker: two workers may share a GPU (gloo).
+        devices = [next(model.parameters()).device] if cfg.MODEL.DEVICE != "cpu" else None
+        ddp = create_ddp_model(model, broadcast_buffers=False, device_ids=devices)
         self.average = average_from_config(cfg, model)
         self._trainer = Step(ddp, self._stream, optimizer, num_parts, precision, self.average)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        average = {EMA_KEY: self.average} if self.average else {}
+        self.interpolation = interpolation_from_config(cfg, model)
+        beside = {EMA_KEY: self.average, INTERPOLATION: self.interpolation}
         self.checkpointer = StrictCheckpointer(
-            ddp, cfg.OUTPUT_DIR, cfg.MODEL.NEW_PARTS, cfg.dump(), trainer=weakref.proxy(self), **average
+            ddp,
+            cfg.OUTPUT_DIR,
+            cfg.MODEL.NEW_PARTS,
+            cfg.dump(),
+            keeps=bool(cfg.DATASETS.KEEP or cfg.SOLVER.KEEP),
+            trainer=weakref.proxy(self),
+            **{key: kept for key, kept in beside.items() if kept is not None},
         )
         self.register_hooks(self.build_hooks())
 
@@ -89,6 +106,15 @@ class Trainer(DefaultTrainer):
         """Go on from the last checkpoint in OUTPUT_DIR if asked and there is one, else start from MODEL.WEIGHTS."""
         super().resume_or_load(resume)
         self._stream.start_iteration = self.start_iter
+        if self.interpolation is None:
+            return
+        if self.start_iter == 0:
+            self.interpolation.begin()
+        elif not self.interpolation.start:
+            raise ValueError(
+                'SOLVER.KEEP names "interpolation", and the run was begun without it, so that its checkpoint does not '
+                "have the start: take it out, and use tools/interpolate_weights.py after training."
+            )
 
     def run_step(self) -> None:
         """One iteration. Weights that are to be saved after it are checked first.
@@ -133,7 +159,8 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks, with seeds for each iteration and few checkpoints."""
         cfg = self.cfg
-        made: list[HookBase] = [_SeedIteration(self.seed), hooks.IterationTimer(), hooks.LRScheduler()]
+        before: list[HookBase] = [_EvaluateBefore()] if cfg.DATASETS.KEEP else []
+        made = [*before, _SeedIteration(self.seed), hooks.IterationTimer(), hooks.LRScheduler()]
         if comm.is_main_process():
             keep = cfg.SOLVER.CHECKPOINTS_TO_KEEP
             made.append(_KeepNewest(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, keep))
@@ -152,16 +179,40 @@ class Trainer(DefaultTrainer):
         ]
 
     def _evaluate(self) -> Any:
-        _take_buffers_of_the_first_worker(self.model)
-        with self._weights_to_evaluate():
-            self._last_eval_results = self.test(self.cfg, self.model)
+        self._last_eval_results = self._test_what_counts()
         if comm.is_main_process():
             # After the last iteration Detectron2 has counted one on already.
             write_results(self.cfg.OUTPUT_DIR, min(self.iter + 1, self.max_iter), self._last_eval_results)
+            self._report_what_is_kept(self._last_eval_results)
         return self._last_eval_results
 
+    def _test_what_counts(self) -> Any:
+        _take_buffers_of_the_first_worker(self.model)
+        with self._weights_to_evaluate():
+            return self.test(self.cfg, self.model)
+
+    def evaluate_before(self) -> None:
+        """What is reached before the first iteration, for comparison with what is kept (DATASETS.KEEP)."""
+        logger.info("Evaluating what MODEL.WEIGHTS reach, before the first iteration (DATASETS.KEEP).")
+        results = self._test_what_counts()
+        if comm.is_main_process():
+            keep_evaluation_before(self.cfg.OUTPUT_DIR, self._by_data_set(results))
+
+    def _report_what_is_kept(self, results: Any) -> None:
+        before = evaluated_before(self.cfg.OUTPUT_DIR) if self.cfg.DATASETS.KEEP else None
+        for line in changes_of(before, self._by_data_set(results)) if before else ():
+            logger.info(f"Before training -> now, {line}")
+
+    def _by_data_set(self, results: Any) -> Any:
+        """See `test`."""
+        names = self.cfg.DATASETS.TEST
+        return {names[0]: results} if len(names) == 1 else results
+
     def _weights_to_evaluate(self) -> AbstractContextManager[None]:
-        """The moving average of the weights where there is one."""
+        """The moving average of the weights where there is one, or those between start and now."""
+        if self.interpolation is not None:
+            logger.info(f"Evaluating weights between start and now (SOLVER.KEEP_ALPHA {self.interpolation.alpha}).")
+            return self.interpolation.in_the_model()
         if self.average is None:
             return nullcontext()
         logger.info(f"Evaluating the moving average of the weights (SOLVER.EMA_DECAY {self.cfg.SOLVER.EMA_DECAY}).")
@@ -173,6 +224,14 @@ def _take_buffers_of_the_first_worker(model: nn.Module) -> None:
     if comm.get_world_size() > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)
+
+
+class _EvaluateBefore(HookBase):
+    """Evaluates before the first iteration of a new run."""
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter == 0:
+            self.trainer.evaluate_before()
 
 
 class _SeedIteration(HookBase):

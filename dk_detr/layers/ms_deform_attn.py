@@ -71,12 +71,23 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(tokens)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0.0)
+        locations, weights = self.samples(query, reference, shapes, valid_ratios)
+        out = ms_deform_attn(value.unflatten(-1, (self.num_heads, -1)), shapes, locations, weights, self.backend)
+        return self.output_proj(out)
+
+    def samples(
+        self,
+        query: Tensor,
+        reference: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        valid_ratios: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Where each query looks and how much that counts: (B, Q, H, L, P, 2) places (x, y) in [0, 1] of the padded
+        levels, and (B, Q, H, L, P) weights, whose sum over levels and points is 1. Arguments: see `forward`."""
         grid = (self.num_heads, self.num_levels, self.num_points)
         weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).softmax(-1).unflatten(-1, grid[1:])
         offsets = self.sampling_offsets(query).unflatten(-1, (*grid, 2))
-        locations = self._locations(reference, offsets, shapes, valid_ratios)
-        out = ms_deform_attn(value.unflatten(-1, (self.num_heads, -1)), shapes, locations, weights, self.backend)
-        return self.output_proj(out)
+        return self._locations(reference, offsets, shapes, valid_ratios), weights
 
     def _locations(
         self, reference: Tensor, offsets: Tensor, shapes: Sequence[tuple[int, int]], valid_ratios: Tensor | None

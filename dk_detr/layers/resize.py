@@ -1,12 +1,13 @@
 """Bilinear resizing of maps (N, h, w) that keeps the corners in place, as SOIT does all of its resizing."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, h, w) -> (N, *size): the first and the last pixel stay the first and the last (`align_corners`)."""
-    if tuple(maps.shape[-2:]) == tuple(size):
+    if not torch.compiler.is_exporting() and tuple(maps.shape[-2:]) == tuple(size):  # a graph is for any size
         return maps
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=True)[:, 0]
 

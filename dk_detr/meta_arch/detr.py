@@ -33,7 +33,7 @@ from dk_detr.modeling import (
     ROIHead,
     to_instances,
 )
-from dk_detr.structures import DETECTION, FeaturePyramid, Memory, Predictions, QuerySet, Targets, Vocabulary
+from dk_detr.structures import DETECTION, FeaturePyramid, Memory, Predictions, QuerySet, Targets, Trace, Vocabulary
 
 Inputs = list[dict[str, Any]]
 Losses = dict[str, Tensor]
@@ -208,15 +208,19 @@ class DETR(OpenVocabularyDetector):
         images = self.preprocess(batched_inputs)
         initial = self.queries(memory := self._encode(images))
         trace = self.decoder(QuerySet((initial.group,)), memory)
-        head = self.roi_head if self.any_novel else None
-        seen = None if head is None else head.of_queries(trace.boxes[-1], memory)
-        scores = self.heads.scores(trace, initial, self.text, self.train_text, self.novel, seen)
+        scores = self.word_scores(trace, initial, memory)
         found = to_instances(scores, trace.boxes[-1], images.image_sizes, self.num_detections, self.nms_iou)
         asked = zip(found, batched_inputs, images.image_sizes)
         found = [detector_postprocess(one, *_output_size(given, size)) for one, given, size in asked]
         if self.masks is not None:
             self.masks.draw(found, trace, memory, images.image_sizes, self.padded_size)
         return [{"instances": one} for one in found], initial
+
+    def word_scores(self, trace: Trace, initial: InitialQueries, memory: Memory) -> Tensor:
+        """(B, Q, K) in [0, 1], of each detection query and word to detect: what detections are chosen by."""
+        head = self.roi_head if self.any_novel else None
+        seen = None if head is None else head.of_queries(trace.boxes[-1], memory)
+        return self.heads.scores(trace, initial, self.text, self.train_text, self.novel, seen)
 
     @property
     def proposes(self) -> bool:
@@ -294,8 +298,9 @@ class DETR(OpenVocabularyDetector):
             instances = given["instances"]  # its masks stay where they are
             corners = instances.gt_boxes.tensor.to(self.device)
             boxes.append(to_normalized_cxcywh(corners, instances.image_size))
+            # Looked at before they are moved: on a GPU the host would have to wait for all that is queued.
+            refuse_unknown_classes(instances.gt_classes, len(self.train_vocabulary), given.get("file_name", "?"))
             labels.append(instances.gt_classes.to(self.device))
-            refuse_unknown_classes(labels[-1], len(self.train_vocabulary), given.get("file_name", "?"))
         return Targets(tuple(labels), tuple(boxes))
 
 

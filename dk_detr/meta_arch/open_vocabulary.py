@@ -1,6 +1,7 @@
 """The words of a detector: those that it was trained for, and those that it detects. K words."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class OpenVocabularyDetector(nn.Module):
     Attributes:
         train_vocabulary: base words. vocabulary: the words to detect. train_text, text: their embeddings, on the
             device. novel: (K,) bool, of the words to detect. any_novel: whether there are such.
+        trained_before: names that the weights were trained for before this training, which keeps them.
     """
 
     train_vocabulary: Vocabulary
@@ -36,6 +38,7 @@ class OpenVocabularyDetector(nn.Module):
     text: Tensor
     novel: Tensor
     any_novel: bool
+    trained_before: frozenset[str] = frozenset()
 
     @property
     def proposes(self) -> bool:
@@ -100,11 +103,25 @@ class OpenVocabularyDetector(nn.Module):
         """What checkpoints say of the words of training: names, embeddings in half floats, and where they are from."""
         words = self.train_vocabulary
         provenance = {key: value for key, value in words.provenance.items() if key not in ("request", "remedy")}
-        return {"names": list(words.names), "embeddings": words.embeddings.half().cpu(), "provenance": provenance}
+        before = {"before": sorted(self.trained_before)} if self.trained_before else {}
+        rows = words.embeddings.half().cpu()
+        return {"names": list(words.names), "embeddings": rows, "provenance": provenance, **before}
+
+    def remember_trained(self, saved: dict[str, Any] | None, anew: bool) -> None:
+        """Count words as trained that earlier trainings of the weights knew.
+
+        Args:
+            saved: what `words_of_training` gave then; None of files that do not say. anew: whether another training
+                begins with the weights, so that the words of theirs are of an earlier one.
+        """
+        names = [*saved.get("before", ()), *(saved["names"] if anew else ())] if saved else []
+        if names:
+            self.trained_before = frozenset(names)
+            self.set_vocabulary(self.vocabulary)
 
     def is_novel(self, vocabulary: Vocabulary) -> Tensor:
         """(K,) bool: what was not trained, whatever the vocabulary says."""
-        return untrained(vocabulary, self.train_vocabulary)
+        return untrained(vocabulary, [*self.train_vocabulary.names, *self.trained_before])
 
 
 def refuse_unknown_classes(labels: Tensor, number: int, file_name: str) -> None:
@@ -117,12 +134,12 @@ def refuse_unknown_classes(labels: Tensor, number: int, file_name: str) -> None:
         )
 
 
-def untrained(vocabulary: Vocabulary, train_vocabulary: Vocabulary) -> Tensor:
-    """(K,) bool, words that are not among those of training, however they are spelt.
+def untrained(vocabulary: Vocabulary, names: Iterable[str]) -> Tensor:
+    """(K,) bool, words that are not among the `names` of training, however they are spelt.
 
     Words of one's own come without a word on novelty, and other data sets call other words novel.
     """
-    trained = set(map(readable, train_vocabulary.names))
+    trained = set(map(readable, names))
     return torch.tensor([readable(name) not in trained for name in vocabulary.names])
 
 

@@ -32,7 +32,7 @@ def to_instances(
         else:
             query, word, best = best_pairs_after_nms(of_image, pixels.tensor, num_detections, nms_iou)
         found = Instances(size, pred_boxes=pixels[query], scores=best, pred_classes=word, query=query)
-        results.append(found[best > 0])
+        results.append(found[(best > 0).nonzero()[:, 0]])  # asked for once: a mask would be for each field
     return results
 
 

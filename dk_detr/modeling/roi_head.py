@@ -53,7 +53,7 @@ class ROIHead(nn.Module):
         """
         h, w = memory.shapes[0]
         level = self.reduce(memory.tokens[:, : h * w]).transpose(1, 2).unflatten(2, (h, w)).float()
-        whole = level.new_tensor([[w, h]]).expand(len(level), 2)
+        whole = level.new_tensor([[w, h]]).expand(level.shape[0], 2)
         sides = whole if memory.valid_size is None else memory.valid_size[:, 0].float()
         corners = to_xyxy(boxes.detach().float()) * sides.repeat(1, 2)[image]
         rois = torch.cat([image[:, None].to(corners.dtype), corners], dim=1)
@@ -63,5 +63,5 @@ class ROIHead(nn.Module):
 
     def of_queries(self, boxes: Tensor, memory: Memory) -> Tensor:
         """(B, Q, 4) boxes of each image -> (B, Q, E)."""
-        image = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
+        image = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand(boxes.shape[:2]).flatten()
         return self(boxes.flatten(0, 1), image, memory).unflatten(0, boxes.shape[:2])

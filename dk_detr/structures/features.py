@@ -50,11 +50,7 @@ class FeaturePyramid:
         if all(tuple(size) == tuple(padded) for size in image_sizes):
             fewest = sum(level[0, 0].numel() for level in levels)
             return FeaturePyramid(tuple(levels), fewest=fewest, backbone=maps, image_sizes=pixels)
-        shapes = torch.tensor([(level.shape[-1], level.shape[-2]) for level in levels])
-        sizes = torch.tensor([(w, h) for h, w in image_sizes])
-        padded_xy = torch.tensor([padded[1], padded[0]])
-        # A cell belongs to the image when its first pixel does: the rule of masks resized by nearest neighbour.
-        valid_size = (sizes[:, None] * shapes + padded_xy - 1) // padded_xy
+        valid_size = valid_cells(levels, image_sizes, padded)
         return FeaturePyramid(tuple(levels), valid_size.to(levels[0].device), _fewest(valid_size), maps, pixels)
 
     @staticmethod
@@ -83,6 +79,17 @@ class _StackedMaps(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._single[0])
+
+
+def valid_cells(
+    levels: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]], padded: tuple[int, int]
+) -> Tensor:
+    """(B, L, 2) cells (x, y) of each level that show the image: see `FeaturePyramid.from_padded`. A cell belongs to the
+    image when its first pixel does: the rule of masks resized by nearest neighbour."""
+    shapes = torch.tensor([(level.shape[-1], level.shape[-2]) for level in levels])
+    sizes = torch.tensor([(w, h) for h, w in image_sizes])
+    padded_xy = torch.tensor([padded[1], padded[0]])
+    return (sizes[:, None] * shapes + padded_xy - 1) // padded_xy
 
 
 def _padded_to_one_size(maps: Sequence[Tensor]) -> Tensor:

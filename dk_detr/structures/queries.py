@@ -114,7 +114,7 @@ class QuerySet:
             return None
         batched = [mask for mask in inner.values() if mask is not None and mask.ndim == 3]
         total = sum(len(group) for group in self.groups)
-        shape = (len(batched[0]), total, total) if batched else (total, total)
+        shape = (batched[0].shape[0], total, total) if batched else (total, total)
         blocked = torch.ones(shape, dtype=torch.bool, device=self.groups[0].content.device)
         for group in self.groups:
             rows = self.span(group.name)

@@ -45,13 +45,13 @@ class Compared:
 
 def curve_of(history: History, metric: str) -> Curve:
     """Iterations and values of a metric of boxes, such as "AP50-base", or of masks, "segm/AP50-base"; of several data
-    sets, the first.
+    sets the first, or the one that is named, "mini_lvis_test/bbox/AP50-base".
 
     Raises: ValueError for one that was not recorded where others were.
     """
     wanted = metric if metric.startswith(MASKS) else f"{BOXES}{metric}"
     names = [name for name in metric_names(history) if BOXES in name or MASKS in name]
-    name = next((name for name in names if name.endswith(wanted)), wanted)
+    name = metric if metric in names else next((name for name in names if name.endswith(wanted)), wanted)
     if names and name not in names:
         of_boxes = [name.partition(BOXES)[2] for name in names if BOXES in name]
         raise _not_recorded(metric, [*of_boxes, *(MASKS + n.partition(MASKS)[2] for n in names if MASKS in n)])
@@ -108,7 +108,7 @@ def aligned(curves: Sequence[Curve]) -> tuple[list[int], np.ndarray]:
 
 def table(configs: Mapping[str, Compared], metrics: Sequence[str]) -> str:
     """Markdown: for each config its metrics, at the end of training and on further data sets, its size and its time.
-    Of a single run also its metrics halfway."""
+    Of a fine-tuning that keeps (DATASETS.KEEP) also its metrics before, of a single run halfway."""
     rows = []
     for name, config in configs.items():
         row = {"": name}
@@ -129,13 +129,16 @@ def scores(config: Compared, metrics: Sequence[str]) -> dict[str, list[float]]:
 
 
 def _scores(config: Compared, metric: str) -> dict[str, list[float]]:
-    curves = [values for history in config.histories if (values := curve_of(history, metric)[1])]
+    points = [list(zip(*curve_of(history, metric))) for history in config.histories]
+    before = [value for curve in points for iteration, value in curve if iteration == 0]
+    curves = [values for curve in points if (values := [value for iteration, value in curve if iteration > 0])]
     halfway = {f"{metric}, halfway": [values[(len(values) - 1) // 2] for values in curves]}
     also = {
         f"{metric}, {name}": [value for one in runs if math.isfinite(value := _score_of(one, metric))]
         for name, runs in config.also.items()
     }
-    return {**(halfway if len(config.histories) == 1 else {}), f"{metric}, end": [v[-1] for v in curves], **also}
+    end = {f"{metric}, before": before, f"{metric}, end": [values[-1] for values in curves]}
+    return {**(halfway if len(config.histories) == 1 else {}), **end, **also}
 
 
 def _matching(config: Compared) -> dict[str, list[float]]:

@@ -92,7 +92,7 @@ def test_the_two_detectors_are_the_same_network() -> None:
 def test_every_way_to_distil_is_a_step_that_learns(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, built = str(distillation.CONFIGS["cpu"]), []
     monkeypatch.setattr(distillation, "build_model", lambda cfg: built.append(build_model(cfg)) or built[0])
-    run = distillation._training_step(way, config, "cpu", str(tmp_path), 2)
+    run = distillation.step_of_way(way, config, "cpu", str(tmp_path), 2)
     (model,) = built
     before = {name: value.clone() for name, value in model.state_dict().items()}
     run()

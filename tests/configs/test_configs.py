@@ -1,7 +1,6 @@
 """Every config under configs/: a journey through each, shrunk, and what they say of one another."""
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,55 +9,26 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 
+from dk_detr.commands.gpu_check.shrunk import CONFIGS, FOLDER, TWO_STEPS, load, options_of, two_steps
 from dk_detr.config import add_dk_detr_config
 from dk_detr.criterion import BOX_TERMS
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.run_folder import read_results
 from dk_detr.language import COCO_NAMES
-from dk_detr.modeling import QUERIES, CosineText, LinearBackground
+from dk_detr.modeling import CosineText, LinearBackground
 from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training, world_with_masks
 
-FOLDER = REPOSITORY / "configs"
-CONFIGS = sorted(path for path in FOLDER.rglob("*.yaml") if not path.name.startswith("Base-"))
 IDS = [str(path.relative_to(FOLDER)) for path in CONFIGS]
 R50 = FOLDER / "dk_detr_R50.yaml"
 ABLATIONS = [path for path in CONFIGS if path.parent.name == "ablations"]
 DEFORMABLE = [FOLDER / f"deformable_detr_{name}R50.yaml" for name in ("", "refine_", "two_stage_")]
-TWO_STEPS: dict[str, Any] = {
-    "SOLVER__MAX_ITER": 2, "SOLVER__CHECKPOINT_PERIOD": 1,
-    "MODEL__DETR__DECODER_LAYERS": 2,  # some positions need two
-}  # fmt: skip
-OF_THE_WORLD = {"DATASETS__TRAIN": ("lvis_v1_train_norare",), "DATASETS__TEST": ("lvis_v1_val",)}
 EXTENSIONS = "MODEL.TRAINING_EXTENSIONS"
-ELSEWHERE = ("coco", "voc", "objects365")  # data sets that are not in the tests' world
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return world_with_masks(tmp_path_factory.mktemp("world"))
-
-
-@cache
-def load(path: Path) -> CfgNode:
-    return setup_cfg(str(path))
-
-
-def two_steps(path: Path) -> dict[str, Any]:
-    """Two iterations on the data sets of the config, or, where these are not here, on LVIS's; padded if it pads."""
-    data, padded = load(path).DATASETS, {"MODEL__DETR__PADDED_SIZE": SIDE if load(path).MODEL.DETR.PADDED_SIZE else 0}
-    if not any(name.startswith(ELSEWHERE) for name in (*data.TRAIN, *data.TEST)):
-        return {**TWO_STEPS, **padded}
-    return {**TWO_STEPS, **padded, **OF_THE_WORLD, "MODEL__VOCABULARY__OF_DATASETS": []}
-
-
-def options_of(path: Path, world: World) -> dict[str, Any]:
-    """There is no bank here: tests/commands/build_embedding_bank trains with one."""
-    cfg = load(path)
-    teacher: dict[str, Any] = {"MODEL__TEACHER__NAME": "CLIPCrops"} if cfg.MODEL.TEACHER.BANK else {}
-    if teacher and not QUERIES[cfg.MODEL.DETR.QUERIES].proposes:  # nobody else can teach it
-        teacher = {"MODEL__TRAINING_EXTENSIONS": [], "MODEL__KD__TERMS": [], "MODEL__KD__QUERIES": "Auxiliary"}
-    return {**teacher, **({"MODEL__CALIBRATION": world.root / "calibration.json"} if cfg.MODEL.CALIBRATION else {})}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=IDS)

@@ -15,7 +15,8 @@ from torch.multiprocessing import ProcessExitedException
 
 from dk_detr.commands.train import main
 from dk_detr.engine import one_clear_error
-from dk_detr.engine.launch import is_first_to_fail, launch
+from dk_detr.engine.failures import last_words
+from dk_detr.engine.launch import _require_equal_machines, launch
 from tests.run_fixtures import MINI, World
 
 
@@ -46,14 +47,28 @@ def test_an_error_that_a_worker_has_explained_is_not_followed_by_a_traceback(
     spawn_that_ends_with(1, monkeypatch)
     options = World(tmp_path).options(OUTPUT_DIR=tmp_path)
     with pytest.raises(SystemExit) as end:
-        main(argparse.Namespace(config_file=MINI, num_gpus=2, resume=False, eval_only=False, opts=options))
+        main(argparse.Namespace(
+            config_file=MINI, num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto", resume=False,
+            eval_only=False, opts=options,
+        ))  # fmt: skip
     assert end.value.code == 1
 
 
 def test_a_worker_that_was_killed_is_not_passed_over_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     spawn_that_ends_with(-9, monkeypatch)
-    with pytest.raises(ChildProcessError, match="Process 0 was ended by SIGKILL; the system does so when memory runs"):
+    with pytest.raises(ChildProcessError, match="Rank 0 was ended by SIGKILL; the system does so when memory runs"):
         launch(print, 2, device="cpu")
+
+
+def own_machine_in_a_worker(rank: int, local_sizes: tuple[int, int], backends: tuple[str, str]) -> str:
+    with pytest.raises(ValueError) as refused:
+        _require_equal_machines(rank, 2, local_sizes[rank], backends[rank])
+    return str(refused.value)
+
+
+def test_machines_of_other_sizes_or_without_gpus_are_refused(in_two_workers: Callable[..., Any]) -> None:
+    for error in in_two_workers(own_machine_in_a_worker, (4, 8), ("nccl", "gloo")):
+        assert "rank 0 has 4 processes, connected by nccl, that of rank 1 has 8 processes, connected by gloo" in error
 
 
 # ---- who says what went wrong ----
@@ -77,10 +92,11 @@ def test_of_two_workers_that_fail_one_says_why(in_two_workers: Callable[..., Any
 def test_a_process_alone_is_always_the_first_to_fail_and_under_torchrun_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert is_first_to_fail() and is_first_to_fail()
+    error = ValueError("no such file")
+    assert last_words(error, "one") == "one" and last_words(error, "two") == "two"
     agent = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    for key, value in (("USE_AGENT_STORE", "True"), ("RESTART_COUNT", "0")):
+    for key, value in (("RUN_ID", "x"), ("USE_AGENT_STORE", "True"), ("RESTART_COUNT", "0")):
         monkeypatch.setenv(f"TORCHELASTIC_{key}", value)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(agent.port))
-    assert is_first_to_fail() and not is_first_to_fail()
+    assert last_words(error, "one") == "one" and last_words(error, "two") is None

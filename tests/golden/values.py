@@ -20,9 +20,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 
+from dk_detr.commands.gpu_check.shrunk import CONFIGS, OF_THE_WORLD, options_of, two_steps
 from dk_detr.engine import Trainer, setup_cfg
 from dk_detr.engine.optimizer import build_optimizer
-from tests.configs.test_configs import CONFIGS, OF_THE_WORLD, options_of, two_steps
 from tests.run_fixtures import REPOSITORY, SIDE, World, world_with_masks
 
 FILE = Path(__file__).with_name("values.json")

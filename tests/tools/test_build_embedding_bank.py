@@ -41,6 +41,18 @@ def test_two_processes_under_torchrun_make_the_bank_of_one(
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
+def test_two_machines_one_after_the_other_make_the_bank_of_one(
+    bank_world: BankWorld, run_tool: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with bank_world.in_use():
+        assert run_tool("build_embedding_bank.py", *arguments(bank_world, tmp_path / "one")) == 0
+        for rank in ("1", "0"):
+            machine = ["--num-machines", "2", "--machine-rank", rank]
+            assert run_tool("build_embedding_bank.py", *arguments(bank_world, tmp_path / "two", *machine)) == 0
+    assert "Process 2 of 2 is done. 2 of 3 shards are missing" in capsys.readouterr().out
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
 def test_defaults_are_those_of_vild(
     bank_world: BankWorld, run_tool: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

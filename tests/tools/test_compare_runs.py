@@ -19,6 +19,7 @@ from dk_detr.data import datasets_below, datasets_root
 from dk_detr.data.bank.fingerprints import unequal
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.run_folder import write_results
+from tests.keep_fixtures import few_labels, trained
 from tests.model_fixtures import stir, tiny_input
 from tests.run_fixtures import REPOSITORY, World, make_world, own_log_handlers, state_of, write_json
 
@@ -105,6 +106,20 @@ def test_each_seed_is_trained_and_tested_on_every_data_set_once(compare, second_
     assert (on_val / "results.json").is_file()
     again = [path for path, time in written.items() if path.stat().st_mtime_ns != time]
     assert again and all(path.is_relative_to(on_val) for path in again)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_fine_tunings_that_bring_their_words_are_compared_by_a_data_set_of_their_own(
+    compare, world: World, tmp_path: Path
+) -> None:
+    start = trained(world, tmp_path / "start", MODEL__DETR__DECODER_LAYERS=2)
+    tuning = {**few_labels(world, tmp_path), "MODEL__WEIGHTS": start, "DATASETS__KEEP": ("mini_lvis_val",)}
+    del tuning["SOLVER__MAX_ITER"]
+    assert compare("--metric", "mini_lvis_val/bbox/AP50-base", "--period", 2, configs=["Base-keep"], **tuning) == 0
+    header = (tmp_path / "comparison.md").read_text().splitlines()[0]
+    assert all(f"mini_lvis_val/bbox/AP50-base, {when}" in header for when in ("before", "end"))
+    before = json.loads((tmp_path / "Base-keep/before.json").read_text())["results"]
+    assert sorted(before) == ["custom_val", "mini_lvis_val"]
 
 
 def test_a_run_that_fails_is_named_with_the_end_of_its_log(compare, tmp_path: Path, capfd) -> None:

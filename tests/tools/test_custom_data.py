@@ -1,5 +1,6 @@
 """Training on annotation files of one's own: what follows from them, what is refused, the tutorial as it stands."""
 
+import argparse
 import json
 import re
 import shlex
@@ -12,11 +13,13 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
+from dk_detr.commands.custom_data_options import add_keep_options, parse_with_custom_data
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.custom_data import TRAIN, VAL
 from dk_detr.engine.run_folder import read_results
+from dk_detr.engine.setup import default_cfg
 from dk_detr.language import load_vocabulary, vocabulary_file
-from tests.run_fixtures import CLIP, MINI, NAMES, REPOSITORY, SHRUNK, draw_images, own_log_handlers, write_json
+from tests.run_fixtures import CLIP, MINI, NAMES, REPOSITORY, SHRUNK, World, draw_images, own_log_handlers, write_json
 
 TOOL = "train_net.py"
 TUTORIAL = REPOSITORY / "configs" / "custom_data" / "README.md"
@@ -342,10 +345,13 @@ def commands() -> list[list[str]]:
 
 
 def test_the_commands_of_the_tutorial_work_in_their_order(
-    mine: Path, run_tool: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    mine: Path, world: World, run_tool: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for part in ("train", "val"):
-        Path(f"my_data/{part}.json").unlink()
+    Path("my_data/train.json").rename("my_data/few.json")
+    Path("my_data/val.json").unlink()
+    old_words = {"MODEL__VOCABULARY__TEST": world.root / "words.npz"}
+    open_one = build_model(setup_cfg("configs/dk_detr_R50.yaml", shrunk(**old_words)))
+    torch.save({"model": open_one.state_dict()}, "dk_detr.pth")
     closed = setup_cfg("configs/deformable_detr_R50.yaml", shrunk(MODEL__VOCABULARY__TEST="coco"))
     torch.save({"model": build_model(closed).state_dict()}, "deformable_detr.pth")
     tools = []
@@ -353,17 +359,22 @@ def test_the_commands_of_the_tutorial_work_in_their_order(
         assert python == "python" and tool.startswith("tools/")
         # What goes by a run's config is as small as that.
         smaller = {
-            "configs/dk_detr_R50.yaml": shrunk(),
+            "configs/dk_detr_R50.yaml": shrunk(
+                **old_words, MODEL__WEIGHTS="dk_detr.pth" if "--keep-test" in words else "''"
+            ),
             "configs/deformable_detr_R50.yaml": shrunk(MODEL__WEIGHTS="deformable_detr.pth"),
         }.get(words[1], [])
-        assert run_tool(tool.removeprefix("tools/"), *words, *smaller) == 0, (tool, capsys.readouterr())
-        tools.append(tool)
-    assert [Path(tool).stem for tool in tools] == ["prepare_dataset"] * 2 + ["train_net"] * 2 + ["demo", "train_net"]
+        with world.in_use():
+            assert run_tool(tool.removeprefix("tools/"), *words, *smaller) == 0, (tool, capsys.readouterr())
+        tools.append(Path(tool).stem)
+    first = ["prepare_dataset"] * 2 + ["train_net"] * 2 + ["demo"]
+    assert tools == [*first, "train_net", "train_net", "interpolate_weights"]
     assert load_vocabulary("output/mine/custom_vocabulary.npz").novel_names == ("blue_box",)
-    assert read_results("output/mine") is not None and loads() == 1
+    assert read_results("output/mine") is not None and loads() == 2
     assert Path("output/mine/found/detections.json").is_file()
     log = Path("output/fine_tuned/log.txt").read_text()
     assert "classifier.projections.0.bias: (80,) in the file, (3,) here" in log
+    assert "| " in Path("output/kept/interpolation.md").read_text()
 
 
 def test_the_config_of_the_tutorial_has_keys_that_there_are(mine: Path) -> None:
@@ -372,3 +383,18 @@ def test_the_config_of_the_tutorial_has_keys_that_there_are(mine: Path) -> None:
     cfg = setup_cfg("mine.yaml")
     assert cfg.DATASETS.TRAIN == (TRAIN,) and cfg.DATASETS.TEST == (VAL,)
     assert cfg.MODEL.VOCABULARY.TEST == "output/dk_detr_R50/custom_vocabulary.npz"
+
+
+# ---- options that keep the words from before ----
+
+
+def test_options_that_keep_say_lists_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "train_net.py --config-file c.yaml --keep-test a_val,b_val --keep-by interpolation MODEL.WEIGHTS x.pth"
+    monkeypatch.setattr("sys.argv", command.split())
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config-file")
+    add_keep_options(parser)
+    cfg = default_cfg()
+    cfg.merge_from_list(parse_with_custom_data(parser).opts)
+    assert (cfg.DATASETS.KEEP, cfg.SOLVER.KEEP) == (("a_val", "b_val"), ["interpolation"])
+    assert cfg.MODEL.WEIGHTS == "x.pth"

@@ -11,7 +11,7 @@ import pytest
 from dk_detr.commands.custom_data_options import as_opts
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.custom_vocabulary import CustomFile, novel_of
-from dk_detr.utils.names import NAMES_HELP, novel_names, split_names
+from dk_detr.utils.names import NAMES_HELP, novel_names, split_names, typed_names
 from tests.run_fixtures import MINI, REPOSITORY
 
 
@@ -31,6 +31,15 @@ from tests.run_fixtures import MINI, REPOSITORY
 )
 def test_names_are_between_commas_and_a_comma_between_quotes_is_none(text: str, names: list[str]) -> None:
     assert split_names(text) == names
+
+
+def test_what_is_typed_into_a_page_reads_no_file(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("password")
+    assert typed_names(f"cat,@{tmp_path / 'secret.txt'}") == ["cat", f"@{tmp_path / 'secret.txt'}"]
+    assert typed_names(" , \n") == []
+    with pytest.raises(ValueError, match="is no list of names") as refused:
+        typed_names('"cat')
+    assert "@FILE" not in str(refused.value)
 
 
 def test_names_may_be_the_lines_of_a_file(tmp_path: Path) -> None:

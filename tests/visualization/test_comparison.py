@@ -12,6 +12,7 @@ from dk_detr.visualization.comparison import (
     differences,
     draw,
     mean_and_spread,
+    scores,
     table,
     with_values,
 )
@@ -139,3 +140,15 @@ def test_a_metric_that_was_not_recorded_is_refused_with_those_that_were() -> Non
         curve_of(HISTORY, "AP50_base")
     with pytest.raises(ValueError, match='"AP50-rare" was not recorded; these were: AP50-base, AP50'):
         table({"one": Compared([], 1.0, {"val": [{"AP50-base": 1.0, "AP50": 1.0}]})}, ["AP50-rare"])
+
+
+def test_of_several_data_sets_a_metric_may_name_its_own() -> None:
+    history = {1: {"new/bbox/AP50": 7.0, "old/bbox/AP50": 9.0}}
+    assert (curve_of(history, "AP50")[1], curve_of(history, "old/bbox/AP50")[1]) == ([7.0], [9.0])
+
+
+def test_what_was_reached_before_training_is_neither_the_end_nor_halfway() -> None:
+    history = {i: {"bbox/AP50": value} for i, value in ((-1, 90.0), (19, 60.0))}
+    found = scores(Compared([history], 1.0), ["AP50"])
+    assert found == {"AP50, halfway": [60.0], "AP50, before": [90.0], "AP50, end": [60.0]}
+    assert "before" not in table({"one": Compared([{9: {"bbox/AP50": 40.0, "time": 1.0}}], 1.0)}, ["AP50"])

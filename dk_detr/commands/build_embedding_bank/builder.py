@@ -20,7 +20,7 @@ from dk_detr.commands.build_embedding_bank.choose import choose
 from dk_detr.commands.build_embedding_bank.encoder import RegionEncoder
 from dk_detr.commands.build_embedding_bank.images import KEYS, samples_of
 from dk_detr.commands.build_embedding_bank.plan import Plan, human_bytes, refuse_without_space
-from dk_detr.commands.build_embedding_bank.process import Process, chosen_shards, deterministic
+from dk_detr.commands.build_embedding_bank.process import ALONE, Process, chosen_shards, deterministic
 from dk_detr.commands.build_embedding_bank.proposal_file import ProposalFile
 from dk_detr.commands.build_embedding_bank.refusals import refuse_a_vocabulary_of_many, refuse_config
 from dk_detr.commands.build_embedding_bank.settings import BankRequest, Selection, crop_settings, data_settings
@@ -48,18 +48,22 @@ from dk_detr.structures import Vocabulary
 TIMED = 5  # images that --estimate looks at, after one to warm up
 
 
-def build_bank(cfg: CfgNode, request: BankRequest, shards: str | None = None, estimate: bool = False) -> None:
+def build_bank(
+    cfg: CfgNode, request: BankRequest, shards: str | None = None, estimate: bool = False,
+    process: Process = ALONE,
+) -> None:  # fmt: skip
     """Build, or go on building, or say what it would take.
 
     Args:
         cfg: MODEL.CLIP is the teacher, DATASETS.TRAIN has the images. request: what is built, and where.
         shards: "FIRST:LAST", only these; None for all. estimate: look at a few images, and write nothing.
+        process: this one among all that build.
 
     Raises: ValueError, FileNotFoundError for what cannot work.
     """
     with deterministic(cfg.MODEL.DEVICE):
-        builder = Builder.from_config(cfg, request, Process.of_torchrun())
-        plan, process = builder.plan, builder.process
+        builder = Builder.from_config(cfg, request, process)
+        plan = builder.plan
         wanted = chosen_shards(shards, plan.num_shards)
         open_shards = [shard for shard in wanted if not plan.is_done(shard)]
         process.say(plan.describe())

@@ -17,13 +17,6 @@ class Process:
     rank: int = 0
     number: int = 1
 
-    @classmethod
-    def of_torchrun(cls) -> "Process":
-        """As torchrun numbered it; alone without torchrun."""
-        if "TORCHELASTIC_RUN_ID" not in os.environ:
-            return cls()
-        return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-
     def share_of(self, shards: Sequence[int]) -> list[int]:
         """The shards that are this process's."""
         return [shard for shard in shards if shard % self.number == self.rank]
@@ -32,6 +25,9 @@ class Process:
         """On the terminal, once for all processes."""
         if self.rank == 0:
             print(text, flush=True)
+
+
+ALONE = Process()
 
 
 def chosen_shards(text: str | None, number: int) -> range:

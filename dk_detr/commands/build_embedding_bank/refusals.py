@@ -21,5 +21,5 @@ def refuse_a_vocabulary_of_many(cfg: CfgNode, process: Process) -> None:
     if own and process.number > 1 and not os.path.isfile(cfg.MODEL.VOCABULARY.TEST):
         raise ValueError(
             f"There is no {cfg.MODEL.VOCABULARY.TEST} yet, and several processes would write it. Run this command once "
-            "without torchrun and with --estimate."
+            "as a single process and with --estimate."
         )

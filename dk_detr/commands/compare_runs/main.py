@@ -11,6 +11,7 @@ from dk_detr.commands.compare_runs.also_test import Evaluation, also_tests, refu
 from dk_detr.commands.compare_runs.matching import changes_of_matching, has_steady_queries
 from dk_detr.commands.compare_runs.runs import Run, refuse_mixed_folders, refuse_other_runs, runs_of
 from dk_detr.commands.compare_runs.work import default_parallel, work
+from dk_detr.engine.custom_vocabulary import prepare_custom_data
 from dk_detr.engine.setup import one_clear_error
 from dk_detr.utils import atomic_write
 from dk_detr.visualization.comparison import Compared, Curve, curve_of, differences, draw, table
@@ -63,6 +64,7 @@ def _checked(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> dict[str
     for run in runs:
         if run.name in millions:
             continue
+        prepare_custom_data(run.cfg, training=True)  # the words that the model is built with
         model: Any = build_model(run.cfg)
         millions[run.name] = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         for evaluation in evaluations:

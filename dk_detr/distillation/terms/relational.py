@@ -31,14 +31,17 @@ def relational_kd_loss(
     ours, theirs = unit_pair(student, teacher)
     if len(ours) < 2:
         return zero_with_gradient(student)
-    others = apart(group)
-    with full_precision(ours.device):
-        log_student, log_teacher = (_log_softmax(rows @ rows.T / temperature, others) for rows in (ours, theirs))
+    log_student, log_teacher = (log_relations(rows, temperature, group) for rows in (ours, theirs))
     pair = (log_student, log_teacher) if direction == "teacher_student" else (log_teacher, log_student)
     divergence = F.kl_div(*pair, reduction="none", log_target=True).sum(1)
     return (divergence * share_of_each(group, divergence)).sum()
 
 
-def _log_softmax(similarity: Tensor, others: Tensor | None) -> Tensor:
-    # So far below all others that nothing of the probability is left, and finite: 0 · (-inf + inf) would be no number.
-    return F.log_softmax(similarity if others is None else similarity.masked_fill(others, -1e4), dim=1)
+def log_relations(rows: Tensor, temperature: float, group: Tensor | None = None) -> Tensor:
+    """(N, E) unit rows -> (N, N), the logarithm of how much each region resembles each of its group: of a softmax over
+    the columns. Others: see `relational_kd_loss`."""
+    with full_precision(rows.device):
+        similarity = rows @ rows.T / temperature
+        # So far below the rest that nothing of the probability is left, and finite: 0 · (-inf + inf) is no number.
+        others = apart(group)
+        return F.log_softmax(similarity if others is None else similarity.masked_fill(others, -1e4), dim=1)

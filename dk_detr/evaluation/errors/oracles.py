@@ -44,6 +44,7 @@ def _mend(*kinds: Kind) -> Callable[[Findings], Findings]:
     """An oracle that lets detections of these kinds find their object; of several for one, the best score stays."""
 
     def mended(findings: Findings) -> Findings:
+        """The findings once they have."""
         hit = findings.kind == Kind.HIT
         claims = np.isin(findings.kind, kinds) | hit
         rows = np.flatnonzero(claims)

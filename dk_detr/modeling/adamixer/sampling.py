@@ -45,13 +45,18 @@ class AdaptiveSampling(nn.Module):
 
     def forward(self, content: Tensor, boxes: Tensor, memory: Memory) -> Tensor:
         """(B, Q, C) content and (B, Q, 4) boxes cxcywh in pixels -> (B, Q, G, P, c). Outside of a map is zero."""
-        offsets = self.offsets(content).float().unflatten(-1, (self.groups, self.points, 3)).transpose(2, 3)
-        box = boxes[:, :, None, None]
-        places = box[..., :2] + offsets[..., :2] * box[..., 2:]
-        scale = scale_and_ratio(box)[..., 0] + offsets[..., 2]
-        weights = (-(scale[..., None] - self.octaves).square() / 2).softmax(-1)
+        places, weights = self.samples(content, boxes)
         extent = grid_of_cells(memory.shapes, places.device).sides[0] * self.octaves.exp2()[:, None]
         locations = (places[..., None, :] / extent).flatten(1, 2)[..., None, :]  # (B, Q·P, G, L, 1, 2)
         value = memory.tokens.unflatten(-1, (self.groups, -1))
         sampled = ms_deform_attn(value, memory.shapes, locations, weights.flatten(1, 2)[..., None], self.backend)
         return sampled.unflatten(1, (-1, self.points)).unflatten(-1, (self.groups, -1)).transpose(2, 3)
+
+    def samples(self, content: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each query samples, and how much each level counts there: (B, Q, P, G, 2) places (x, y) in pixels, and
+        (B, Q, P, G, L) weights, whose sum over the levels is 1. Arguments: see `forward`."""
+        offsets = self.offsets(content).float().unflatten(-1, (self.groups, self.points, 3)).transpose(2, 3)
+        box = boxes[:, :, None, None]
+        places = box[..., :2] + offsets[..., :2] * box[..., 2:]
+        scale = scale_and_ratio(box)[..., 0] + offsets[..., 2]
+        return places, (-(scale[..., None] - self.octaves).square() / 2).softmax(-1)

@@ -6,7 +6,7 @@ Source: Conditional DETR (ICCV 2021).
 import torch
 from torch import Tensor, nn
 
-from dk_detr.modeling.attention.multi_head import attend, mask_of_padding, split_heads
+from dk_detr.modeling.attention.multi_head import attend, attention_weights, mask_of_padding, split_heads
 from dk_detr.modeling.positions import QueryPosition
 from dk_detr.structures import Memory
 
@@ -50,12 +50,21 @@ class ConditionalCross(_Conditional):
 
     def forward(self, content: Tensor, position: QueryPosition, reference: Tensor | None, memory: Memory) -> Tensor:
         """(B, Q, C) content -> (B, Q, C); of the reference it knows by the position."""
+        query, key = self.compared(content, position, memory)
+        return self.attend(query, key, memory.tokens, mask_of_padding(memory.padding))
+
+    def compared(self, content: Tensor, position: QueryPosition, memory: Memory) -> tuple[Tensor, Tensor]:
+        """(B, H, Q, 2C/H) and (B, H, S, 2C/H), what is compared."""
         assert memory.position is not None  # what an encoder gives
         k_position = self.k_position(memory.position)
         query, key = self.contents(content, position, self.k_content(memory.tokens), k_position)
         query = torch.cat([self.heads(query), self.heads(self.q_position(position.cross_attention))], dim=-1)
         key = torch.cat([self.heads(key), self.heads(k_position.expand_as(memory.tokens))], dim=-1)
-        return self.attend(query, key, memory.tokens, mask_of_padding(memory.padding))
+        return query, key
+
+    def weights(self, content: Tensor, position: QueryPosition, memory: Memory) -> Tensor:
+        """(B, H, Q, S) how much each query looks at each token; the sum over S is 1."""
+        return attention_weights(*self.compared(content, position, memory), mask_of_padding(memory.padding))
 
     def contents(
         self, content: Tensor, position: QueryPosition, k_content: Tensor, k_position: Tensor

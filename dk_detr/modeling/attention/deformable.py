@@ -15,7 +15,7 @@ class DeformableTokens(MSDeformAttn):
 
     def forward(self, tokens: Tensor, position: Tensor, memory: Memory) -> Tensor:  # type: ignore[override]
         """(B, S, C) tokens and their positions -> (B, S, C); `memory` gives their layout."""
-        centers = memory.centers.expand(len(tokens), -1, -1)
+        centers = memory.centers.expand(tokens.shape[0], -1, -1)
         return super().forward(tokens + position, centers, tokens, memory.shapes, memory.padding, memory.valid_ratios)
 
 

@@ -6,7 +6,7 @@ Source: DETR (ECCV 2020).
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dk_detr.modeling.attention.multi_head import attend, mask_of_padding, split_heads
+from dk_detr.modeling.attention.multi_head import attend, attention_weights, mask_of_padding, split_heads
 from dk_detr.modeling.positions import QueryPosition
 from dk_detr.structures import Memory
 
@@ -54,6 +54,16 @@ class DenseCross(DenseAttention):
         self, content: Tensor, position: QueryPosition, reference: Tensor | None, memory: Memory
     ) -> Tensor:
         """(B, Q, C) content -> (B, Q, C); the reference says nothing to it."""
+        query, key = self.compared(content, position, memory)
+        return self.attend(query, key, memory.tokens, mask_of_padding(memory.padding))
+
+    def compared(self, content: Tensor, position: QueryPosition, memory: Memory) -> tuple[Tensor, Tensor]:
+        """(B, Q, C) and (B, S, C), what is compared, before it is projected."""
         assert memory.position is not None  # what an encoder gives
-        keys = memory.tokens + memory.position
-        return self.attend(content + position.cross_attention, keys, memory.tokens, mask_of_padding(memory.padding))
+        return content + position.cross_attention, memory.tokens + memory.position
+
+    def weights(self, content: Tensor, position: QueryPosition, memory: Memory) -> Tensor:
+        """(B, H, Q, S) how much each query looks at each token; the sum over S is 1."""
+        parts = zip(self.compared(content, position, memory), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3))
+        query, key = (split_heads(F.linear(*part), self.num_heads) for part in parts)
+        return attention_weights(query, key, mask_of_padding(memory.padding))

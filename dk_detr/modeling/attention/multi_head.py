@@ -1,5 +1,7 @@
 """What kinds of dense attention share: heads, masks and biases. B images, Q queries, S tokens, C channels, H heads."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,6 +36,15 @@ def attend(
         mask = bias.to(query.dtype) if blocked is None else bias.to(query.dtype).masked_fill(blocked, -torch.inf)
     out = F.scaled_dot_product_attention(query, key, value, mask, dropout)
     return out.transpose(1, 2).flatten(-2)
+
+
+def attention_weights(query: Tensor, key: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """(B, H, Q, …), (B, H, S, …) -> (B, H, Q, S), what `attend` weighs the values by without dropout and bias; their
+    sum over S is 1. `attention_mask`: (B, 1, S), see `attend`."""
+    similarity = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    if attention_mask is not None:
+        similarity = similarity.masked_fill(attention_mask[:, None], -torch.inf)
+    return similarity.softmax(-1)
 
 
 def mask_of_padding(padding: Tensor | None) -> Tensor | None:

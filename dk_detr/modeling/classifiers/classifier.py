@@ -40,6 +40,11 @@ class Classifier(nn.Module, ABC):
         """The same in the space of image embeddings: CLIP has one space for both, and so has one projection."""
         return self.project(hidden_states, layer)
 
+    @property
+    def tells_novel(self) -> bool:
+        """Whether scores depend on which words are novel."""
+        return False
+
     @abstractmethod
     def score(self, projected: Tensor, text: Tensor) -> Tensor:
         """(…, E) -> (…, K) logits, or K + 1 for a softmax, in full precision."""

@@ -65,6 +65,11 @@ class CosineText(Classifier):
         exponents = {key.lower(): settings[key] for key in cls.exponents}
         return {**sizes, **numbers, **exponents}
 
+    @property
+    def tells_novel(self) -> bool:
+        """See `Classifier`."""
+        return self.novel_objectness != self.base_objectness
+
     def score(self, projected: Tensor, text: Tensor) -> Tensor:
         """See `Classifier`. At this temperature half floats would round a logit by 0.01."""
         with torch.autocast(projected.device.type, enabled=False):

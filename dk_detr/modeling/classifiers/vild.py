@@ -93,6 +93,11 @@ class CosineTextEnsemble(CosineTextBackground):
         settings = super().from_config(cfg, width, num_projections)
         return {**settings, "home_weight": cfg.MODEL.DETR.CLASSIFIER.HOME_WEIGHT}
 
+    @property
+    def tells_novel(self) -> bool:
+        """See `Classifier`."""
+        return True
+
     def forward(self, hidden_states: Tensor, text: Tensor) -> Tensor:
         """See `Classifier`."""
         # Adding nothing keeps the projections of layers that nobody teaches in the graph: DDP waits for every gradient.

@@ -31,10 +31,13 @@ class MaskFrame:
 
     def to_pixels(self, logits: Tensor, output: tuple[int, int]) -> Tensor:
         """(N, h, w) logits on the padded map -> (N, *output) bool, of the size that is asked for."""
+        return resize(self.probabilities(logits), output) > 0.5
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(N, h, w) logits on the padded map -> (N, *size) in [0, 1], of the size that the network saw."""
         h, w = self.cells
         fine = aligned_upsample(logits[:, :h, :w], FACTOR).sigmoid()
-        of_image = resize(fine, self.canvas)[:, : self.size[0], : self.size[1]]
-        return resize(of_image, output) > 0.5
+        return resize(fine, self.canvas)[:, : self.size[0], : self.size[1]]
 
     def at_once(self, output: tuple[int, int]) -> int:
         """How many masks can be drawn at once, so that memory does not grow with their number."""

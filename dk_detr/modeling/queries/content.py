@@ -29,5 +29,5 @@ class Content(nn.Module):
         """(B, number, C) of the first `number` queries, all by default, in the precision and place of `like` (B, …)."""
         number = self.num_queries if number is None else number
         if self.weight is None:
-            return like.new_zeros(len(like), number, self.channels)
-        return self.weight[:number].to(like.dtype).expand(len(like), number, -1)
+            return like.new_zeros(like.shape[0], number, self.channels)
+        return self.weight[:number].to(like.dtype).expand(like.shape[0], number, -1)

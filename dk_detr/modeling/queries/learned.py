@@ -47,7 +47,7 @@ class Learned(Queries):
 
     def forward(self, memory: Memory) -> InitialQueries:
         """The same Q queries for each image; nothing is proposed, so nothing is to be supervised yet."""
-        images, dtype = len(memory.tokens), memory.tokens.dtype
+        images, dtype = memory.tokens.shape[0], memory.tokens.dtype
         position = self.position.weight.to(dtype).expand(images, -1, -1)
         points = self.points_of(self.position.weight)
         points = None if points is None else points.expand(images, -1, -1)
@@ -91,7 +91,7 @@ class Anchors(Queries):
 
     def forward(self, memory: Memory) -> InitialQueries:
         """The same Q queries for each image."""
-        boxes = self.anchors.weight.float().sigmoid().expand(len(memory.tokens), -1, -1)
+        boxes = self.anchors.weight.float().sigmoid().expand(memory.tokens.shape[0], -1, -1)
         return InitialQueries(QueryGroup(DETECTION, self.content(memory.tokens), None, boxes, (DETECTION,), DETECTION))
 
     def position_of(self, boxes: Tensor, dtype: torch.dtype) -> None:

@@ -80,9 +80,10 @@ class Proposals(Queries):
         chosen = boxes.gather(1, index[..., None].expand(-1, -1, 4))
         group = self._group(chosen.detach(), memory.tokens.dtype)
         # Invalid tokens are chosen only where an image has too few valid ones. `fewest` rules that out for large images
-        # without a question to the device.
-        chosen_valid = valid.gather(1, index) if memory.fewest < 2 * self.num_queries else None
-        if chosen_valid is not None and bool(chosen_valid.all()):
+        # without a question to the device. An exported graph cannot ask: it is for images of any size.
+        exporting = torch.compiler.is_exporting()
+        chosen_valid = valid.gather(1, index) if exporting or memory.fewest < 2 * self.num_queries else None
+        if chosen_valid is not None and not exporting and bool(chosen_valid.all()):
             chosen_valid = None
         predictions = Predictions(logits[None], boxes[None], valid, quality)
         if self.num_words:
@@ -117,7 +118,7 @@ class Proposals(Queries):
         """Start boxes (B, S, 4) and (B, S) bool, False for tokens in the padding or on the very edge."""
         level = grid_of_cells(memory.shapes, memory.tokens.device).level
         size = (self.anchor_size * 2.0**level)[None, :, None].expand(*memory.centers.shape)
-        anchors = torch.cat([memory.centers, size], dim=-1).expand(len(memory.tokens), -1, -1)
+        anchors = torch.cat([memory.centers, size], dim=-1).expand(memory.tokens.shape[0], -1, -1)
         valid = ((anchors > 0.01) & (anchors < 0.99)).all(-1)
         return anchors, valid if memory.padding is None else valid & ~memory.padding
 

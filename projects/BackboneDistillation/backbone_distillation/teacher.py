@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dk_detr.distillation.guest import Guest
+from dk_detr.distillation.teacher_words import rows_of_student
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.setup import for_inference, guest_cfg
 from dk_detr.language import Clip, clip_from_config, require_one_space, require_words_of
@@ -131,7 +132,8 @@ def teacher_from_config(cfg: CfgNode, words: Vocabulary, terms: Sequence[Term]) 
     with errors_of(f"The teacher ({KEY})"), torch.random.fork_rng(devices=[]):  # its first weights are not kept
         network: Any = build_model(for_inference(theirs)).eval().requires_grad_(False)
         StrictCheckpointer(network).load(own.TEACHER.WEIGHTS)
-        rows = _rows(network.train_vocabulary, words, any(term.compares_words for term in terms))
+        known, compared = network.train_vocabulary, any(term.compares_words for term in terms)
+        rows = rows_of_student(known, words, "it") if compared else known.embeddings
     return Teacher(network, rows, {cfg.INPUT.FORMAT, theirs.INPUT.FORMAT} == {"RGB", "BGR"})
 
 
@@ -146,16 +148,3 @@ def _require(terms: Sequence[Term], ours: int, theirs: int, has_map: bool = True
             f'MODEL.BACKBONE_KD.TERMS that look at cells need a map, and {KEY}.CONFIG "{CLIP}" gives none: choose '
             '"logits" or "embeddings".'
         )
-
-
-def _rows(theirs: Vocabulary, words: Vocabulary, compared: bool) -> Tensor:
-    """Rows of the student's words, in its order; any where words are not compared."""
-    if not compared:
-        return theirs.embeddings
-    unknown = [name for name in words.names if name not in theirs.names]
-    if unknown:
-        raise ValueError(
-            f'it was not trained for "{unknown[0]}" ({len(unknown)} of the student\'s {len(words)} words, '
-            "MODEL.VOCABULARY): choose a teacher of the same words."
-        )
-    return theirs.select(words.names).embeddings

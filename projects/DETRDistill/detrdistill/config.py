@@ -9,7 +9,9 @@ from detectron2.config import CfgNode as CN
 def add_config(cfg: CN) -> None:
     """Add the keys. Where the paper gives no number, the defaults are ours; README.md says which."""
     teacher = cfg.MODEL.TEACHER_DETECTOR = CN()
-    teacher.CONFIG = ""  # file of the teacher's own config: any detector of META_ARCHITECTURE "DETR"
+    # File of the teacher's own config: any detector of META_ARCHITECTURE "DETR"; or "self": this config, with the words
+    # of WEIGHTS.
+    teacher.CONFIG = ""
     teacher.WEIGHTS = ""  # its weights
     teacher.DTYPE = "auto"  # what it computes in: "float32", "bfloat16", or "auto", bfloat16 on a GPU
 
@@ -21,6 +23,9 @@ def add_config(cfg: CN) -> None:
     # What terms of features compare: "memory", what the encoder gives, as in the paper's figure 3; or "neck", what it
     # is given, as in the release.
     kd.TAP = "memory"
+    # Probability of the teacher's first stage, in (0, 1], from which its boxes are objects for the student's first
+    # stage to propose, where nothing is labelled (ours); None for none.
+    kd.PSEUDO_OBJECTS = None
     _add_terms_of_the_paper(kd)
     _add_rivals(kd)
     kd.QUERY_EMBEDDINGS = CN()

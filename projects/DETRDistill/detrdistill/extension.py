@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from dk_detr.criterion import SetCriterion
 from dk_detr.extensions import BuildContext, Plan, TrainingExtension, TrainingInputs, TrainingOutputs
+from dk_detr.structures import Targets
 from dk_detr.utils import choose, require
 from projects.DETRDistill.detrdistill.features import TAPS
+from projects.DETRDistill.detrdistill.objects import TeachersObjects, objects_from_config
 from projects.DETRDistill.detrdistill.points import REFERENCES, SPECIFIC, QueryTransfer, student_name
 from projects.DETRDistill.detrdistill.side import Side
 from projects.DETRDistill.detrdistill.stages import stage_pairs
@@ -33,6 +35,7 @@ class DETRDistill(TrainingExtension[DETRDistillPlan]):
     Args:
         teacher: the detector that teaches. terms: by name. depth: decoder layers of the student. criterion: the losses
             of its detections. transfer: makes the student's queries of the teacher's; None where no term asks.
+        objects: what the teacher takes for objects, for the student's first stage; None for none.
 
     Source: DETRDistill, Chang et al. (ICCV 2023).
     """
@@ -47,8 +50,10 @@ class DETRDistill(TrainingExtension[DETRDistillPlan]):
         depth: int,
         criterion: SetCriterion,
         transfer: QueryTransfer | None = None,
+        objects: TeachersObjects | None = None,
     ) -> None:
         super().__init__()
+        self.choose_objects = objects
         self.teacher, self.criterion = teacher, criterion
         self.terms, self.transfer = nn.ModuleDict(terms), transfer
         self.groups = sorted({group for term in terms.values() for group in term.groups})
@@ -87,6 +92,12 @@ class DETRDistill(TrainingExtension[DETRDistillPlan]):
         wanted = [group for group in teacher().groups if student_name(group) in self.groups]
         return DETRDistillPlan(tuple(self.transfer(group, inputs) for group in wanted), teacher)
 
+    def pseudo_objects(
+        self, plan: DETRDistillPlan, inputs: TrainingInputs, outputs: TrainingOutputs
+    ) -> Targets | None:
+        """See `TrainingExtension`."""
+        return None if self.choose_objects is None else self.choose_objects(plan.teacher(), inputs)
+
     def supervise(self, plan: DETRDistillPlan, inputs: TrainingInputs, outputs: TrainingOutputs) -> dict[str, Tensor]:
         """See `TrainingExtension`: `loss_dd_<term>_<part>`."""
         step = Step(inputs, outputs, plan.teacher(), self.stages, self.criterion)
@@ -119,6 +130,7 @@ def parts_of(teacher: Any, student: Side, context: BuildContext, kd: CfgNode) ->
         "depth": student.depth,
         "criterion": context.criterion,
         "transfer": QueryTransfer(student, side, reference) if groups else None,
+        "objects": objects_from_config(kd, model.proposes),
     }
 
 

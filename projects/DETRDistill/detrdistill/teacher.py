@@ -1,6 +1,7 @@
 """TeacherDetector: a trained detector that says what it makes of the student's images. M queries, E text width."""
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,12 +14,13 @@ from torch import Tensor
 
 from dk_detr.distillation.beside import beside
 from dk_detr.distillation.guest import Guest
+from dk_detr.distillation.teacher_words import rows_of_student
 from dk_detr.distillation.teachers import teacher_dtype
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.predictor import with_words_of_training
-from dk_detr.engine.setup import for_inference, guest_cfg
+from dk_detr.engine.setup import for_inference, guest_cfg, with_values
 from dk_detr.extensions import TrainingInputs
-from dk_detr.language import require_one_space
+from dk_detr.language import require_one_space, words_of_checkpoint
 from dk_detr.meta_arch import DETR
 from dk_detr.modeling import Classifier, CosineText
 from dk_detr.structures import DETECTION, Predictions, QuerySet, Vocabulary
@@ -29,6 +31,8 @@ from projects.DETRDistill.detrdistill.step import TeacherOutputs
 from projects.DETRDistill.detrdistill.terms import Term
 
 logger = logging.getLogger(__name__)
+
+SELF = "self"  # in MODEL.TEACHER_DETECTOR.CONFIG: the config of the student
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,7 @@ def load_teacher(cfg: CfgNode) -> tuple[Any, Sight, str]:
     Raises: ValueError for one that is no DETR of this project, and for weights that are not its own; FileNotFoundError.
     """
     named = cfg.MODEL.TEACHER_DETECTOR
-    opts = ["MODEL.WEIGHTS", named.WEIGHTS, "MODEL.DEVICE", cfg.MODEL.DEVICE]
-    theirs = guest_cfg(named.CONFIG, opts, "MODEL.TEACHER_DETECTOR.CONFIG")
+    theirs = _config_of_teacher(cfg)
     if theirs.MODEL.META_ARCHITECTURE != "DETR":
         raise ValueError(
             f"MODEL.TEACHER_DETECTOR.CONFIG {named.CONFIG} is of MODEL.META_ARCHITECTURE "
@@ -136,6 +139,18 @@ def load_teacher(cfg: CfgNode) -> tuple[Any, Sight, str]:
     inputs = [(c.MODEL.PIXEL_MEAN, c.MODEL.PIXEL_STD, c.INPUT.FORMAT) for c in (cfg, theirs)]
     flipped = {cfg.INPUT.FORMAT, theirs.INPUT.FORMAT} == {"RGB", "BGR"}
     return model, Sight(inputs[0] == inputs[1], flipped, teacher_dtype(cfg, "TEACHER_DETECTOR")), named.CONFIG
+
+
+def _config_of_teacher(cfg: CfgNode) -> CfgNode:
+    named = cfg.MODEL.TEACHER_DETECTOR
+    if named.CONFIG != SELF:
+        opts = ["MODEL.WEIGHTS", named.WEIGHTS, "MODEL.DEVICE", cfg.MODEL.DEVICE]
+        return guest_cfg(named.CONFIG, opts, "MODEL.TEACHER_DETECTOR.CONFIG")
+    if not os.path.isfile(named.WEIGHTS):
+        raise FileNotFoundError(f"There are no weights {named.WEIGHTS} (MODEL.TEACHER_DETECTOR.WEIGHTS).")
+    of_weights = {"MODEL.VOCABULARY.TEST": named.WEIGHTS, "MODEL.VOCABULARY.TRAIN": ""}
+    words = of_weights if words_of_checkpoint(named.WEIGHTS) else {}
+    return with_values(cfg, {"MODEL.WEIGHTS": named.WEIGHTS, **words})
 
 
 def words_for(
@@ -160,13 +175,7 @@ def words_for(
         teacher.classifier.check(words)
         require_one_space(words, known, "Choose a teacher of the student's MODEL.VOCABULARY.")
         return words.embeddings
-    unknown = [each for each in words.names if each not in known.names]
-    if unknown:
-        raise ValueError(
-            f'The teacher ({name}) was not trained for "{unknown[0]}" ({len(unknown)} of the {len(words)} words of the '
-            "student's training, MODEL.VOCABULARY): choose a teacher of the same words."
-        )
-    return known.select(words.names).embeddings
+    return rows_of_student(known, words, f"The teacher ({name})")
 
 
 def _require_same_judgement(student: Side, teacher: Side, name: str) -> None:

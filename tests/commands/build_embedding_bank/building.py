@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 
 from dk_detr.commands.build_embedding_bank.builder import build_bank
+from dk_detr.commands.build_embedding_bank.process import ALONE, Process
 from dk_detr.commands.build_embedding_bank.settings import BankRequest, Selection
 from dk_detr.data.bank import EmbeddingBank
 from dk_detr.engine import Trainer, one_clear_error, setup_cfg
@@ -43,11 +44,11 @@ class BankWorld:
 
     def build(
         self, output: Path, options: dict[str, Any] | None = None, shards: str | None = None, estimate: bool = False,
-        **more: Any,
+        process: Process = ALONE, **more: Any,
     ) -> Path:  # fmt: skip
         """Build in this process, as the tool would; returns the folder."""
         with self.in_use(), one_clear_error():
-            build_bank(self.config(options), request(output, **more), shards, estimate)
+            build_bank(self.config(options), request(output, **more), shards, estimate, process)
         return output
 
     @contextmanager

@@ -77,16 +77,14 @@ def test_a_bank_of_own_data_is_that_of_the_same_images(bank_world: BankWorld, wh
 
 
 def test_several_processes_do_not_build_the_words_of_own_data(
-    bank_world: BankWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bank_world: BankWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = custom_data(bank_world, tmp_path / "run")
-    as_process(monkeypatch, 0, 2)
-    said = error_of(bank_world, capsys, tmp_path / "bank", options=options)
+    first = Process(0, 2)
+    said = error_of(bank_world, capsys, tmp_path / "bank", options=options, process=first)
     assert "custom_vocabulary.npz yet, and several processes would write it. Run this command once" in said
-    monkeypatch.undo()
     bank_world.build(tmp_path / "bank", options, estimate=True)
-    as_process(monkeypatch, 0, 2)
-    bank_world.build(tmp_path / "bank", options)
+    bank_world.build(tmp_path / "bank", options, process=first)
     assert (tmp_path / "bank" / "shard-00002.safetensors").is_file()
 
 
@@ -129,28 +127,20 @@ def test_boxes_are_those_of_the_first_stage_in_pixels_of_the_image_on_disk(bank_
 # ---- several processes ----
 
 
-def as_process(monkeypatch: pytest.MonkeyPatch, rank: int, number: int) -> None:
-    """What torchrun tells a process."""
-    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": str(rank), "WORLD_SIZE": str(number)}.items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.mark.parametrize("order", [(0, 1), (1, 0), (2, 0, 1)])
 def test_processes_one_after_the_other_make_the_bank_of_one(
-    order: tuple[int, ...], bank_world: BankWorld, whole_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    order: tuple[int, ...], bank_world: BankWorld, whole_bank: Path, tmp_path: Path
 ) -> None:
     for rank in order:
         assert not (tmp_path / "manifest.json").exists()
-        as_process(monkeypatch, rank, len(order))
-        bank_world.build(tmp_path)
+        bank_world.build(tmp_path, process=Process(rank, len(order)))
     assert contents(tmp_path) == contents(whole_bank)
 
 
 def test_a_process_makes_its_own_shards_only(
-    bank_world: BankWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bank_world: BankWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    as_process(monkeypatch, 1, 2)
-    bank_world.build(tmp_path)
+    bank_world.build(tmp_path, process=Process(1, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["shard-00001.safetensors"]
     assert "Process 2 of 2 is done. 2 of 3 shards are missing, the first 0" in capsys.readouterr().out
 

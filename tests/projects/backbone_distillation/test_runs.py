@@ -25,7 +25,7 @@ from tests.run_fixtures import (
     REPOSITORY,
     SIDE,
     World,
-    assert_same_training,
+    resume_after_the_first,
     state_of,
     words,
     world_with_masks,
@@ -83,14 +83,7 @@ def test_every_config_trains_and_names_boxes(path: Path, world: World, teacher: 
 
 
 def test_a_run_goes_on_as_if_it_had_not_been_interrupted(world: World, teacher: Path, tmp_path: Path) -> None:
-    given = taught(teacher, DATASETS__TEST=())
-    whole = world.train(tmp_path / "whole", config=config("mini/global_local"), **given)
-    resumed = tmp_path / "resumed"
-    resumed.mkdir()
-    (resumed / "model_0000000.pth").write_bytes((whole / "model_0000000.pth").read_bytes())
-    (resumed / "last_checkpoint").write_text("model_0000000.pth")
-    world.train(resumed, config=config("mini/global_local"), resume=True, **given)
-    assert_same_training(resumed / "model_final.pth", whole / "model_final.pth")
+    resume_after_the_first(world, tmp_path, config("mini/global_local"), **taught(teacher, DATASETS__TEST=()))
 
 
 def test_without_labels_the_classifier_is_the_teachers_and_stays(world: World, teacher: Path, tmp_path: Path) -> None:

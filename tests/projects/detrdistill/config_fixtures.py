@@ -7,9 +7,9 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
+from dk_detr.commands.gpu_check.shrunk import two_steps
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import StrictCheckpointer
-from tests.configs.test_configs import two_steps
 from tests.model_fixtures import fixed_seed
 from tests.run_fixtures import REPOSITORY, World
 

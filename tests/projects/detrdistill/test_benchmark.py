@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from dk_detr.benchmark import as_configured, distillation
+from dk_detr.commands.gpu_check.shrunk import TWO_STEPS
 from dk_detr.engine import setup_cfg
-from tests.configs.test_configs import TWO_STEPS
 from tests.projects.detrdistill.config_fixtures import DEFORMABLE, teacher_of
 from tests.run_fixtures import World
 

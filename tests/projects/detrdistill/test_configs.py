@@ -9,12 +9,12 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
+from dk_detr.commands.gpu_check.shrunk import TWO_STEPS, two_steps
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.run_folder import read_results
 from dk_detr.language import save_vocabulary
 from projects.DETRDistill.detrdistill.teacher import load_teacher
-from tests.configs.test_configs import TWO_STEPS, two_steps
 from tests.projects.detrdistill.config_fixtures import CONFIGS, DEFORMABLE, KEY, OPEN, load, teacher_of
 from tests.run_fixtures import REPOSITORY, SIDE, World, assert_same_training, state_of, words
 

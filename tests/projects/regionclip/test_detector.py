@@ -26,7 +26,7 @@ from tests.projects.regionclip.region_fixtures import (
     proposal_network,
     tiny,
 )
-from tests.run_fixtures import SIDE, World, assert_same_training, state_of, words, world_with_masks
+from tests.run_fixtures import SIDE, World, resume_after_the_first, state_of, words, world_with_masks
 
 ALL = sorted(p for p in CONFIGS.rglob("*.yaml") if not p.name.startswith(("Base-", "localizer_", "pretrain")))
 IDS = [str(path.relative_to(CONFIGS)) for path in ALL]
@@ -75,13 +75,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_interrupted(
     world: World, localizer: dict[str, Any], tmp_path: Path
 ) -> None:
     given = options(world, **localizer, DATASETS__TEST=())
-    whole = world.train(tmp_path / "whole", config=config("transfer_lvis_RN50"), **given)
-    resumed = tmp_path / "resumed"
-    resumed.mkdir()
-    (resumed / "model_0000000.pth").write_bytes((whole / "model_0000000.pth").read_bytes())
-    (resumed / "last_checkpoint").write_text("model_0000000.pth")
-    world.train(resumed, config=config("transfer_lvis_RN50"), resume=True, **given)
-    assert_same_training(resumed / "model_final.pth", whole / "model_final.pth")
+    resume_after_the_first(world, tmp_path, config("transfer_lvis_RN50"), **given)
 
 
 def test_one_file_holds_both_networks_and_the_localizer_never_trains(

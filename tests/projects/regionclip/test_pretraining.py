@@ -24,7 +24,7 @@ from projects.RegionCLIP.regionclip.losses import contrastive_loss, distillation
 from projects.RegionCLIP.regionclip.pairs import PairMapper, pairs_of_captions, pairs_of_shards
 from tests.model_fixtures import fixed_seed, random
 from tests.projects.regionclip.region_fixtures import KEY, config, options, proposal_network
-from tests.run_fixtures import World, assert_same_training, state_of, words, write_json
+from tests.run_fixtures import World, resume_after_the_first, state_of, words, write_json
 
 OWN = "MODEL__REGIONCLIP__PRETRAINING__"
 
@@ -45,13 +45,7 @@ def given(world: World) -> dict[str, Any]:
 def test_a_run_resumes_exactly_and_its_image_tower_becomes_a_clip(
     given: dict[str, Any], world: World, tmp_path: Path
 ) -> None:
-    whole = world.train(tmp_path / "whole", config=config("mini/pretrain"), **given)
-    resumed = tmp_path / "resumed"
-    resumed.mkdir()
-    (resumed / "model_0000000.pth").write_bytes((whole / "model_0000000.pth").read_bytes())
-    (resumed / "last_checkpoint").write_text("model_0000000.pth")
-    world.train(resumed, config=config("mini/pretrain"), resume=True, **given)
-    assert_same_training(resumed / "model_final.pth", whole / "model_final.pth")
+    whole = resume_after_the_first(world, tmp_path, config("mini/pretrain"), **given)
     saved = state_of(whole / "model_final.pth")["model"]
     assert not [name for name in saved if name.startswith("teacher")]
     weights = {"MODEL__CLIP__IMAGE_WEIGHTS": whole / "model_final.pth", "MODEL__REGIONCLIP__REGIONS": "GroundTruth"}
