@@ -1,50 +1,61 @@
-"""What tools/demo.py does: detect in pictures with a vocabulary of one's own, and draw what was found."""
+"""What tools/demo.py does: detect in pictures and videos with a vocabulary of one's own, and draw what was found."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.structures import Instances
 from tqdm import tqdm
 
+from dk_detr.commands.demo_frames import check_frame_options, detect_in_frames, source_of
+from dk_detr.commands.demo_records import detection_records, growing_list
 from dk_detr.commands.picture_paths import DETECTIONS_FILE, picture_paths
 from dk_detr.data.image_files import find_images
 from dk_detr.data.images import UnreadableImage, open_image, read_pixels
-from dk_detr.detector.detections import encode_mask
+from dk_detr.detector import Detections, Detector
+from dk_detr.detector.sliced import predict_sliced
+from dk_detr.detector.thresholds import Thresholds
 from dk_detr.detector.words import refuse_repeats, words_for
-from dk_detr.engine.predictor import Predictor, with_words_of_training
+from dk_detr.engine.predictor import with_words_of_training
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.language import WORD_LISTS, Clip, clip_from_config
 from dk_detr.structures import Vocabulary
-from dk_detr.utils import atomic_file
 from dk_detr.utils.names import split_names
-from dk_detr.visualization.pictures import confident_boxes, draw_boxes, save_picture, with_legend
+from dk_detr.visualization.pictures import save_picture
 
 logger = logging.getLogger(__name__)
+
+
+Look = Callable[[np.ndarray], Detections]
+"""(H, W, 3) uint8 RGB -> what counts of what is in it."""
 
 
 def main(args: argparse.Namespace) -> None:
     """See tools/demo.py for the arguments. Ends with exit status 1 if an image could not be done."""
     with one_clear_error():
-        check_words(args)
-        images = find_images(args.input)
+        thresholds = _check(args)
+        images = find_images(args.input) if args.input else []
         targets = picture_paths(images, Path(args.output))
+        source = None if args.input else source_of(args)
         cfg = setup_cfg(args.config_file, args.opts)
-        predictor = Predictor(with_words_of_training(cfg) if args.vocabulary else cfg)
-        predictor.set_vocabulary(choose_vocabulary(cfg, args.vocabulary, args.custom_vocabulary, predictor.vocabulary))
-        print(f"Looking for {predictor.vocabulary.describe()}")
-        failed = detect_in_images(predictor, images, targets, Path(args.output), args.confidence_threshold)
+        detector = Detector(with_words_of_training(cfg) if args.vocabulary else cfg)
+        own = detector.predictor.vocabulary
+        vocabulary = choose_vocabulary(cfg, args.vocabulary, args.custom_vocabulary, own)
+        detector.set_classes(vocabulary)
+        thresholds.require_known(detector.classes)
+        print(f"Looking for {detector.predictor.vocabulary.describe()}")
+        look = look_of(detector, thresholds, args.slice)
+        if source is not None:
+            detect_in_frames(look, source, args, bool(detector.predictor.vocabulary.novel.any()))
+            return
+        failed = detect_in_images(look, images, targets, Path(args.output))
     print(f"{len(images) - len(failed)} pictures and {DETECTIONS_FILE} are in {args.output}")
     if failed:
         heading = f"{len(failed)} of {len(images)} images could not be read or drawn:"
@@ -52,10 +63,23 @@ def main(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def detect_in_images(
-    predictor: Predictor, images: Sequence[Path], targets: Sequence[Path], output: Path, threshold: float
-) -> list[str]:
-    """Write a picture for each image, and one JSON of all detections with at least the score `threshold`.
+def look_of(detector: Detector, thresholds: Thresholds, side: int | None) -> Look:
+    """Detect in one image; `side`: of tiles to look at, too, in pixels, or None."""
+
+    def look(rgb: np.ndarray) -> Detections:
+        found = (
+            detector.predict(rgb, thresholds.least)
+            if side is None
+            else predict_sliced(detector, rgb, thresholds.least, side)
+        )
+        assert isinstance(found, Detections)  # of one image
+        return thresholds.keep(found)
+
+    return look
+
+
+def detect_in_images(look: Look, images: Sequence[Path], targets: Sequence[Path], output: Path) -> list[str]:
+    """Write a picture for each image, and one JSON of all detections.
 
     Whatever goes wrong, the JSON has the images that were done.
 
@@ -65,7 +89,7 @@ def detect_in_images(
     with growing_list(output / DETECTIONS_FILE) as add:
         for image, target in zip(tqdm(images, desc="images", unit="image"), targets):
             try:
-                add(_detect_in(predictor, image, target, threshold))
+                add(_detect_in(look, image, target))
             except Exception as error:  # the next image may be sound
                 if os.getenv("DK_DETR_TRACEBACK"):
                     raise
@@ -73,37 +97,13 @@ def detect_in_images(
     return failed
 
 
-@contextmanager
-def growing_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Gives a function that adds a record to a JSON list, one record a line. The file is complete when the block ends,
-    also by an error or Ctrl-C. If the process is killed, the records so far are in `<path>.part`.
-    """
-    stopped: BaseException | None = None
-    with atomic_file(path) as part, open(part, "w", encoding="utf-8") as file:
-        separators = itertools.chain(["[\n"], itertools.repeat(",\n"))
-
-        def add(record: dict[str, Any]) -> None:
-            file.write(next(separators) + json.dumps(record))
-            file.flush()
-
-        try:
-            yield add
-        except BaseException as error:  # noqa: BLE001  raised again below
-            stopped = error
-        file.write("\n]\n" if next(separators) == ",\n" else "[]\n")
-    if stopped is not None:
-        raise stopped
-
-
-def _detect_in(predictor: Predictor, image: Path, target: Path, threshold: float) -> dict[str, Any]:
+def _detect_in(look: Look, image: Path, target: Path) -> dict[str, Any]:
     """Writes the picture of one image; returns its record."""
-    bgr = first_frame(image)
-    instances = predictor(bgr)
-    instances = instances[instances.scores >= threshold]
-    save_picture(draw_detections(bgr[:, :, ::-1], instances, predictor.vocabulary), target)
-    size = {"width": bgr.shape[1], "height": bgr.shape[0]}
-    found = detection_records(instances, predictor.vocabulary)
-    return {"file": str(image), **size, "picture": target.name, "detections": found}
+    found = look(np.ascontiguousarray(first_frame(image)[:, :, ::-1]))
+    save_picture(np.asarray(found.draw()), target)
+    height, width = found.size
+    size = {"width": width, "height": height}
+    return {"file": str(image), **size, "picture": target.name, "detections": detection_records(found)}
 
 
 def first_frame(path: Path) -> np.ndarray:
@@ -120,27 +120,6 @@ def _failure(image: Path, error: Exception) -> str:
         return str(error)
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return f"Image {image}: {reason}"
-
-
-def draw_detections(rgb: np.ndarray, instances: Instances, vocabulary: Vocabulary) -> np.ndarray:
-    """The picture of one image; the legend comes with the first novel word."""
-    boxes = confident_boxes(instances, vocabulary, 0.0)
-    picture = draw_boxes(rgb, boxes)
-    return with_legend(picture) if any(boxes.novel) else picture
-
-
-def detection_records(instances: Instances, vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """Detections for the JSON, the best first: name, score, box xyxy in pixels of the image, and of a detector with
-    masks "segmentation", COCO's compressed RLE."""
-    rows = zip(instances.pred_classes.tolist(), instances.scores.tolist(), instances.pred_boxes.tensor.tolist())
-    records: list[dict[str, Any]] = [
-        {"name": vocabulary.names[index], "score": round(score, 4), "box": [round(x, 2) for x in box]}
-        for index, score, box in rows
-    ]
-    if instances.has("pred_masks"):
-        for record, mask in zip(records, instances.pred_masks.numpy()):
-            record["segmentation"] = encode_mask(mask)
-    return records
 
 
 def choose_vocabulary(cfg: CfgNode, choice: str | None, custom: str | None, own: Vocabulary) -> Vocabulary:
@@ -189,3 +168,11 @@ def check_words(args: argparse.Namespace) -> None:
         custom_names(args.custom_vocabulary)
     if Path(args.output).is_file():
         raise ValueError(f"--output {args.output} is a file; a folder is needed.")
+
+
+def _check(args: argparse.Namespace) -> Thresholds:
+    check_words(args)
+    if args.slice is not None and args.slice < 1:
+        raise ValueError(f"--slice {args.slice} must be at least 1 pixel.")
+    check_frame_options(args)
+    return Thresholds.parse(args.confidence_threshold, args.thresholds)

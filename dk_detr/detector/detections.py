@@ -69,6 +69,19 @@ class Detections:
             pixels=pixels,
         )
 
+    @classmethod
+    def of_supervision(cls, found: Any, like: Detections) -> Detections:
+        """Of what `to_supervision` gave, after `supervision` has changed it; image and words are those of `like`."""
+        return replace(
+            like,
+            boxes_xyxy_abs=np.asarray(found.xyxy, dtype=np.float32),
+            scores=np.asarray(found.confidence, dtype=np.float32),
+            names=tuple(like.classes[index] for index in found.class_id),
+            class_ids=np.asarray(found.class_id),
+            novel=np.asarray(found.data["novel"], dtype=bool),
+            masks=None if like.masks is None else np.asarray(found.mask),
+        )
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -105,15 +118,22 @@ class Detections:
         self.draw().save(buffer, "PNG")
         return buffer.getvalue()
 
-    def draw(self) -> Image.Image:
+    def draw(self, legend: bool | None = None) -> Image.Image:
         """The image with boxes, words and masks. Of several words for one box the best is drawn; a star marks those
-        that are novel. Small images are enlarged. Raises UnreadableImage for a file that is gone."""
+        that are novel. Small images are enlarged.
+
+        Args:
+            legend: whether a strip below says what the star means; None for where there is one.
+
+        Raises: UnreadableImage for a file that is gone.
+        """
         rgb = read_image(self.file) if self.pixels is None else self.pixels
         best = self[best_of_each_box(self.boxes_xyxy_abs, self.scores)]
         picture = draw_boxes(
             rgb, LabelledBoxes(best.boxes_xyxy_abs, best.names, best.novel.tolist(), best.scores.tolist(), best.masks)
         )
-        return Image.fromarray(with_legend(picture) if best.novel.any() else picture)
+        legend = bool(best.novel.any()) if legend is None else legend
+        return Image.fromarray(with_legend(picture) if legend else picture)
 
     def to_supervision(self) -> supervision.Detections:
         """The same for the package `supervision`, which draws, counts, tracks and converts. Words are in

@@ -1,10 +1,11 @@
 """Start a function in one process or several, on one machine or several: GPUs or CPU, spawned here or by torchrun."""
 
+import itertools
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -69,6 +70,19 @@ def share_out(
         return
     with meeting(ONE_MACHINE, num_processes, remedy) as met:
         _spawn(_sharer, (main, args, machines, num_processes, met.tcp.port, remedy), met)
+
+
+def shared_numbers(name: str) -> Iterator[int]:
+    """0, 1, 2, … without end; of several processes each number goes to one, the first that asks: a queue of work.
+
+    Args:
+        name: of this queue; once in a run.
+    """
+    store = dist.distributed_c10d._get_default_store() if dist.is_initialized() else None
+    if store is None:
+        yield from itertools.count()
+    while store is not None:
+        yield store.add(f"numbers/{name}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) - 1
 
 
 def _spawn(work: Callable[..., None], args: tuple[Any, ...], met: Meeting) -> None:

@@ -34,6 +34,7 @@ def test_dk_detr_r50_trains_resumes_scores_and_draws_masks(tmp_path: Path) -> No
     assert all(math.isfinite(lines[0][f"loss_mask_{name}"]) for name in ("dice", "bce"))
     weights = ["MODEL.WEIGHTS", str(tmp_path / "run" / "model_final.pth")]
     asked = {"input": [str(files[0])], "output": str(tmp_path / "drawn"), "vocabulary": None, "custom_vocabulary": None}
+    asked |= {"thresholds": None, "slice": None, "start": None, "end": None, "every": 1, "timeout": 1.0}
     with own_log_handlers():
         demo.main(
             argparse.Namespace(config_file=CONFIG, confidence_threshold=0.0, opts=[*settings, *weights], **asked)

@@ -12,6 +12,8 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from dk_detr.commands import demo
+from dk_detr.detector import Detections, Detector
+from dk_detr.detector.thresholds import Thresholds
 from dk_detr.engine import Trainer, setup_cfg
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.predictor import Predictor
@@ -84,14 +86,14 @@ def test_what_cannot_be_detected_in_is_named_and_loses_no_other_image(run_demo, 
 class Broken:
     """Fails on the second picture."""
 
-    def __init__(self, error: BaseException, predictor: Predictor) -> None:
-        self.error, self.predictor, self.vocabulary, self.calls = error, predictor, predictor.vocabulary, 0
+    def __init__(self, error: BaseException, look: demo.Look) -> None:
+        self.error, self.look, self.calls = error, look, 0
 
-    def __call__(self, bgr: np.ndarray) -> Instances:
+    def __call__(self, rgb: np.ndarray) -> Detections:
         self.calls += 1
         if self.calls == 2:
             raise self.error
-        return self.predictor(bgr)
+        return self.look(rgb)
 
 
 @pytest.fixture
@@ -102,7 +104,8 @@ def detect(tiny_run, tiny_images, tmp_path):
     def run(error: BaseException) -> list[str]:
         images = sorted(tiny_images.iterdir())[:3]
         targets = demo.picture_paths(images, tmp_path / "found")
-        return demo.detect_in_images(Broken(error, Predictor(cfg)), images, targets, tmp_path / "found", 0.5)
+        look = demo.look_of(Detector(cfg), Thresholds(0.5), None)
+        return demo.detect_in_images(Broken(error, look), images, targets, tmp_path / "found")
 
     return run
 
@@ -259,5 +262,6 @@ def test_masks_are_in_the_json_as_coco_stores_them():
     masks[0, 2:5, 1:4] = True
     found = Instances((6, 5), pred_boxes=Boxes(torch.tensor([[1.0, 2, 4, 5]])), scores=torch.tensor([0.5]))
     found.pred_classes, found.pred_masks = torch.tensor([0]), masks
-    (record,) = json.loads(json.dumps(demo.detection_records(found, closed_vocabulary("coco"))))
+    detections = Detections.of(found, closed_vocabulary("coco"))
+    (record,) = json.loads(json.dumps(demo.detection_records(detections)))
     assert np.array_equal(mask_util.decode(record["segmentation"]), masks[0].numpy())

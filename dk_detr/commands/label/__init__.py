@@ -1,0 +1,1 @@
+"""What tools/label.py does: annotations of a folder of images, by a detector."""
