@@ -11,7 +11,7 @@ import detectron2.data.transforms as T
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
-from dk_detr.commands.demo_inputs import find_images
+from dk_detr.data.image_files import find_images
 from dk_detr.data.images import read_image, to_tensor
 from dk_detr.data.resizing import evaluation_resize
 from dk_detr.engine.evaluate import evaluate
