@@ -40,7 +40,7 @@ DETECTRON2_NEEDS = [
 EXTRAS = {
     "demo": ["gradio"],  # tools/web_demo.py
     "export": ["onnx", "onnxruntime", "onnxscript"],  # tools/export.py
-    "label": ["supervision"],  # `Detections.to_supervision`, tools/label.py --format yolo and voc, tools/demo.py --slice
+    "label": ["supervision"],  # other formats of tools/label.py, tools/demo.py --slice, `Detections.to_supervision`
     "openai-clip": ["clip-anytorch"],  # OpenAI's `clip`, as the package index has it; for MODEL.CLIP.LIBRARY "clip"
     "video": ["av", "mss"],  # tools/demo.py --video-input and --webcam write by av; --screen looks by mss
 }
