@@ -32,19 +32,21 @@ def dynamic_attention(
     grid = grid_of_cells((shape,), values.device)
     sides = grid.sides[0, 0]
     per_side = (1 / sides).repeat(_SAMPLES)  # offsets are in cells; their weights are fewer numbers to divide
-    offsets = _linear(codes, parts[0].unflatten(1, (-1, CHANNELS)) * per_side[:, None], parts[1] * per_side)
+    offset, share, output = (part.unflatten(1, (-1, CHANNELS)) for part in parts[::2])
+    offsets = _linear(codes, offset * per_side[:, None], parts[1] * per_side)
     places = offsets.unflatten(-1, (HEADS, 1, POINTS, 2)) + (grid.centers[0] / sides)[:, None, None, None]
-    shares = _softmax_of_points(codes, parts[2], parts[3]).unflatten(-1, (HEADS, 1, POINTS))
+    shares = _softmax_of_points(codes, share, parts[3]).unflatten(-1, (HEADS, 1, POINTS))
     seen = ms_deform_attn(values.unflatten(-1, (HEADS, -1)), (shape,), places, shares, backend)
-    return _linear(seen.relu(), parts[4], parts[5])[..., 0]
+    return _linear(seen.relu(), output, parts[5])[..., 0]
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A linear layer for each instance: x (N, S, I), weight (N, O·I) or (N, O, I), bias (N, O) -> (N, S, O)."""
-    return torch.baddbmm(bias[:, None], x, weight.reshape(len(x), -1, x.shape[-1]).transpose(1, 2))
+    """A linear layer for each instance: x (N, S, I), weight (N, O, I), bias (N, O) -> (N, S, O)."""
+    return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
 
 
 def _softmax_of_points(codes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(N, S, head and point) shares. A softmax over a last dimension of four takes five times as long as this one."""
-    rows = torch.baddbmm(bias[:, :, None], weight.unflatten(1, (-1, CHANNELS)), codes.transpose(1, 2))
+    """(N, S, head and point) shares, of a linear layer as `_linear` takes it. Over a last dimension of four a softmax
+    takes five times as long as this one."""
+    rows = torch.baddbmm(bias[:, :, None], weight, codes.transpose(1, 2))
     return rows.unflatten(1, (HEADS, POINTS)).softmax(2).flatten(1, 2).transpose(1, 2)

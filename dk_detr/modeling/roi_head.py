@@ -53,7 +53,7 @@ class ROIHead(nn.Module):
         """
         h, w = memory.shapes[0]
         level = self.reduce(memory.tokens[:, : h * w]).transpose(1, 2).unflatten(2, (h, w)).float()
-        whole = level.new_tensor([[w, h]]).expand(level.shape[0], 2)
+        whole = torch.tensor([[w, h]], dtype=level.dtype, device=level.device).expand(level.shape[0], 2)
         sides = whole if memory.valid_size is None else memory.valid_size[:, 0].float()
         corners = to_xyxy(boxes.detach().float()) * sides.repeat(1, 2)[image]
         rois = torch.cat([image[:, None].to(corners.dtype), corners], dim=1)
