@@ -51,8 +51,8 @@ class ScaleRatio(BoxParameterization):
         """See `BoxParameterization`."""
         if start is None or start.shape[-1] != 4:
             raise ValueError('MODEL.DETR.BOXES "ScaleRatio" needs queries that start from boxes.')
-        sizes = [(w, h) for h, w in image_sizes]
-        pixels = torch.tensor(sizes, dtype=start.dtype, device=start.device)[:, None]  # `new_tensor` fixes them in exports
+        sizes = [(w, h) for h, w in image_sizes]  # in exports `new_tensor` would take those of the example for good
+        pixels = torch.tensor(sizes, dtype=start.dtype, device=start.device)[:, None]
         center, sides = start.float().split(2, dim=-1)
         x_y, z, r = delta.float().split([2, 1, 1], dim=-1)
         mean_side = (sides * pixels).prod(-1, keepdim=True).sqrt()
