@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from dk_detr.utils.packages import optional_package
+
 if TYPE_CHECKING:
     import av
 
@@ -259,10 +261,7 @@ class Latest:
 
 def package(name: str) -> Any:
     """An optional package. Raises ImportError that says what it is needed for."""
-    try:
-        return __import__(name)
-    except ImportError as error:
-        raise ImportError(f"{PACKAGES[name]} need the package: pip install {name}.") from error
+    return optional_package(name, f"{PACKAGES[name]} need")
 
 
 def _upright(frame: Any) -> np.ndarray:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from dk_detr.data.images import read_image
 from dk_detr.structures import Vocabulary
+from dk_detr.utils.packages import optional_package
 from dk_detr.visualization.pictures import LabelledBoxes, best_of_each_box, draw_boxes, with_legend
 
 if TYPE_CHECKING:
@@ -138,11 +139,8 @@ class Detections:
     def to_supervision(self) -> supervision.Detections:
         """The same for the package `supervision`, which draws, counts, tracks and converts. Words are in
         `data["class_name"]`, whether they are novel in `data["novel"]`. Raises ImportError where it is missing."""
-        try:
-            import supervision
-        except ImportError as error:
-            raise ImportError("`to_supervision` needs the package: pip install supervision.") from error
-        return supervision.Detections(
+        package = optional_package("supervision", "`to_supervision` needs")
+        return package.Detections(  # type: ignore[no-any-return]
             xyxy=self.boxes_xyxy_abs,
             mask=self.masks,
             confidence=self.scores,

@@ -6,6 +6,7 @@ import numpy as np
 
 from dk_detr.detector.detections import Detections
 from dk_detr.detector.detector import Detector
+from dk_detr.utils.packages import optional_package
 
 SLICE = 640  # pixels
 OVERLAP = 0.2  # of a tile
@@ -24,16 +25,13 @@ def predict_sliced(detector: Detector, rgb: np.ndarray, threshold: float, side: 
 
     Raises: ImportError without the package.
     """
-    try:
-        import supervision
-    except ImportError as error:
-        raise ImportError("--slice needs the package: pip install supervision.") from error
+    supervision = optional_package("supervision", "--slice needs")
     whole = detector.predict(rgb, threshold)
     assert isinstance(whole, Detections)  # of one image
     if max(rgb.shape[:2]) <= side:
         return whole
 
-    def look(tile: np.ndarray) -> supervision.Detections:
+    def look(tile: np.ndarray) -> Any:
         return detector.predict(np.ascontiguousarray(tile), threshold).to_supervision()  # type: ignore[union-attr]
 
     slicer = supervision.InferenceSlicer(look, slice_wh=side, overlap_wh=round(OVERLAP * side), iou_threshold=SAME)

@@ -195,6 +195,6 @@ def test_what_cannot_be_loaded_is_refused_with_the_way_out(tiny_run: Path, weigh
         dk_detr.load("dk_detr_R50")
 
 
-def test_resuming_compares_no_configs_of_checkpoints(weights: Path) -> None:
+def test_a_checkpoint_holds_its_config_beside_its_words(weights: Path) -> None:
     """The config in a checkpoint says how it came about; a run that goes on has a config of its own."""
     assert state_of(weights)["config"].startswith("CUDNN_BENCHMARK") and torch.load(weights)["words"]

@@ -20,13 +20,6 @@ from dk_detr.mini_world.scene import _coverage
 WORLD = MiniWorld(seed=3, train_images=14, val_images=6, test_images=6, captions_images=8)
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world") / "mini_lvis"
-    make_mini_world(folder, WORLD)
-    return folder
-
-
 def read(root: Path, split: str) -> dict:
     return json.loads((root / f"annotations/mini_lvis_{split}.json").read_text())
 

@@ -5,17 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dk_detr.mini_world import MiniWorld, categories, make_mini_world, write_new_words
+from dk_detr.mini_world import MiniWorld, categories, write_new_words
 from dk_detr.mini_world.new_words import new_words
 
 WORLD = MiniWorld(seed=3, train_images=2, val_images=16, test_images=16, captions_images=2)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world") / "mini_lvis"
-    make_mini_world(folder, WORLD)
-    return folder
 
 
 def test_half_of_the_novel_words_are_new_half_of_these_of_an_unseen_shape() -> None:

@@ -4,15 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from dk_detr.utils.packages import optional_package
+
 FORMATS = ("coco", "yolo", "voc")
 
 
 def require_supervision() -> None:
     """Raises ImportError where the package is missing."""
-    try:
-        import supervision  # noqa: F401
-    except ImportError as error:
-        raise ImportError("--format yolo and voc need the package: pip install supervision.") from error
+    optional_package("supervision", "--format yolo and voc need")
 
 
 def refuse_repeated_names(names: Sequence[str]) -> None:
