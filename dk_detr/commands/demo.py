@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from dk_detr.commands.demo_frames import check_frame_options, detect_in_frames, source_of
-from dk_detr.commands.demo_records import detection_records, growing_list
+from dk_detr.commands.demo_records import growing_list, record_of
 from dk_detr.commands.picture_paths import DETECTIONS_FILE, picture_paths
 from dk_detr.data.image_files import find_images
 from dk_detr.data.images import UnreadableImage, open_image, read_pixels
@@ -25,7 +25,7 @@ from dk_detr.detector.thresholds import Thresholds
 from dk_detr.detector.words import refuse_repeats, words_for
 from dk_detr.engine.predictor import with_words_of_training
 from dk_detr.engine.setup import one_clear_error, setup_cfg
-from dk_detr.language import WORD_LISTS, Clip, clip_from_config
+from dk_detr.language import Clip, clip_from_config
 from dk_detr.structures import Vocabulary
 from dk_detr.utils.names import split_names
 from dk_detr.visualization.pictures import save_picture
@@ -101,9 +101,7 @@ def _detect_in(look: Look, image: Path, target: Path) -> dict[str, Any]:
     """Writes the picture of one image; returns its record."""
     found = look(np.ascontiguousarray(first_frame(image)[:, :, ::-1]))
     save_picture(np.asarray(found.draw()), target)
-    height, width = found.size
-    size = {"width": width, "height": height}
-    return {"file": str(image), **size, "picture": target.name, "detections": detection_records(found)}
+    return record_of(found, str(image), picture=target.name)
 
 
 def first_frame(path: Path) -> np.ndarray:
@@ -123,26 +121,20 @@ def _failure(image: Path, error: Exception) -> str:
 
 
 def choose_vocabulary(cfg: CfgNode, choice: str | None, custom: str | None, own: Vocabulary) -> Vocabulary:
-    """The words to look for.
+    """The words to look for (see `words_for`).
 
     Args:
-        choice: of WORD_LISTS, "custom", or None for the detector's own words. custom: names separated by commas.
-        own: the words that the detector has; where they include all that are asked for, nothing is encoded. A closed
-            detector knows no others.
-
-    Raises: ValueError for a CLIP (MODEL.CLIP) that did not encode the detector's words.
+        choice: of WORD_LISTS, "custom", or None for the detector's own words, which are `own`. custom: names separated
+            by commas.
     """
     if choice is None:
         return own
-    names, novel = (custom_names(custom or ""), ()) if choice == "custom" else WORD_LISTS[choice]
-    if choice != "custom" and set(names) <= set(own.names):
-        return own.select(names)
 
     def clip() -> Clip:
-        print(f"Encoding {len(names)} names with CLIP {cfg.MODEL.CLIP.ARCHITECTURE} {cfg.MODEL.CLIP.WEIGHTS}")
+        print(f"Encoding the words with CLIP {cfg.MODEL.CLIP.ARCHITECTURE} {cfg.MODEL.CLIP.WEIGHTS}")
         return clip_from_config(cfg)
 
-    return words_for(names, cfg, own, clip, novel)
+    return words_for(custom_names(custom or "") if choice == "custom" else choice, cfg, own, clip)
 
 
 def custom_names(text: str) -> list[str]:

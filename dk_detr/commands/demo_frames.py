@@ -9,12 +9,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from dk_detr.commands.demo_records import detection_records, growing_list
+from dk_detr.commands.demo_records import growing_list, record_of
 from dk_detr.data.frames import Frame, Latest, Screen, Source, Video, Webcam, package
 from dk_detr.detector import Detections
 from dk_detr.visualization.video_file import video_file
@@ -77,7 +76,7 @@ def detect_in_frames(
                     break
                 found = look(frame.rgb)
                 pictures.add(np.asarray(found.draw(legend)), frame.time)
-                add(_record(found, frame, args.video_input or source.name))
+                add(record_of(found, args.video_input or source.name, time=round(frame.time, 4)))
                 done.add(frame)
     if done.number:
         print(f"{done.number} frames, {done.first:.2f} to {done.last:.2f} s, are in {target}, and in {records.name}.")
@@ -121,12 +120,6 @@ def _interruptible(done: _Done) -> Iterator[None]:
     except Exception:
         print(f"Broke off after {done.number} frames, at {done.last:.2f} s.", file=sys.stderr)
         raise
-
-
-def _record(found: Detections, frame: Frame, file: str) -> dict[str, Any]:
-    height, width = found.size
-    size = {"width": width, "height": height}
-    return {"file": file, "time": round(frame.time, 4), **size, "detections": detection_records(found)}
 
 
 def _number(source: Source, args: argparse.Namespace) -> int | None:

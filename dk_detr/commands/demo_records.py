@@ -34,6 +34,12 @@ def growing_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
         raise stopped
 
 
+def record_of(found: Detections, file: str, **about: Any) -> dict[str, Any]:
+    """The record of one image or frame: its file, what is said `about` it, its size, and its detections."""
+    height, width = found.size
+    return {"file": file, **about, "width": width, "height": height, "detections": detection_records(found)}
+
+
 def detection_records(found: Detections) -> list[dict[str, Any]]:
     """Detections for the JSON, the best first: name, score, box xyxy in pixels of the image, and of a detector with
     masks "segmentation", COCO's compressed RLE."""

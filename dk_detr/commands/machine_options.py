@@ -20,3 +20,10 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
 def machines_of(args: argparse.Namespace) -> Machines:
     """What they say. Raises ValueError for what cannot be."""
     return Machines(args.num_machines, args.machine_rank, args.dist_url)
+
+
+def machine_arguments(args: argparse.Namespace) -> list[str]:
+    """They as a command line, for a tool that calls another on the same machines."""
+    machines = machines_of(args)
+    which = ["--num-machines", str(machines.number), "--machine-rank", str(machines.rank), "--dist-url", machines.url]
+    return ["--num-gpus", str(args.num_gpus), *which]

@@ -81,18 +81,13 @@ class Detector:
         Raises as `set_classes` does."""
         if isinstance(words, Vocabulary):
             return words
-        novel: Sequence[str] = ()
-        if isinstance(words, str):
-            if os.path.splitext(words)[1] in (".npz", ".npy", ".pth"):
-                return read_vocabulary(words, key="set_classes")
-            if words not in WORD_LISTS:
-                raise ValueError(f'Words come as a list, ["{words}"], or as one of {", ".join(WORD_LISTS)}.')
-            words, novel = WORD_LISTS[words]
-        names = [name.strip() for name in words]
-        if names and set(names) <= set(self._own.names) and len(set(names)) == len(names):
-            return self._own.select(names)
+        if isinstance(words, str) and os.path.splitext(words)[1] in (".npz", ".npy", ".pth"):
+            return read_vocabulary(words, key="set_classes")
+        if isinstance(words, str) and words not in WORD_LISTS:
+            raise ValueError(f'Words come as a list, ["{words}"], or as one of {", ".join(WORD_LISTS)}.')
+        wanted = words if isinstance(words, str) else [name.strip() for name in words]
         with self._turn:  # so that CLIP is loaded once
-            return words_for(names, self.cfg, self._own, lambda: self.clip, novel)
+            return words_for(wanted, self.cfg, self._own, lambda: self.clip)
 
     def predict(
         self,

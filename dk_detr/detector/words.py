@@ -5,23 +5,23 @@ from collections.abc import Callable, Sequence
 
 from detectron2.config import CfgNode
 
-from dk_detr.language import Clip, build_vocabulary, is_closed, readable, require_words_of
+from dk_detr.language import WORD_LISTS, Clip, build_vocabulary, is_closed, readable, require_words_of
 from dk_detr.structures import Vocabulary, require_words
 
 
-def words_for(
-    names: Sequence[str], cfg: CfgNode, own: Vocabulary, clip: Callable[[], Clip], novel: Sequence[str] = ()
-) -> Vocabulary:
-    """A vocabulary of these names, encoded by the detector's CLIP. A closed detector gives some of its own words.
+def words_for(words: Sequence[str] | str, cfg: CfgNode, own: Vocabulary, clip: Callable[[], Clip]) -> Vocabulary:
+    """A vocabulary of these words. Where the detector has them all they are its own, as always of a closed detector;
+    others are encoded by its CLIP.
 
     Args:
-        own: the detector's words. clip: loads its CLIP, for where it is needed. novel: names to be marked so.
+        words: names, or one of WORD_LISTS. own: the detector's words. clip: loads its CLIP, for where it is needed.
 
     Raises: ValueError for names that are none, or the same to the text encoder, for words that a closed detector does
         not know, and for a CLIP (MODEL.CLIP) that did not encode the detector's words.
     """
+    names, novel = WORD_LISTS[words] if isinstance(words, str) else (words, ())
     refuse_repeats(names)
-    if is_closed(cfg):
+    if is_closed(cfg) or set(names) <= set(own.names):
         return own.select(names)
     encoder = clip()
     require_words_of(encoder, own)

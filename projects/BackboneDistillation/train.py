@@ -25,6 +25,7 @@ from detectron2.config import CfgNode
 
 import dk_detr  # noqa: F401  first, so that Detectron2 can be imported
 from dk_detr.commands.custom_data_options import parse_with_custom_data
+from dk_detr.commands.machine_options import add_machine_options, machine_arguments, machines_of
 from dk_detr.engine.ema import averaged
 from dk_detr.engine.run_folder import FINAL, changes_since
 from dk_detr.engine.setup import one_clear_error, setup_cfg
@@ -96,8 +97,9 @@ def write_backbone(folder: str) -> str:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train all that is to be trained, each in a process of its own; then write the backbone."""
+    """Train all that is to be trained, each in a process of its own; then write the backbone, on the first machine."""
     with one_clear_error():
+        machines_of(args)  # before anything is trained
         if "TORCHELASTIC_RUN_ID" in os.environ:
             raise ValueError("train.py starts its processes itself: call it without torchrun, with --num-gpus N.")
         runs = runs_of(args.config_file, args.opts)
@@ -105,10 +107,12 @@ def main(args: argparse.Namespace) -> None:
     for number, (config_file, opts) in enumerate(runs, start=1):
         print(f"Run {number} of {len(runs)}: {config_file}", flush=True)
         resume = ["--resume"] if args.resume or number < len(runs) else []
-        command = [sys.executable, TRAIN_NET, "--config-file", config_file, "--num-gpus", str(args.num_gpus), *resume]
+        command = [sys.executable, TRAIN_NET, "--config-file", config_file, *machine_arguments(args), *resume]
         done = subprocess.run([*command, *opts], check=False)
         if done.returncode:
             sys.exit(done.returncode)
+    if args.machine_rank:
+        return
     with one_clear_error():
         print(f"The backbone is in {write_backbone(folder)}: MODEL.WEIGHTS of a detector.")
 
@@ -117,8 +121,8 @@ def parse() -> argparse.Namespace:
     """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument("--num-gpus", type=int, default=1, help="processes; on a machine without GPU, CPU processes")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    add_machine_options(parser)
     return parse_with_custom_data(parser)
 
 

@@ -12,6 +12,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from dk_detr.commands import demo
+from dk_detr.commands.demo_records import detection_records
 from dk_detr.detector import Detections, Detector
 from dk_detr.detector.thresholds import Thresholds
 from dk_detr.engine import Trainer, setup_cfg
@@ -263,5 +264,5 @@ def test_masks_are_in_the_json_as_coco_stores_them():
     found = Instances((6, 5), pred_boxes=Boxes(torch.tensor([[1.0, 2, 4, 5]])), scores=torch.tensor([0.5]))
     found.pred_classes, found.pred_masks = torch.tensor([0]), masks
     detections = Detections.of(found, closed_vocabulary("coco"))
-    (record,) = json.loads(json.dumps(demo.detection_records(detections)))
+    (record,) = json.loads(json.dumps(detection_records(detections)))
     assert np.array_equal(mask_util.decode(record["segmentation"]), masks[0].numpy())

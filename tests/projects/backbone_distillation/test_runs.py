@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.run_folder import read_results
 from dk_detr.language import save_vocabulary
+from projects.BackboneDistillation import train
 from projects.BackboneDistillation.backbone_distillation.crops import build_crop_stream, cut
 from projects.BackboneDistillation.image_folder import annotations_of
 from projects.BackboneDistillation.train import runs_of, write_backbone
@@ -224,3 +227,24 @@ def test_folders_without_images_or_with_one_are_refused(folder: Path, tmp_path: 
     with pytest.raises(ValueError, match=r'class "dog" has 2 image\(s\) .* one to evaluate with'):
         annotations_of(folder, val_share=0.1)
     assert len(annotations_of(folder)[0]["images"]) == 5
+
+
+def test_every_run_is_on_all_machines_and_the_first_one_writes_the_backbone(monkeypatch):
+    commands: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(train, "write_backbone", lambda folder: pytest.fail("The second machine writes it, too."))
+    machines = ["--num-gpus", "4", "--num-machines", "2", "--machine-rank", "1", "--dist-url", "tcp://10.0.0.1:29500"]
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-file", config("mini/logits"), *machines])
+    train.main(train.parse())
+    assert [Path(part(command, "--config-file")).stem for command in commands] == ["teacher", "logits"]
+    for command in commands:
+        assert all(part(command, name) == value for name, value in zip(machines[::2], machines[1::2]))
+
+
+def part(command: list[str], name: str) -> str:
+    return command[command.index(name) + 1]
