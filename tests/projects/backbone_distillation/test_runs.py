@@ -16,6 +16,7 @@ from PIL import Image
 
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import StrictCheckpointer
+from dk_detr.engine.ema import averaged
 from dk_detr.engine.run_folder import read_results
 from dk_detr.language import save_vocabulary
 from projects.BackboneDistillation import train
@@ -87,6 +88,18 @@ def test_every_config_trains_and_names_boxes(path: Path, world: World, teacher: 
 
 def test_a_run_goes_on_as_if_it_had_not_been_interrupted(world: World, teacher: Path, tmp_path: Path) -> None:
     resume_after_the_first(world, tmp_path, config("mini/global_local"), **taught(teacher, DATASETS__TEST=()))
+
+
+def test_of_averaged_weights_the_backbone_is_the_average(world: World, teacher: Path, tmp_path: Path) -> None:
+    half = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "bfloat16", "SOLVER__EMA_DECAY": 0.5}
+    run = world.train(tmp_path, config=config("mini/logits"), **taught(teacher, DATASETS__TEST=(), **half))
+    backbone = state_of(Path(write_backbone(str(run))))["model"]
+    saved = state_of(run / "model_final.pth")
+    average, last = averaged(saved), saved["model"]
+    assert average is not None
+    name = "res3.0.conv1.weight"
+    assert torch.equal(backbone[name], average["backbone." + name])
+    assert not torch.equal(backbone[name], last["backbone." + name])
 
 
 def test_without_labels_the_classifier_is_the_teachers_and_stays(world: World, teacher: Path, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ import json
 import math
 import re
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from PIL import Image
@@ -81,6 +83,35 @@ def test_teacher_and_text_encoder_are_frozen_guests(given: dict[str, Any], world
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert trained and all(name.startswith("recognizer.visual.") for name in trained)
     assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def gradients(rank: int | None, opts: list[str]) -> tuple[dict[str, float], torch.Tensor]:
+    """Losses and the gradient of one worker's image, averaged over workers; of both images where `rank` is None."""
+    with fixed_seed():
+        model = build_model(setup_cfg(config("mini/pretrain"), opts)).train()
+    batch = [{"image": 100 * random(3, 64, 64, seed=n).abs(), "caption": f"number {n}"} for n in range(2)]
+    with EventStorage():
+        losses = model(batch if rank is None else batch[rank : rank + 1])
+    (losses["loss_image_text"] + losses["loss_region_distillation"]).backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+    if rank is not None:
+        dist.all_reduce(gradient)
+        gradient /= 2
+    return {name: loss.item() for name, loss in losses.items()}, gradient
+
+
+def test_two_workers_learn_what_one_does(
+    given: dict[str, Any], world: World, in_two_workers: Callable[..., Any]
+) -> None:
+    """Of images with equally many regions; but for the contrast, whose regions are one worker's, as in the release."""
+    opts = world.options(**{**given, f"{OWN}REGIONS": 4, f"{OWN}THRESHOLD": 0.0})
+    losses, gradient = gradients(None, opts)
+    (first, averaged), (second, same) = in_two_workers(gradients, opts)
+    assert torch.equal(averaged, same)
+    torch.testing.assert_close(averaged, gradient, rtol=1e-3, atol=1e-5 * gradient.abs().max().item())
+    assert first["loss_image_text"] == pytest.approx(losses["loss_image_text"], rel=1e-4)
+    mean = (first["loss_region_distillation"] + second["loss_region_distillation"]) / 2
+    assert mean == pytest.approx(losses["loss_region_distillation"], rel=1e-4)
 
 
 def test_a_student_like_its_teacher_has_nothing_to_distil(given: dict[str, Any], world: World, tmp_path: Path) -> None:
