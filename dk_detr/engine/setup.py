@@ -24,7 +24,7 @@ from dk_detr.engine.device import resolve_device
 from dk_detr.engine.failures import last_words
 from dk_detr.engine.fit import no_weights
 from dk_detr.engine.keep import use_keepers, use_kept_data
-from dk_detr.engine.projects import add_projects
+from dk_detr.engine.projects import add_projects, projects_of
 from dk_detr.engine.renamed_keys import refuse_renamed_keys
 from dk_detr.layers.ops import default_backend
 from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
@@ -94,11 +94,13 @@ def _read(config_file: str, opts: Sequence[str], key: str) -> CfgNode:
 def _merged(content: dict[str, Any], opts: Sequence[str], source: str) -> CfgNode:
     """The defaults under the keys of a file under options. `source`: how messages call the file."""
     cfg = default_cfg()
+    projects = projects_of(content, opts)
     with _known_keys(cfg):
-        add_projects(cfg, content.get("PROJECTS") or [])
+        add_projects(cfg, projects)
         refuse_renamed_keys(cfg, content, opts)
         merge_config(cfg, content)
         cfg.merge_from_list(list(opts))
+    cfg.PROJECTS = projects
     resolve_device(cfg, source, asked="MODEL.DEVICE" in opts[::2])
     return cfg
 

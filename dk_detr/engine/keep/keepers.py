@@ -16,15 +16,10 @@ logger = logging.getLogger(__name__)
 KEEPERS: dict[str, type[Keeper]] = {"classifier_projection": ClassifierProjection, "interpolation": Interpolated}
 """By their name in SOLVER.KEEP; a project adds its own when it is imported."""
 
-OF_PROJECTS = {"distillation": "projects.DETRDistill.detrdistill"}  # name -> the package that adds it
-
 
 def use_keepers(cfg: CfgNode) -> None:
     """Set what follows from SOLVER.KEEP. Raises ValueError for a name that is not there."""
     for name in cfg.SOLVER.KEEP:
-        package = OF_PROJECTS.get(name)
-        if package and package not in cfg.PROJECTS:
-            raise ValueError(f'SOLVER.KEEP "{name}" is of a project: write PROJECTS: ["{package}"] into a config file.')
         settings = choose(KEEPERS, "SOLVER.KEEP", name).settings(cfg)
         cfg.merge_from_list([word for pair in settings.items() for word in pair])
 

@@ -134,7 +134,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"MODEL__WEIGHTS": "''"}, "DATASETS.KEEP ['mini_lvis_val'] asks what is kept of a trained detector, and MODEL.W"),
     (CLOSED, 'is for detectors of any words, and MODEL.DETR.CLASSIFIER.NAME "Linear" knows those of training alone'),
     ({"SOLVER__KEEP": ["everything"]}, 'SOLVER.KEEP is "everything"; choose one of classifier_projection'),
-    ({"SOLVER__KEEP": ["distillation"]}, 'write PROJECTS: ["projects.DETRDistill.detrdistill"] into a config file'),
     ({"SOLVER__KEEP": ["interpolation"], "SOLVER__KEEP_ALPHA": 2.0}, "SOLVER.KEEP_ALPHA is a share in [0, 1], got 2.0"),
     ({"SOLVER__KEEP": ["interpolation"], "SOLVER__EMA_DECAY": 0.9}, "SOLVER.EMA_DECAY 0.9 both say which weights"),
     ({"DATASETS__KEEP": ("mini_lvis",)}, 'There is no data set "mini_lvis"'),

@@ -13,7 +13,7 @@ from dk_detr.structures import Targets
 from projects.DETRDistill.detrdistill.objects import TeachersObjects, objects_from_config
 from tests.keep_fixtures import few_labels, trained
 from tests.projects.detrdistill.distill_fixtures import settings
-from tests.run_fixtures import REPOSITORY, World, assert_same_training, state_of
+from tests.run_fixtures import MINI, REPOSITORY, World, assert_same_training, state_of
 
 BASE = str(REPOSITORY / "configs" / "mini" / "Base-keep.yaml")
 KEEP = {"SOLVER__KEEP": ["distillation"], "DATASETS__KEEP": ("mini_lvis_val",)}
@@ -43,6 +43,15 @@ def test_the_start_teaches_and_the_run_resumes_from_its_own_config(world: World,
     assert cfg.MODEL.TRAINING_EXTENSIONS == ["DETRDistill"]
     world.train(resumed, config=str(own), resume=True, **options)
     assert_same_training(resumed / "model_final.pth", run / "model_final.pth")
+
+
+def test_its_name_is_enough_and_the_run_says_which_projects_it_used(world: World) -> None:
+    own = world.options(**KEEP, MODEL__WEIGHTS="start.pth")
+    with world.in_use():
+        alone, beside = (setup_cfg(MINI, [*own, *more]) for more in ([], ["PROJECTS", "['projects.ViLD.vild']"]))
+    package = "projects.DETRDistill.detrdistill"
+    assert alone.PROJECTS == [package] and beside.PROJECTS == ["projects.ViLD.vild", package]
+    assert "DETRDistill" in alone.MODEL.TRAINING_EXTENSIONS and "VILD" in beside.MODEL
 
 
 def test_terms_that_the_config_names_stay(world: World) -> None:
