@@ -80,7 +80,7 @@ class Page:
     def _build(self) -> gr.Blocks:
         with gr.Blocks(title="DK-DETR", analytics_enabled=False, delete_cache=(DAY // 24, DAY)) as blocks:
             memory = gr.BrowserState(None, storage_key=MEMORY, secret=MEMORY)
-            sight = gr.State(None)
+            sight, path = gr.State(None), gr.State(None)
             gr.Markdown("# Find anything in a picture")
             with gr.Row():
                 with gr.Column(scale=1, min_width=320):
@@ -103,11 +103,15 @@ class Page:
                     )  # fmt: skip
                     save = gr.DownloadButton("Download as JSON", interactive=False, elem_id="save")
             outputs = [shown, status, save]
-            asked = [picture, choice, text, threshold, memory]
-            gr.on(
-                [picture.upload, find.click], self.find, asked, [*outputs, sight, memory],
-                trigger_mode="always_last", show_progress_on=shown, concurrency_limit=1, api_visibility="private",
+            taken = picture.upload(
+                _take, picture, [path, picture], trigger_mode="always_last", show_progress="hidden", queue=False,
+                api_visibility="private",
             )  # fmt: skip
+            for asked in (taken.then, find.click):
+                asked(
+                    self.find, [path, choice, text, threshold, memory], [*outputs, sight, memory],
+                    trigger_mode="always_last", show_progress_on=shown, concurrency_limit=1, api_visibility="private",
+                )  # fmt: skip
             threshold.input(
                 self.show, [sight, threshold, memory], [*outputs, memory], trigger_mode="always_last",
                 show_progress="hidden", concurrency_limit=4, api_visibility="private",
@@ -180,6 +184,11 @@ class SameHostOnly:
 def _theme() -> Any:
     fonts, monospace = FONTS
     return gr.themes.Default(font=list(fonts), font_mono=list(monospace))
+
+
+def _take(path: str | None) -> tuple[str | None, None]:
+    """The field is empty at once, so that the next picture can be dropped."""
+    return path, None
 
 
 def _words_visible(choice: str) -> Any:
