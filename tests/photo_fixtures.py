@@ -12,10 +12,11 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch.nn import functional as F
 
+from dk_detr.commands.train import train_or_evaluate
 from dk_detr.data import register
 from dk_detr.language import LVIS_NAMES, WORD_LISTS, save_vocabulary
 from dk_detr.structures import Vocabulary
-from tests.run_fixtures import CLIP, REPOSITORY, WIDTH, write_json
+from tests.run_fixtures import CLIP, REPOSITORY, WIDTH, assert_same_training, write_json
 
 PHOTOS = Path(os.environ.get("COCO128", REPOSITORY.parent / "shared" / "data" / "coco128"))
 IMAGES = PHOTOS / "images" / "train2017"
@@ -64,3 +65,18 @@ def options(folder: Path, **more: Any) -> list[str]:
         **{key.replace("__", "."): value for key, value in more.items()},
     }
     return [str(word) for pair in keys.items() for word in pair]
+
+
+def resume_on_photos(config: str, folder: Path, **more: Any) -> Path:
+    """Train a config whole, and again from its first checkpoint on: bit for bit the same. Returns the whole run.
+
+    Inside `registered`; `more` as for `options`.
+    """
+    whole, resumed = folder / "run", folder / "resumed"
+    train_or_evaluate(config, options(folder, **more))
+    resumed.mkdir()
+    (resumed / "model_0000000.pth").write_bytes((whole / "model_0000000.pth").read_bytes())
+    (resumed / "last_checkpoint").write_text("model_0000000.pth")
+    train_or_evaluate(config, options(folder, **{**more, "DATASETS__TEST": (), "OUTPUT_DIR": resumed}), resume=True)
+    assert_same_training(resumed / "model_final.pth", whole / "model_final.pth")
+    return whole

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from dk_detr.commands.train import train_or_evaluate
 from dk_detr.engine.run_folder import read_results
 from tests.meta_arch.test_clip_backbone import TOWER
-from tests.photo_fixtures import needs_photos, options, registered
-from tests.run_fixtures import REPOSITORY, assert_same_training, own_log_handlers, state_of, write_json
+from tests.photo_fixtures import needs_photos, registered, resume_on_photos
+from tests.run_fixtures import REPOSITORY, own_log_handlers, state_of, write_json
 
 pytestmark = needs_photos
 
@@ -38,15 +37,9 @@ def test_a_detector_on_it_trains_goes_on_and_is_scored(
     keys = {**SMALL, **{f"MODEL__TIMM__{key}": value for key, value in model.items()}, **more}
     keys |= {"MODEL__CLIP__ARCHITECTURE": write_json(tmp_path / "tower.json", TOWER)}
     with own_log_handlers(), registered(tmp_path, 2):
-        train_or_evaluate(path, options(tmp_path, **keys))
-        resumed = tmp_path / "resumed"
-        resumed.mkdir()
-        (resumed / "model_0000000.pth").write_bytes((tmp_path / "run" / "model_0000000.pth").read_bytes())
-        (resumed / "last_checkpoint").write_text("model_0000000.pth")
-        train_or_evaluate(path, options(tmp_path, **keys, DATASETS__TEST=(), OUTPUT_DIR=resumed), resume=True)
-    assert_same_training(resumed / "model_final.pth", tmp_path / "run" / "model_final.pth")
-    found = read_results(str(tmp_path / "run"))
+        run = resume_on_photos(path, tmp_path, **keys)
+    found = read_results(str(run))
     assert found is not None and math.isfinite(found["results"]["bbox"]["AP"])
-    first, last = (state_of(tmp_path / "run" / name)["model"] for name in ("model_0000000.pth", "model_final.pth"))
+    first, last = (state_of(run / name)["model"] for name in ("model_0000000.pth", "model_final.pth"))
     moved = [name for name in first if name.startswith("backbone.") and (first[name] != last[name]).any()]
     assert bool(moved) == (config != "dk_detr_convnext_clip")  # which is frozen

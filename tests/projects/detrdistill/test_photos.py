@@ -6,12 +6,11 @@ from pathlib import Path
 
 from detectron2.modeling import build_model
 
-from dk_detr.commands.train import train_or_evaluate
 from dk_detr.engine import setup_cfg
 from dk_detr.engine.checkpoint import StrictCheckpointer
-from tests.photo_fixtures import needs_photos, options, registered
+from tests.photo_fixtures import needs_photos, options, registered, resume_on_photos
 from tests.projects.detrdistill.config_fixtures import CONFIGS, saved_teacher
-from tests.run_fixtures import REPOSITORY, assert_same_training, own_log_handlers
+from tests.run_fixtures import REPOSITORY, own_log_handlers
 
 pytestmark = needs_photos
 
@@ -28,15 +27,9 @@ def test_r50_teaches_r18_beside_clip(tmp_path: Path) -> None:
         keys = {**SMALL, "MODEL__DETR__PADDED_SIZE": 160}
         teacher = setup_cfg(str(REPOSITORY / "configs" / "dk_detr_R50.yaml"), options(tmp_path, **keys))
         keys |= saved_teacher(teacher, tmp_path / "teacher")
-        train_or_evaluate(str(config), options(tmp_path, **keys))
-        resumed = tmp_path / "resumed"
-        resumed.mkdir()
-        (resumed / "model_0000000.pth").write_bytes((tmp_path / "run" / "model_0000000.pth").read_bytes())
-        (resumed / "last_checkpoint").write_text("model_0000000.pth")
-        train_or_evaluate(str(config), options(tmp_path, **keys, OUTPUT_DIR=resumed), resume=True)
-    assert_same_training(resumed / "model_final.pth", tmp_path / "run" / "model_final.pth")
-    losses = json.loads((tmp_path / "run" / "metrics.json").read_text().splitlines()[0])
+        run = resume_on_photos(str(config), tmp_path, **keys)
+    losses = json.loads((run / "metrics.json").read_text().splitlines()[0])
     taught = {name: loss for name, loss in losses.items() if name.startswith("loss_dd_")}
     assert len(taught) == 10 and all(map(math.isfinite, taught.values()))
     plain = setup_cfg(str(CONFIGS / "dk_detr_R18.yaml"), options(tmp_path, **SMALL))
-    StrictCheckpointer(build_model(plain).eval()).load(str(tmp_path / "run" / "model_final.pth"))
+    StrictCheckpointer(build_model(plain).eval()).load(str(run / "model_final.pth"))
