@@ -82,11 +82,22 @@ class StrictCheckpointer(DetectionCheckpointer):
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load; where the file holds a moving average of the weights, that is what is loaded, except to go on with the
         run. Raises FileNotFoundError or ValueError in words that say which file and which key is at fault."""
-        if path and "://" not in path and not os.path.isfile(path):
+        if "://" in path:
+            self._download(path)
+        elif path and not os.path.isfile(path):
             raise no_weights(path)
         self._path = path
         self._goes_on = "trainer" in (self.checkpointables if checkpointables is None else checkpointables)
         return cast("dict[str, Any]", super().load(path, checkpointables))
+
+    def _download(self, path: str) -> None:
+        try:
+            self.path_manager.get_local_path(path)
+        except OSError as error:
+            raise OSError(
+                f"{path} (MODEL.WEIGHTS) cannot be downloaded: {error}. Where there is no network, fetch the file "
+                'elsewhere and name it, or set MODEL.WEIGHTS "" to start without.'
+            ) from error
 
     def _load_file(self, filename: str) -> Any:
         file = Path(filename)

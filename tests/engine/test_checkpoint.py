@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -562,6 +563,16 @@ def test_another_model_is_refused(world: World, tmp_path: Path) -> None:
 def test_a_file_that_is_no_checkpoint_is_refused(content: bytes, world: World, tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(content)
     assert "is no whole checkpoint" in refusal(detector(world), tmp_path / "model.pth")
+
+
+def test_a_download_that_fails_names_the_key_and_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(path: str) -> str:
+        raise URLError("no network")
+
+    checkpointer = StrictCheckpointer(nn.Linear(2, 2))
+    monkeypatch.setattr(checkpointer.path_manager, "get_local_path", no_network)
+    with pytest.raises(OSError, match=r"R-50.pkl \(MODEL.WEIGHTS\) cannot be downloaded: .*no network.* fetch"):
+        checkpointer.load("detectron2://ImageNetPretrained/R-50.pkl")
 
 
 def test_a_checkpoint_that_is_not_there_is_missed_by_its_key() -> None:
