@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,9 @@ class Detector:
         return names, {name: value for name, value in words.items() if name in inputs}
 
     def __call__(self, image: Image.Image) -> dict[str, Any]:
-        """The detections of a picture that is upright, in its own pixels: see the file's first lines."""
+        """The detections of an `upright` picture, in its own pixels: see the file's first lines."""
         width, height = image.size
-        pixels = np.asarray(image.convert("RGB").resize(self._size(width, height), Image.Resampling.BILINEAR))
+        pixels = np.asarray(image.resize(self._size(width, height), Image.Resampling.BILINEAR))
         ordered = pixels if self.told["order"] == "RGB" else pixels[:, :, ::-1]
         inputs = {
             "images": np.ascontiguousarray(ordered.transpose(2, 0, 1), dtype=np.float32)[None],
@@ -91,7 +92,7 @@ class Detector:
             return w, h
         scale = self.told["min_size"] / min(width, height)
         sides = (width * scale, height * scale) if scale else (width, height)
-        if max(sides) > self.told["max_size"]:
+        if scale and max(sides) > self.told["max_size"]:
             shrink = self.told["max_size"] / max(sides)
             sides = sides[0] * shrink, sides[1] * shrink
         w, h = (max(int(side + 0.5), 1) for side in sides)
@@ -101,12 +102,31 @@ class Detector:
         return w, h
 
 
+def upright(file: Image.Image) -> Image.Image:
+    """An opened picture as the detector was trained to see it: turned as its EXIF says, RGB in 8 bits, on white paper
+    where it is transparent.
+
+    Raises: ValueError for grey of which the file does not say which number is white.
+    """
+    if file.mode in ("I", "F") or (file.mode.startswith("I") and file.format == "TIFF"):
+        raise ValueError(f'its grey is of mode "{file.mode}": save it as a PNG of 8 or 16 bits')
+    image = ImageOps.exif_transpose(file)
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.uint32)
+        values[values == image.info.get("transparency", -1)] = 65535
+        return Image.fromarray(((2 * 255 * values + 65535) // (2 * 65535)).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    return Image.composite(rgba.convert("RGB"), Image.new("RGB", image.size, "white"), rgba.getchannel("A"))
+
+
 def read_vocabulary(path: str) -> tuple[list[str], np.ndarray, dict[str, str]]:
     """Names, embeddings (K, E) and provenance of a vocabulary file. Raises ValueError for another file."""
     try:
         with np.load(path, allow_pickle=False) as content:
             return content["names"].tolist(), content["embeddings"], json.loads(str(content["provenance"]))
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no vocabulary of tools/build_vocabulary.py.") from error
 
 
@@ -166,9 +186,9 @@ def main(args: argparse.Namespace) -> None:
     for path in args.images:
         try:
             with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file)
+                image = upright(file)
                 found = records(detector(image), detector.names, image.size, args.confidence_threshold)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
             failed.append(f"{path} ({error})")
             continue
         listed.append({"file": path, "width": image.width, "height": image.height, "detections": found})

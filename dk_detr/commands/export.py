@@ -32,8 +32,8 @@ EAGER: dict[str, Any] = {"MODEL.DEVICE": "cpu", "MODEL.DETR.COMPILED": [], "MODE
 def main(args: argparse.Namespace) -> None:
     """See tools/export.py for the arguments. Ends with exit status 1 where the file is not true to the detector."""
     with one_clear_error():
-        _refuse_bad_arguments(args)
         cfg = with_values(setup_cfg(args.config_file, args.opts), EAGER)
+        _refuse_bad_arguments(args, cfg)
         refuse_what_cannot_be_exported(cfg, args.format, args.words)
         samples = list(_samples(cfg, args.images, args.image_size)) if args.check else []
         model = Predictor(cfg).model
@@ -75,12 +75,14 @@ def _check_ap(cfg: CfgNode, model: Any, exported: Exported) -> None:
                 raise ValueError(f"Half floats cost more than {AP_LIMIT} points of AP on {name}: use --dtype float32.")
 
 
-def _refuse_bad_arguments(args: argparse.Namespace) -> None:
+def _refuse_bad_arguments(args: argparse.Namespace, cfg: CfgNode) -> None:
     wanted = ENDINGS[args.format]
     if Path(args.output).suffix != wanted:
         raise ValueError(f"--output {args.output} must end in {wanted} for --format {args.format}.")
     if args.dtype != "float32" and args.format != ONNX:
         raise ValueError(f"--dtype {args.dtype} is for --format onnx; files of torch convert with `.half()`.")
+    if args.check and args.dtype != "float32" and not cfg.DATASETS.TEST:
+        raise ValueError("--check of half floats compares AP, and DATASETS.TEST is empty: name a data set.")
     if args.images and not args.check:
         raise ValueError("--images are those that --check compares: add --check.")
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]

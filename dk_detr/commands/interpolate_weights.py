@@ -8,18 +8,20 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 from tabulate import tabulate
 from torch import Tensor
 
 from dk_detr.commands.train import train_or_evaluate
 from dk_detr.convert.reading import read_content, weights_in
 from dk_detr.data.bank import identity_of
+from dk_detr.engine.checkpoint import StrictCheckpointer
 from dk_detr.engine.ema import averaged
 from dk_detr.engine.fit import no_weights
-from dk_detr.engine.keep import SHOWN, interpolate, interpolated
+from dk_detr.engine.keep import SHOWN, interpolate
 from dk_detr.engine.keep.interpolation import of_detector
 from dk_detr.engine.run_folder import FINAL, read_results
-from dk_detr.engine.setup import one_clear_error, setup_cfg
+from dk_detr.engine.setup import for_inference, one_clear_error, setup_cfg, with_values
 from dk_detr.language import WORDS
 from dk_detr.utils import atomic_file, atomic_write
 
@@ -31,9 +33,9 @@ def main(args: argparse.Namespace) -> None:
     with one_clear_error():
         run = Path(args.run)
         cfg = _config_of(run, args.opts)
-        start, tuned = Path(args.start or cfg.MODEL.WEIGHTS), run / FINAL
+        start, tuned = Path(args.start or _start_of(cfg, run)), run / FINAL
         shares = _shares(args.alpha)
-        written = write_between(start, tuned, shares, run)
+        written = write_between(cfg, start, tuned, shares, run)
         for path, share in zip(written, shares):
             folder = run / FOLDER / f"{share:.2f}"
             if args.opts or not _is_done(folder, path):  # with options the results may be other ones
@@ -54,6 +56,12 @@ def _config_of(run: Path, opts: list[str]) -> CfgNode:
     return cfg
 
 
+def _start_of(cfg: CfgNode, run: Path) -> str:
+    if not cfg.MODEL.WEIGHTS:
+        raise ValueError(f"{run / 'config.yaml'} does not say from which weights it started: name them, --start.")
+    return str(cfg.MODEL.WEIGHTS)
+
+
 def _shares(given: list[float]) -> list[float]:
     shares = [round(share, 2) for share in given]
     if min(shares) < 0 or max(shares) > 1 or len({*shares}) < len(shares):
@@ -61,9 +69,12 @@ def _shares(given: list[float]) -> list[float]:
     return shares
 
 
-def write_between(start: Path, tuned: Path, shares: list[float], folder: Path) -> list[Path]:
+def write_between(cfg: CfgNode, start: Path, tuned: Path, shares: list[float], folder: Path) -> list[Path]:
     """Write a checkpoint for each share of the tuned weights, with the files that it is of ("provenance") and the words
     of both trainings. What is there already is left alone.
+
+    Args:
+        cfg: of the fine-tuning.
 
     Raises: FileNotFoundError; ValueError for weights of two detectors, naming the first that differs.
     """
@@ -76,7 +87,7 @@ def write_between(start: Path, tuned: Path, shares: list[float], folder: Path) -
     if not missing:
         return list(paths.values())
     before, after = read_content(start), read_content(tuned)
-    ends = _loaded(before, start), of_detector(averaged(after) or weights_in(after, tuned).state)
+    ends = _as_the_run_began(cfg, start), of_detector(averaged(after) or weights_in(after, tuned).state)
     for share, path in missing.items():
         content = {"model": interpolate(*ends, share), "provenance": {**files, "alpha": share}, **_words(before, after)}
         with atomic_file(path) as part:
@@ -84,9 +95,11 @@ def write_between(start: Path, tuned: Path, shares: list[float], folder: Path) -
     return list(paths.values())
 
 
-def _loaded(content: Any, path: Path) -> dict[str, Tensor]:
-    """The weights of a start, as a training that starts from the file takes them."""
-    return of_detector(interpolated(content) or averaged(content) or weights_in(content, path).state)
+def _as_the_run_began(cfg: CfgNode, start: Path) -> dict[str, Tensor]:
+    """The weights of a start, as the training took them: by its names, of its parts, with its calibration."""
+    model: Any = build_model(with_values(for_inference(cfg), {"MODEL.CALIBRATION": cfg.MODEL.CALIBRATION})).train()
+    StrictCheckpointer(model, keeps=True).load(str(start))
+    return of_detector(model.state_dict())
 
 
 def _words(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from dk_detr.convert.reading import Checkpoint, read_content, refuse_what_is_not_finite, weights_in
 from dk_detr.engine.calibrated_weights import agree_on_calibration
-from dk_detr.engine.ema import EMA_KEY, averaged
+from dk_detr.engine.ema import EMA_KEY
+from dk_detr.engine.evaluated import instead_of_the_last
 from dk_detr.engine.fit import (
     no_weights,
     refuse_other_architectures,
@@ -20,7 +21,6 @@ from dk_detr.engine.fit import (
     start_new,
     under_our_names,
 )
-from dk_detr.engine.keep import interpolated
 from dk_detr.engine.keep.interpolation import KEY as INTERPOLATION
 from dk_detr.engine.old_names import under_current_names
 from dk_detr.language import WORDS
@@ -129,15 +129,11 @@ class StrictCheckpointer(DetectionCheckpointer):
         return found
 
     def _weights_to_load(self, checkpoint: Any) -> dict[str, Tensor]:
-        average = None if self._goes_on else averaged(checkpoint)
-        between = None if self._goes_on else interpolated(checkpoint)
-        if between is not None:
-            alpha = checkpoint[INTERPOLATION]["alpha"]
-            self.logger.info(f"{self._path}: loading weights between its start and now (SOLVER.KEEP_ALPHA {alpha}).")
-            average = {**checkpoint["model"], **between}
-        elif average is not None:
-            self.logger.info(f"{self._path} holds a moving average of its weights (SOLVER.EMA_DECAY): loading that.")
-        weights: dict[str, Tensor] = checkpoint["model"] if average is None else average
+        found = None if self._goes_on else instead_of_the_last(checkpoint)
+        weights: dict[str, Tensor] = checkpoint["model"]
+        if found is not None:
+            weights, what = found
+            self.logger.info(f"{self._path} holds {what}: loading these in place of the last.")
         here = self.model.state_dict()  # what training adds is absent where it is not asked for, not missed
         weights = {name: w for name, w in weights.items() if name in here or not name.startswith("extensions.")}
         weights = self._without_parts(weights)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from dk_detr.export.graph import DetectionGraph
-from dk_detr.export.half import in_half_floats
+from dk_detr.export.half import in_half_floats, nodes_of_words
 from dk_detr.export.nms import onnx_survivors
 from dk_detr.utils import atomic_file
 
@@ -65,12 +65,13 @@ def _write_onnx(graph: DetectionGraph, request: Request) -> None:
         optimize=False,
         verbose=False,
     )
+    spared = nodes_of_words(program.model_proto.graph, ("text_embeddings", "model.text"))
     # All of its rewriting is not sound: of two clamps in a row it leaves a bound undefined (onnxscript 0.7).
     optimizer.fold_constants(program.model)
     optimizer.remove_unused_nodes(program.model)
     model = program.model_proto
     if request.dtype == "float16":
-        model = in_half_floats(model, ("text_embeddings", "model.text"))
+        model = in_half_floats(model, spared)
     _name_axes(model)
     onnx.helper.set_model_props(model, request.metadata)
     onnx.checker.check_model(model)

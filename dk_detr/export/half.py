@@ -9,15 +9,24 @@ HALVES = ("Conv", "Gemm", "MatMul")
 HALF = "_half"  # ends the names of values in half floats
 
 
-def in_half_floats(model: Any, words: tuple[str, ...]) -> Any:
+def nodes_of_words(graph: Any, words: tuple[str, ...]) -> set[str]:
+    """Names of the nodes that compute with text embeddings, cosines over a temperature: in training, too, they are in
+    full precision. To be asked before constants are folded, and with them the names of fixed words.
+
+    Args:
+        graph: of an ONNX ModelProto. words: names of the values that hold text embeddings.
+    """
+    return _downstream(graph.node, words)
+
+
+def in_half_floats(model: Any, spared: set[str]) -> Any:
     """The model with weights in half floats; inputs and outputs stay as they are.
 
     Args:
-        model: an ONNX ModelProto, which is changed. words: names of the values that hold text embeddings. What is
-            computed from them, cosines over a temperature, stays in full precision, as in training with half floats.
+        model: an ONNX ModelProto, which is changed. spared: names of nodes that stay in full precision.
     """
     graph = model.graph
-    spared, weights = _downstream(graph.node, words), {each.name: each for each in graph.initializer}
+    weights = {each.name: each for each in graph.initializer}
     nodes: list[Any] = []
     made: set[str] = set()
     for node in graph.node:

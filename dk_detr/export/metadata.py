@@ -14,7 +14,8 @@ def metadata_of(cfg: CfgNode, graph: DetectionGraph, image_size: tuple[int, int]
     """All values are texts; lists and objects are JSON.
 
     "names" and "novel" are of the words that the detector had when it was exported, in the order of the labels where
-    they are fixed; "train_names" those of training. "provenance" is that of the embeddings (see `Vocabulary`).
+    they are fixed; "train_names" those of
+    training, and of trainings before it. "provenance" is that of the embeddings (see `Vocabulary`).
     "min_size", "max_size" are INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST, "order" the channels. "padded_side" is the square
     that no image may exceed, 0 for none; "image_size" (h, w), if it is the only one.
     """
@@ -23,7 +24,7 @@ def metadata_of(cfg: CfgNode, graph: DetectionGraph, image_size: tuple[int, int]
     told = {
         "names": list(model.vocabulary.names),
         "novel": model.novel.tolist(),
-        "train_names": list(model.train_vocabulary.names),
+        "train_names": [*model.train_vocabulary.names, *sorted(model.trained_before)],
         "provenance": provenance,
         "min_size": cfg.INPUT.MIN_SIZE_TEST,
         "max_size": cfg.INPUT.MAX_SIZE_TEST,

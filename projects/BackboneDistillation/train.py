@@ -26,7 +26,8 @@ from detectron2.config import CfgNode
 import dk_detr  # noqa: F401  first, so that Detectron2 can be imported
 from dk_detr.commands.custom_data_options import parse_with_custom_data
 from dk_detr.commands.machine_options import add_machine_options, machine_arguments, machines_of
-from dk_detr.engine.ema import averaged
+from dk_detr.convert.reading import read_content
+from dk_detr.engine.evaluated import evaluated_weights
 from dk_detr.engine.run_folder import FINAL, changes_since
 from dk_detr.engine.setup import one_clear_error, setup_cfg
 from dk_detr.utils import atomic_file
@@ -35,7 +36,7 @@ from projects.BackboneDistillation.backbone_distillation.teacher import CLIP, re
 
 TEACHER = "MODEL.BACKBONE_KD.TEACHER"
 TRAIN_NET = str(ROOT / "tools" / "train_net.py")
-FREE = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD")
+FREE = ("OUTPUT_DIR", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD")
 """Keys that make no other teacher."""
 SHARED = ("SEED", "MODEL.DEVICE", "MODEL.VOCABULARY.", "MODEL.CLIP.", "DATASETS.", "DATALOADER.", "SOLVER.AMP.")
 """How keys begin that are a teacher's, too, where the command line gives them."""
@@ -87,8 +88,8 @@ def _refuse_other_run(folder: str, cfg: CfgNode) -> None:
 def write_backbone(folder: str) -> str:
     """From the run of a folder its backbone, in a file whose names any of Detectron2's and this project's detectors
     take, with a pyramid (bottom_up) or without; returns the path."""
-    content = torch.load(os.path.join(folder, FINAL), map_location="cpu", weights_only=True)
-    weights = averaged(content) or content["model"]
+    trained = Path(folder) / FINAL
+    weights = evaluated_weights(read_content(trained), trained)
     part = {name.removeprefix("backbone."): w for name, w in weights.items() if name.startswith("backbone.")}
     path = os.path.join(folder, "backbone.pth")
     with atomic_file(path) as file:

@@ -13,7 +13,7 @@ one on each line. Two files are written: pool.txt, "name,count" on each line, an
 import argparse
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,11 +26,19 @@ Nouns = Callable[[str], Iterable[str]]
 
 
 def nouns_of_a_list(names: Iterable[str]) -> Nouns:
-    """Finds the names of a list, in one number or the other, the longest first; each in the form of the list."""
-    known = {form: name for name in names for form in (name, f"{name}s", f"{name}es")}
+    """Finds the names of a list, in one number or the other, the longest first; each in the form of the list. What the
+    list has is never taken for another's plural ("glasses", where it has "glass", too)."""
+    listed = list(names)
+    known = {form: name for name in listed for form in _plurals(name)} | {name: name for name in listed}
     longest = sorted(map(re.escape, known), key=len, reverse=True)
     pattern = re.compile(rf"\b({'|'.join(longest)})\b")
     return lambda caption: [known[found] for found in pattern.findall(caption.lower())]
+
+
+def _plurals(name: str) -> Iterator[str]:
+    yield from (f"{name}s", f"{name}es")
+    if name.endswith("y"):
+        yield f"{name[:-1]}ies"
 
 
 def nouns_of_spacy(model: str) -> Nouns:

@@ -2,15 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from dk_detr.export import Request, write
+from dk_detr.export import Request, formats, write
 from dk_detr.export.check import compare
 from dk_detr.export.exported import open_exported
-from dk_detr.export.half import in_half_floats
+from dk_detr.export.half import in_half_floats, nodes_of_words
 from tests.export_fixtures import SHALLOW, as_tensors, exported_file, graph_of, inputs_of, samples
 from tests.model_fixtures import random
 
@@ -56,7 +57,8 @@ def test_onnx_says_what_it_is(file) -> None:
 
 def test_half_floats_hold_the_weights_but_not_the_scores(file) -> None:
     graph, path = file
-    half = in_half_floats(onnx.load(path), ("text_embeddings",))
+    model = onnx.load(path)
+    half = in_half_floats(model, nodes_of_words(model.graph, ("text_embeddings",)))
     halves = [each for each in half.graph.initializer if each.data_type == onnx.TensorProto.FLOAT16]
     weights = sum(parameter.numel() for parameter in graph.model.parameters() if parameter.ndim > 1)
     assert sum(int(np.prod(each.dims)) for each in halves) > 0.5 * weights
@@ -64,6 +66,31 @@ def test_half_floats_hold_the_weights_but_not_the_scores(file) -> None:
     scores = session.run(["scores"], {name: value.numpy() for name, value in inputs_of(graph, samples(1)).items()})[0]
     expected = graph(**inputs_of(graph, samples(1)))[2].detach()
     assert torch.allclose(torch.from_numpy(scores), expected, atol=0.02)
+
+
+def test_scores_of_fixed_words_are_in_full_precision_though_folding_renames_the_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Words(torch.nn.Module):
+        """The end of a detector: features against words that are its own."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = torch.nn.Module()
+            self.model.register_buffer("text", random(7, 6))
+            self.project = torch.nn.Linear(5, 6)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.project(images) @ self.model.text.T / 0.05
+
+    program = torch.export.export(Words(), (random(2, 3, 5),))
+    monkeypatch.setattr(formats, "_exported", lambda graph, request: program)
+    named = SimpleNamespace(inputs=("images",), outputs=("scores",))
+    formats.write("onnx", named, Request(tmp_path / "x.onnx", {}, "float16"))
+    graph = onnx.load(tmp_path / "x.onnx").graph
+    halves = {tuple(each.dims) for each in graph.initializer if each.data_type == onnx.TensorProto.FLOAT16}
+    whole = {tuple(each.dims) for each in graph.initializer if each.data_type == onnx.TensorProto.FLOAT}
+    assert halves & {(5, 6), (6, 5)} and not halves & {(7, 6), (6, 7)} and whole & {(7, 6), (6, 7)}
 
 
 @pytest.mark.parametrize("form", ["torch_export", "torchscript"])

@@ -1,6 +1,7 @@
 """tools/export.py and tools/run_onnx.py from their command lines."""
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dk_detr.data.images import read_image
 from dk_detr.structures import Vocabulary
 from tests.export_fixtures import exported_file, metadata, write_words
 from tests.model_fixtures import random, tiny_vocabulary
@@ -18,6 +20,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 CONFIGS = REPOSITORY / "configs"
+run_onnx = runpy.run_path(str(REPOSITORY / "tools" / "run_onnx.py"))
 
 
 def refused(run_tool: Any, capsys: Any, config: Path, *options: object, **named: object) -> str:
@@ -38,6 +41,10 @@ def refused(run_tool: Any, capsys: Any, config: Path, *options: object, **named:
         ("dk_detr_plus_R50.yaml", [], {"--format": "torchscript", "--output": "x.ts"}, "MODEL.DETR.NMS_IOU 0.5"),
         ("dk_detr_R50.yaml", ["--opts", "MODEL.TEST_FUSION.NOVEL", "0.5"], {}, "MODEL.TEST_FUSION asks CLIP"),
         ("dk_detr_R50.yaml", ["--images", "photos"], {}, "add --check"),
+        (
+            "dk_detr_R50.yaml", ["--check", "--images", "photos", "--opts", "DATASETS.TEST", "()"],
+            {"--dtype": "float16"}, "DATASETS.TEST is empty",
+        ),
         ("../projects/ViLD/configs/ViLD_R50.yaml", [], {}, "cannot be exported"),
         ("../projects/RegionCLIP/configs/transfer_lvis_RN50.yaml", [], {}, "cannot be exported"),
     ],
@@ -95,6 +102,35 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_done(
     assert run_tool("run_onnx.py", detector, tmp_path / "broken.jpg", photo, *options) == 1
     assert "broken.jpg" in capsys.readouterr().err
     assert [one["file"] for one in json.loads(target.read_text())] == [str(photo)]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "LA", "P", "I;16", "L", "RGBA"])
+def test_pictures_of_all_kinds_are_seen_as_by_the_detector(mode: str, tmp_path: Path) -> None:
+    grey = np.linspace(0, 255, 40 * 30).reshape(30, 40)
+    if mode == "I;16":
+        image = Image.fromarray((grey * 257).astype(np.uint16))
+    else:
+        image = Image.fromarray(np.stack([grey, grey.T.reshape(30, 40), grey[::-1], grey], -1).astype(np.uint8))
+        image = image.convert(mode)
+    exif = Image.Exif()
+    exif[274] = 6  # turned
+    image.save(tmp_path / "x.png", exif=exif, **({"transparency": 3} if mode == "P" else {}))
+    with Image.open(tmp_path / "x.png") as file:
+        seen = np.asarray(run_onnx["upright"](file))
+    assert np.array_equal(seen, read_image(tmp_path / "x.png"))
+
+
+def test_damaged_words_and_huge_pictures_are_named(
+    detector, photo, tmp_path, run_tool, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = write_words(tmp_path / "w.npz", tiny_vocabulary())
+    (tmp_path / "cut.npz").write_bytes(Path(words).read_bytes()[:-40])
+    assert run_tool("run_onnx.py", detector, photo, "--vocabulary", tmp_path / "cut.npz") == 1
+    assert "cut.npz is no vocabulary" in capsys.readouterr().err
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    target = tmp_path / "found.json"
+    assert run_tool("run_onnx.py", detector, photo, "--vocabulary", words, "--output", target) == 1
+    assert "photo.png" in capsys.readouterr().err and json.loads(target.read_text()) == []
 
 
 def test_a_file_whose_words_are_fixed_takes_no_others(photo, tmp_path, run_tool, capsys) -> None:

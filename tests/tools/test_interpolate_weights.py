@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from dk_detr.commands.interpolate_weights import write_between
+from dk_detr.engine import setup_cfg
 from tests.keep_fixtures import NEW, few_labels, trained
-from tests.run_fixtures import NAMES, World, own_log_handlers, state_of
+from tests.run_fixtures import NAMES, World, own_log_handlers, state_of, world_with_masks
 
 KEPT = "mini_lvis_val"
 
@@ -55,11 +56,25 @@ def test_each_share_is_stored_and_tested_and_done_once(
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
-def test_weights_of_another_start_are_written_anew(run: Path, tmp_path: Path) -> None:
+def test_a_start_with_masks_is_taken_as_the_run_of_boxes_took_it(
+    run_tool: Callable[..., int], tmp_path: Path
+) -> None:
+    world = world_with_masks(tmp_path / "world")
+    start = trained(world, tmp_path / "start", MODEL__MASK_ON=True, MODEL__DETR__MASKS="Dynamic")
+    run = world.train(tmp_path / "run", **few_labels(world, tmp_path), MODEL__WEIGHTS=start)
+    with world.in_use(), own_log_handlers():
+        assert run_tool("interpolate_weights.py", run, "--alpha", "0.5") == 0
+    names = state_of(run / "model_interpolated_0.50.pth")["model"]
+    assert names.keys() == state_of(run / "model_final.pth")["model"].keys() < state_of(start)["model"].keys()
+
+
+def test_weights_of_another_start_are_written_anew(run: Path, world: World, tmp_path: Path) -> None:
     start, tuned = run.parent / "start" / "model_final.pth", run / "model_final.pth"
-    (path,) = write_between(start, tuned, [0.5], tmp_path)
-    first = path.read_bytes()
-    write_between(tuned, tuned, [0.5], tmp_path)
+    with world.in_use():
+        cfg = setup_cfg(str(run / "config.yaml"))
+        (path,) = write_between(cfg, start, tuned, [0.5], tmp_path)
+        first = path.read_bytes()
+        write_between(cfg, tuned, tuned, [0.5], tmp_path)
     assert path.read_bytes() != first
     assert torch.equal(state_of(path)["model"]["encoder.level_embed"], state_of(tuned)["model"]["encoder.level_embed"])
 
@@ -71,7 +86,7 @@ def test_what_cannot_be_interpolated_is_refused(
     del other["model"]["encoder.level_embed"]
     torch.save({"model": other["model"]}, tmp_path / "other.pth")
     for arguments, message in (
-        ((run, "--start", tmp_path / "other.pth"), "encoder.level_embed is in the tuned weights only"),
+        ((run, "--start", tmp_path / "other.pth"), "other.pth (MODEL.WEIGHTS) is no whole detector"),
         ((run, "--start", tmp_path / "gone.pth"), "There are no weights"),
         ((run, "--alpha", "1.5"), "--alpha takes different shares in [0, 1]"),
         ((tmp_path,), "holds no finished run: config.yaml is missing"),

@@ -36,11 +36,21 @@ class Head(nn.Module):
 
     Args:
         channels: C. width: E. classifier: of rows of width E.
+
+    Attributes:
+        handed_over: whether a teacher gave the classifier, which then stays, whatever weights say.
     """
 
     def __init__(self, channels: int, width: int, classifier: CosineText | Linear) -> None:
         super().__init__()
         self.embedding, self.classifier = nn.Linear(channels, width), classifier
+        self.handed_over = False
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
+        if self.handed_over:
+            own = self.classifier.state_dict()
+            state_dict.update({f"{prefix}classifier.{name}": tensor for name, tensor in own.items()})
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, features: Tensor, text: Tensor) -> Seen:
         """(B, C, h, w) and (K, E') rows of words -> what is seen."""
@@ -113,6 +123,7 @@ class ImageClassifier(OpenVocabularyDetector):
         teacher = teacher_from_config(cfg, train_vocabulary, terms) if terms else None
         if teacher is not None and not learns_words(own.LABEL_WEIGHT, terms):
             teacher.hand_over(head.classifier, train_vocabulary)
+            head.handed_over = True
         return {
             "backbone": backbone,
             "feature": feature,

@@ -87,7 +87,9 @@ class ClipSees:
         mean, std = (crops.new_tensor(values).view(-1, 1, 1) for values in (self.clip.mean, self.clip.std))
         shown = F.interpolate(crops, (side, side), mode="bicubic", antialias=True, align_corners=False)
         embeddings = model.encode_image((shown.clamp(0, 255) / 255 - mean) / std).float()
-        return Seen(embeddings, F.normalize(embeddings, dim=-1) @ words.T / self.temperature, None)
+        with torch.autocast(crops.device.type, enabled=False):  # a logit of half floats is off by a tenth
+            logits = F.normalize(embeddings, dim=-1) @ words.T / self.temperature
+        return Seen(embeddings, logits, None)
 
 
 def learns_words(label_weight: float, terms: Sequence[Term]) -> bool:

@@ -1,6 +1,5 @@
 """Localizer: a frozen network that proposes boxes. What they show is none of its business."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from dk_detr.convert.reading import read_content, weights_in
+from dk_detr.convert.reading import read_content
+from dk_detr.engine.evaluated import evaluated_weights
 from dk_detr.engine.predictor import with_words_of_training
 from dk_detr.engine.setup import for_inference, guest_cfg, with_values
 from dk_detr.meta_arch.open_vocabulary import OpenVocabularyDetector
@@ -126,7 +126,7 @@ def load_localizer(network: nn.Module, path: str) -> None:
     Raises: ValueError naming what is missing or of another shape.
     """
     file = Path(path)
-    theirs: Mapping[str, Tensor] = weights_in(read_content(file), file).state
+    theirs = evaluated_weights(read_content(file), file)
     ours = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith(COUNTER)}
     missing = [name for name in ours if name not in theirs]
     if missing:

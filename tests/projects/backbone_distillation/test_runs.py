@@ -111,6 +111,18 @@ def test_without_labels_the_classifier_is_the_teachers_and_stays(world: World, t
     assert not [name for name in ours if "teacher" in name]
 
 
+def test_a_classifier_that_was_handed_over_stays_whatever_weights_say(world: World, teacher: Path) -> None:
+    with fixed_seed(7):
+        student = build_model(setup_cfg(config("mini/refo"), world.options(**taught(teacher)))).train()
+    other = {name: weight + 1 for name, weight in student.state_dict().items()}
+    torch.save({"model": other}, world.root / "other.pth")
+    StrictCheckpointer(student).load(str(world.root / "other.pth"))
+    theirs = state_of(teacher / "model_final.pth")["model"]
+    now, names = student.state_dict(), [name for name in other if name.startswith("head.classifier.")]
+    assert names and all(torch.equal(now[name], theirs[name]) for name in names)
+    assert torch.equal(now["head.embedding.weight"], other["head.embedding.weight"])
+
+
 def test_the_backbone_starts_detectors_with_and_without_a_pyramid(world: World, teacher: Path) -> None:
     path = write_backbone(str(teacher))
     theirs = state_of(teacher / "model_final.pth")["model"]

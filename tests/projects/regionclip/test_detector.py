@@ -291,6 +291,17 @@ def test_weights_of_another_localizer_are_refused(world: World, localizer: dict[
         tiny(world, "mini/transfer", **{**localizer, f"{KEY}WEIGHTS": other[f"{KEY}WEIGHTS"]})
 
 
+def test_of_a_localizer_with_averaged_weights_the_average_proposes(world: World, tmp_path: Path) -> None:
+    keys = first_stage(world, tmp_path)
+    path = Path(keys[f"{KEY}WEIGHTS"])
+    content = state_of(path)
+    name = "encoder.level_embed"
+    content["moving_average"] = {"num_updates": 9, "weights": {name: content["model"][name] + 1}}
+    torch.save(content, path)
+    detector = tiny(world, "mini/transfer", **keys)
+    assert torch.equal(detector.localizer.network.state_dict()[name], content["model"][name] + 1)
+
+
 @pytest.mark.parametrize("name", ["mini/transfer", "mini/crops"])
 def test_mixed_precision(name: str, world: World, localizer: dict[str, Any], tmp_path: Path) -> None:
     given = options(world, **localizer, SOLVER__AMP__ENABLED=True, SOLVER__AMP__DTYPE="bfloat16")

@@ -249,6 +249,9 @@ def test_concepts_are_counted_by_captions_that_have_them() -> None:
     captions = ["A cat and two cats", "hot dogs, a dog", "buses", "the concatenation of doghouses"]
     assert count(captions, nouns, 1) == [("bus", 1), ("cat", 1), ("dog", 1), ("hot dog", 1)]
     assert count([*captions, "cat"], nouns, 2) == [("cat", 2)]
+    for listed in (["glass", "glasses", "puppy"], ["puppy", "glasses", "glass"]):
+        found = nouns_of_a_list(listed)
+        assert found("puppies with glasses beside a glass") == ["puppy", "glasses", "glass"]
 
 
 def test_captions_name_each_object_once() -> None:
