@@ -1,6 +1,6 @@
 """MovingAverage: the weights averaged over the last iterations, which often detect better than the last ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +66,7 @@ def average_from_config(cfg: CfgNode, model: nn.Module) -> MovingAverage | None:
     return None if cfg.SOLVER.EMA_DECAY is None else MovingAverage(model, cfg.SOLVER.EMA_DECAY)
 
 
-def averaged(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+def averaged(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     """The weights of a checkpoint, with the moving average in place of those that were averaged; None without one."""
     average = checkpoint.get(EMA_KEY)
     weights = average.get("weights") if isinstance(average, dict) else None
