@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from dk_detr.visualization.video_file import video_file
 
 INTERRUPTED = 130  # the exit status that shells give to Ctrl-C
 RATE = 25.0  # frames a second, where a source does not say
+LEAST = 0.001  # seconds between two frames
 
 
 def check_frame_options(args: argparse.Namespace) -> None:
@@ -61,7 +62,8 @@ def detect_in_frames(
     """
     start, output = args.start or 0.0, Path(args.output)
     after = f"_from_{start:.10g}s" if start else ""
-    target, records = output / f"{source.name}{after}.mp4", output / f"detections{after}.json"
+    stem = _stem(f"{source.name}{after}", output, again=source.waits)
+    target, records = output / f"{stem}.mp4", output / f"{stem}.json"
     _refuse_to_overwrite(target, args.video_input)
     frames, rate = source.frames(start, args.every), (source.rate or RATE) / args.every
     latest, done = None if source.waits else Latest(frames), _Done()
@@ -83,6 +85,13 @@ def detect_in_frames(
     if latest is not None and latest.missed:
         print(f"{latest.missed} frames came while the detector was busy, and were not looked at.")
     _end(done, source, args)
+
+
+def _stem(name: str, output: Path, again: bool) -> str:
+    """Of the names of video and records. What cannot be looked at `again`, as a camera's, is never overwritten."""
+    names = chain([name], (f"{name}_{number}" for number in count(2)))
+    taken = () if again else {path.stem.removesuffix(".unfinished") for path in output.glob(f"{name}*")}
+    return next(stem for stem in names if stem not in taken)
 
 
 def _end(done: _Done, source: Source, args: argparse.Namespace) -> None:
@@ -131,10 +140,11 @@ def _number(source: Source, args: argparse.Namespace) -> int | None:
 
 
 def _next(done: _Done, source: Source, args: argparse.Namespace) -> float:
-    """A time between the last frame that is done and the next one to look at."""
+    """A time after the last frame that is done, and not after the next one to look at: of every frame just after it,
+    whatever the rate; of one in K by the average rate."""
     if not done.number:
         return args.start or 0.0
-    return done.last + (args.every - 0.5) / (source.rate or RATE)
+    return done.last + (LEAST if args.every == 1 else (args.every - 0.5) / (source.rate or RATE))
 
 
 def _nothing(source: Source, start: float) -> str:

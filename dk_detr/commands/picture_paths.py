@@ -11,7 +11,7 @@ WRITTEN_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})  # pictures of other ima
 def picture_paths(images: Sequence[Path], output: Path) -> list[Path]:
     """Where the pictures of images go: their own names, numbered where two are the same (in whatever case).
 
-    Raises: ValueError if an output would overwrite one of the images.
+    Raises: ValueError if an output would overwrite one of the images, or another picture beside them.
     """
     paths: dict[str, Path] = {}
     for image in images:
@@ -19,8 +19,10 @@ def picture_paths(images: Sequence[Path], output: Path) -> list[Path]:
         endings = itertools.chain([suffix], (f"_{number}{suffix}" for number in itertools.count(2)))
         free = next(name for name in (image.stem + ending for ending in endings) if name.casefold() not in paths)
         paths[free.casefold()] = output / free
-    originals = {image.resolve() for image in images}
-    overwritten = [path for path in [*paths.values(), output / DETECTIONS_FILE] if path.resolve() in originals]
+    originals, folders = {image.resolve() for image in images}, {image.resolve().parent for image in images}
+    beside = output.resolve() in folders
+    written = [*paths.values(), output / DETECTIONS_FILE]
+    overwritten = [path for path in written if path.resolve() in originals or (beside and path.exists())]
     if overwritten:
-        raise ValueError(f"--output {output} would overwrite the image {overwritten[0]}; choose another folder.")
+        raise ValueError(f"--output {output} would overwrite {overwritten[0]}; choose another folder.")
     return list(paths.values())

@@ -86,14 +86,16 @@ class Video:
         number, last = 0, 0.0
         try:
             self._seek(start)
+            end = 0.0
             for frame in self._decoded():
                 last = self._time_of(frame, last)
+                end = last + float(frame.duration or 0) * float(self._stream.time_base)
                 if last < start:
                     continue
                 if number % every == 0:
                     yield Frame(_upright(frame), last)
                 number += 1
-            self._tell_gap(last)
+            self._tell_gap(last, end)
         finally:
             self._container.close()
             self._tell_losses()
@@ -132,9 +134,11 @@ class Video:
         except error_type as error:
             self.complaints.append(f"{self.source} broke off ({_reason(error)}).")
 
-    def _tell_gap(self, last: float) -> None:
-        """Where much of what the file announces did not come."""
-        missing = 0.0 if self.duration is None else self.duration - last
+    def _tell_gap(self, last: float, end: float) -> None:
+        """Where much of what the file announces did not come. A last picture may stand still; and of a length that is
+        the container's, the sound may be what is longer."""
+        of_pictures = self._stream.duration is not None or not self.has_sound
+        missing = self.duration - end if self.duration is not None and of_pictures else 0.0
         if missing > max(1.0, 3 / (self.rate or 1.0)):
             self.complaints.append(f"{self.source} announces {self.duration:.2f} s; its last frame is at {last:.2f} s.")
 

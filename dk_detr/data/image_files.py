@@ -65,7 +65,8 @@ def _opens(path: Path) -> bool:
 
 def _left_out(given: str, entries: Sequence[Path], images: Sequence[Path]) -> str:
     """What of an input is no image; "" for nothing."""
-    others = [entry for entry in entries if entry not in set(images)]
+    taken = set(images)
+    others = [entry for entry in entries if entry not in taken]
     folders = [] if "**" in given else [entry for entry in others if entry.is_dir()]
     files = [entry for entry in others if not entry.is_dir()]
     parts = []

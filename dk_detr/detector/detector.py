@@ -110,9 +110,8 @@ class Detector:
         Raises: UnreadableImage, FileNotFoundError; TypeError and ValueError for what is no image; ValueError for a
             threshold outside of [0, 1], and for `classes` that `set_classes` would refuse.
         """
-        if _is_one(images):
-            return next(self.stream([images], threshold, batch_size, classes))  # type: ignore[list-item]
-        return list(self.stream(images, threshold, batch_size, classes))
+        found = self.stream(images, threshold, batch_size, classes)
+        return next(found) if _is_one(images) else list(found)
 
     def stream(
         self,
@@ -126,7 +125,8 @@ class Detector:
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold {threshold} must be between 0 and 1.")
         words = None if classes is None else self.vocabulary(classes)
-        several = isinstance(images, str | os.PathLike)
+        several = isinstance(images, str | os.PathLike) and not _is_one(images)
+        images = [images] if _is_one(images) else images  # type: ignore[list-item]
         given = tqdm(find_images([os.fspath(images)]), unit="image") if several else images  # type: ignore[arg-type]
         read = self._readable(given) if several else map(_read, given)  # type: ignore[arg-type]
         for batch in batches_of(read, batch_size or (1 if self.device.type == "cpu" else GPU_BATCH)):
@@ -144,9 +144,9 @@ class Detector:
         self, batch: Sequence[tuple[str, np.ndarray]], threshold: float, classes: Vocabulary | None
     ) -> list[Detections]:
         with self._looking_for(classes) as words:
-            found = self.predictor.together([rgb[:, :, ::-1] for _, rgb in batch])
+            found = self.predictor.together([rgb[:, :, ::-1] for _, rgb in batch], threshold)
         return [
-            Detections.of(instances[instances.scores >= threshold], words, file, None if file else rgb)
+            Detections.of(instances, words, file, None if file else rgb)
             for (file, rgb), instances in zip(batch, found)
         ]
 

@@ -99,7 +99,8 @@ def _spawn(work: Callable[..., None], args: tuple[Any, ...], met: Meeting) -> No
 
 def _refuse_number(num_processes: int, machines: Machines, on_gpu: bool) -> None:
     if on_gpu and num_processes > torch.cuda.device_count():
-        raise ValueError(f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()}.")
+        have = torch.cuda.device_count()
+        raise ValueError(f"{num_processes} processes were asked for, each with a GPU; this machine has {have}.")
     if num_processes < 1 and machines.number > 1:
         raise ValueError(f"--num-gpus must be at least 1 on each of several machines, got {num_processes}.")
 

@@ -87,10 +87,19 @@ class Predictor:
         return self.together([image])[0]
 
     @torch.no_grad()
-    def together(self, images: Sequence[Picture]) -> list[Instances]:
-        """The same of several pictures in one batch, padded to the largest."""
-        outputs = self._asked([self.sample_of(image) for image in images])
-        return [output["instances"].to("cpu") for output in outputs]
+    def together(self, images: Sequence[Picture], least_score: float = 0.0) -> list[Instances]:
+        """The same of several pictures in one batch, padded to the largest.
+
+        Args:
+            least_score: what scores less is not wanted, and masks of it are not drawn where that is known in time.
+        """
+        before, self.model.least_score = self.model.least_score, 0.0 if self.fuses else least_score
+        try:
+            outputs = self._asked([self.sample_of(image) for image in images])
+        finally:
+            self.model.least_score = before
+        found = [output["instances"].to("cpu") for output in outputs]
+        return [one[one.scores >= least_score] for one in found]
 
     def sample_of(self, image: Picture) -> dict[str, Any]:
         """What the detector is given of a picture: "image" (3, h, w) as the network takes it, and the "height" and

@@ -212,6 +212,7 @@ class DETR(OpenVocabularyDetector):
         found = to_instances(scores, trace.boxes[-1], images.image_sizes, self.num_detections, self.nms_iou)
         asked = zip(found, batched_inputs, images.image_sizes)
         found = [detector_postprocess(one, *_output_size(given, size)) for one, given, size in asked]
+        found = [one[one.scores >= self.least_score] for one in found] if self.least_score else found
         if self.masks is not None:
             self.masks.draw(found, trace, memory, images.image_sizes, self.padded_size)
         return [{"instances": one} for one in found], initial

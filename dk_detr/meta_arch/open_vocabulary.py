@@ -30,6 +30,7 @@ class OpenVocabularyDetector(nn.Module):
         train_vocabulary: base words. vocabulary: the words to detect. train_text, text: their embeddings, on the
             device. novel: (K,) bool, of the words to detect. any_novel: whether there are such.
         trained_before: names that the weights were trained for before this training, which keeps them.
+        least_score: what scores less need not be detected; a detector may ignore it.
     """
 
     train_vocabulary: Vocabulary
@@ -39,6 +40,7 @@ class OpenVocabularyDetector(nn.Module):
     novel: Tensor
     any_novel: bool
     trained_before: frozenset[str] = frozenset()
+    least_score: float = 0.0
 
     @property
     def proposes(self) -> bool:

@@ -101,6 +101,37 @@ def test_a_video_that_is_cut_short_says_what_is_missing(tmp_path):
     assert any("announces 4.00 s" in line for line in video.complaints), video.complaints
 
 
+def test_a_last_picture_that_stands_still_and_longer_sound_are_no_gap(tmp_path):
+    still, sound = tmp_path / "still.mp4", tmp_path / "sound.mkv"
+    with av.open(str(still), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        packets = []
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * number, np.uint8), format="rgb24")
+            frame.pts = number
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        packets[-1].duration = round(5 / packets[-1].time_base)
+        container.mux(packets)
+    with av.open(str(sound), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("aac", rate=16000, layout="mono")
+        for _ in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+        for number in range(80):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            silence.sample_rate, silence.pts = 16000, 1024 * number
+            container.mux(audio.encode(silence))
+        container.mux(audio.encode(None))
+    for file in (still, sound):
+        video = Video(str(file))
+        assert video.duration > 4 and len(list(video.frames())) == 10
+        assert not video.complaints
+
+
 def test_what_is_no_video_is_refused_by_name(tmp_path):
     (tmp_path / "a.mp4").write_text("no video")
     with pytest.raises(ValueError, match="a.mp4 cannot be read as a video"):

@@ -54,7 +54,7 @@ def test_wrong_words_are_refused_before_an_image_is_read(detector: Detector) -> 
 def test_the_own_words_come_back_after_an_error(
     detector: Detector, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(images: Any) -> Any:
+    def fail(*arguments: Any) -> Any:
         raise RuntimeError("out of memory")
 
     own = detector.classes
@@ -71,11 +71,11 @@ def test_threads_with_different_words_do_not_mix(
     alone = [found_in(detector, image, words) for words in asked]
     detect, inside = detector.predictor.together, threading.Semaphore(1)
 
-    def slowly(images: Any) -> Any:
+    def slowly(*arguments: Any) -> Any:
         assert inside.acquire(blocking=False), "two threads detect at once"
         time.sleep(0.05)  # time for another thread to change the words
         try:
-            return detect(images)
+            return detect(*arguments)
         finally:
             inside.release()
 

@@ -198,3 +198,9 @@ def test_what_cannot_be_loaded_is_refused_with_the_way_out(tiny_run: Path, weigh
 def test_a_checkpoint_holds_its_config_beside_its_words(weights: Path) -> None:
     """The config in a checkpoint says how it came about; a run that goes on has a config of its own."""
     assert state_of(weights)["config"].startswith("CUDNN_BENCHMARK") and torch.load(weights)["words"]
+
+
+def test_one_file_that_cannot_be_read_is_an_error_in_a_stream_too(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_text("no image")
+    with pytest.raises(UnreadableImage, match="bad.jpg"):
+        list(dk_detr.load(weights).stream(tmp_path / "bad.jpg"))

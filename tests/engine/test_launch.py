@@ -30,7 +30,7 @@ def test_one_process_needs_no_others() -> None:
 def test_more_gpus_than_there_are_is_refused_with_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    with pytest.raises(ValueError, match="--num-gpus 8, but this machine has 4"):
+    with pytest.raises(ValueError, match="8 processes were asked for, each with a GPU; this machine has 4"):
         launch(print, 8)
 
 

@@ -225,3 +225,15 @@ def test_a_detector_of_boxes_takes_weights_with_masks_and_says_what_it_leaves(
     torch.save({"model": plain.state_dict()}, tmp_path / "boxes.pth")
     with pytest.raises(ValueError, match="mask_head"):
         StrictCheckpointer(made).load(str(tmp_path / "boxes.pth"))
+
+
+def test_no_mask_is_drawn_of_what_scores_too_little() -> None:
+    detector = configured_detector("dk_detr_mask_R50").eval()
+    with torch.no_grad():
+        (whole,) = detector([tiny_input()])
+        least = whole["instances"].scores.median().item()
+        detector.least_score = least
+        (some,) = detector([tiny_input()])
+    kept = whole["instances"][whole["instances"].scores >= least]
+    assert 0 < len(kept) == len(some["instances"]) < len(whole["instances"])
+    assert torch.equal(some["instances"].pred_masks, kept.pred_masks)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def run_demo(tiny_run, tmp_path, run_tool):
     return run
 
 
-def records(folder: Path, name: str = "detections.json") -> list[dict]:
+def records(folder: Path, name: str = "a.json") -> list[dict]:
     return json.loads((folder / "found" / name).read_text())
 
 
@@ -63,7 +64,7 @@ def test_interrupted_it_leaves_what_is_done_and_start_goes_on_from_there(run_dem
     monkeypatch.setattr(demo, "look_of", look_of)
     start = float(message.split("--start ")[1].split()[0])
     assert run_demo("--video-input", tmp_path / "a.mp4", "--every", 2, "--start", start) == 0
-    assert records(tmp_path, f"detections_from_{start:g}s.json") == whole[3:]
+    assert records(tmp_path, f"a_from_{start:g}s.json") == whole[3:]
     assert records(tmp_path) == whole[:3]
 
 
@@ -86,9 +87,28 @@ def test_a_camera_says_how_many_frames_were_missed_and_why_it_ended(run_demo, tm
     monkeypatch.setattr(demo_frames, "Webcam", Camera)
     assert run_demo("--webcam") == 1
     out, err = capsys.readouterr()
-    done, missed = len(records(tmp_path)), [line for line in out.splitlines() if "were not looked at" in line]
+    done = len(records(tmp_path, "webcam_0.json"))
+    missed = [line for line in out.splitlines() if "were not looked at" in line]
     assert 1 <= done <= 3 and (not missed if done == 3 else missed[0].startswith(f"{3 - done} frames"))
     assert "The camera stopped" in err and (tmp_path / "found" / "webcam_0.mp4").is_file()
+
+
+def test_a_recording_is_never_overwritten_and_each_video_has_records_of_its_own(run_demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_frames, "Webcam", Camera)
+    run_demo("--webcam")
+    first = (tmp_path / "found" / "webcam_0.json").read_bytes()
+    run_demo("--webcam")
+    for name in ("b", "a"):
+        assert run_demo("--video-input", make_video(tmp_path / f"{name}.mp4", 2)) == 0
+    written = {path.name for path in (tmp_path / "found").iterdir()}
+    assert {"webcam_0.mp4", "webcam_0_2.mp4", "webcam_0_2.json", "a.mp4", "a.json", "b.mp4", "b.json"} <= written
+    assert (tmp_path / "found" / "webcam_0.json").read_bytes() == first
+
+
+def test_of_every_frame_it_goes_on_just_after_the_last_whatever_the_rate():
+    done, source = demo_frames._Done(), SimpleNamespace(rate=4.9)
+    done.add(Frame(np.zeros((2, 2, 3), np.uint8), 10.150))
+    assert 10.150 < demo_frames._next(done, source, SimpleNamespace(every=1, start=None)) < 10.150 + 1 / 60
 
 
 def test_an_error_in_the_middle_says_how_far_it_came_and_keeps_what_is_done(run_demo, tmp_path, monkeypatch, capsys):
@@ -117,7 +137,7 @@ def test_end_and_slices(run_demo, tmp_path):
     pytest.importorskip("supervision")
     make_video(tmp_path / "a.mp4", 12)
     assert run_demo("--video-input", tmp_path / "a.mp4", "--start", 0.25, "--end", 0.5, "--slice", 32) == 0
-    found = records(tmp_path, "detections_from_0.25s.json")
+    found = records(tmp_path, "a_from_0.25s.json")
     assert [record["time"] for record in found] == pytest.approx([0.3, 0.4])
 
 

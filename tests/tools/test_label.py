@@ -155,6 +155,33 @@ def test_the_file_of_another_labelling_is_refused_by_what_differs(alone, label, 
         assert (tmp_path / "alone.json").read_bytes() == alone
 
 
+def test_images_of_the_same_names_in_another_folder_are_another_labelling(alone, label, photos, tmp_path, capsys):
+    shutil.copytree(photos, tmp_path / "others")
+    assert label("--output", tmp_path / "alone.json", "--input", tmp_path / "others") == 1
+    assert f'images.below is "{photos}" there' in capsys.readouterr().err
+
+
+def test_links_and_formats_that_opencv_cannot_read_become_yolo_too(label, photos, tmp_path):
+    pytest.importorskip("supervision")
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "first.jpg").symlink_to(photos / "00.jpg")
+    with Image.open(photos / "01.jpg") as image:
+        image.save(links / "second.ico", sizes=[(64, 48)])
+    assert label("--input", links, "--output", tmp_path / "a.json", "--format", "yolo", "voc") == 0
+    assert {path.name for path in (tmp_path / "a_yolo" / "labels").iterdir()} == {"first.txt", "second.txt"}
+    assert {path.name for path in (tmp_path / "a_voc").iterdir()} == {"first.xml", "second.xml"}
+
+
+def test_images_are_named_below_one_folder_however_they_are_given(label, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    (tmp_path / "more").mkdir()
+    shutil.copy(photos / "01.jpg", tmp_path / "more" / "b.jpg")
+    assert label("--input", "00.jpg", tmp_path / "more" / "b.jpg", "--output", tmp_path / "a.json") == 0
+    images = json.loads((tmp_path / "a.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["photos/00.jpg", "more/b.jpg"]
+
+
 def test_the_unfinished_folder_of_other_images_is_refused_and_so_is_a_foreign_file(label, photos, tmp_path, capsys):
     output = tmp_path / "a.json"
     (photos / "03.jpg").write_text("no image")

@@ -51,14 +51,19 @@ def write_annotations(path: Path, journal: Journal, request: Request) -> dict[st
 
 def info_of(path: Path, request: Request) -> dict[str, Any]:
     """The "info" of a file that `write_annotations` wrote. Raises ValueError for any other, or of another request."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        line = file.readline()
     try:
-        info: dict[str, Any] = json.loads(line[len(HEAD) :].rstrip().rstrip(","))
+        info = read_info(path)
         there = info["labelling"]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is there, and this tool did not write it: name another --output.") from error
     refuse_another(there, request, path)
+    return info
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """The "info" of a file, from its first line alone."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        info: dict[str, Any] = json.loads(file.readline()[len(HEAD) :].rstrip().rstrip(","))
     return info
 
 

@@ -1,16 +1,15 @@
 """What tools/label.py does."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from dk_detr.commands.label.coco import HEAD
+from dk_detr.commands.label.coco import read_info
 from dk_detr.commands.label.formats import write_format
 from dk_detr.commands.label.journal import ENDING
-from dk_detr.commands.label.process import image_root, label
+from dk_detr.commands.label.process import absolute, image_root, label
 from dk_detr.data.image_files import find_images
 from dk_detr.engine.launch import launch
 from dk_detr.engine.setup import one_clear_error
@@ -23,7 +22,7 @@ def main(args: argparse.Namespace) -> None:
     """See tools/label.py for the arguments. Ends with exit status 1 if an image could not be done."""
     with one_clear_error():
         _check(args)
-        images = find_images(args.input)
+        images = absolute(find_images(args.input))
         try:
             launch(label, args.processes, (args, images), args.device or "")
         except KeyboardInterrupt:
@@ -44,12 +43,11 @@ def _check(args: argparse.Namespace) -> None:
 
 def _finish(args: argparse.Namespace, root: Path) -> None:
     output = Path(args.output)
-    with open(output, encoding="utf-8") as file:
-        result: dict[str, Any] = json.loads(file.readline()[len(HEAD) :].rstrip().rstrip(","))["result"]
+    result: dict[str, Any] = read_info(output)["result"]
     print(f"{result['annotations']} annotations of {result['images']} images are in {output}: {_most(result)}")
     print(f"File names are below {root}.")
     for kind in sorted(set(args.format) - {"coco"}):
-        print(f"The same for {kind.upper()} is in {write_format(kind, output, root)}.")
+        print(f"The same for {kind.upper()} is in {write_format(kind, output)}.")
     if result["without_area"]:
         print(f"{result['without_area']} detections without an area were left out.")
     if failed := result["failed"]:

@@ -25,6 +25,8 @@ from dk_detr.utils.batches import batches_of
 from dk_detr.utils.names import split_names
 from dk_detr.visualization.pictures import best_of_each_box
 
+VOCABULARIES = (".npz", ".npy", ".pth")  # endings of files of words with their embeddings
+
 
 def label(args: argparse.Namespace, images: Sequence[Path]) -> None:
     """Label, together with the other processes; the first writes the annotations."""
@@ -41,7 +43,9 @@ def label(args: argparse.Namespace, images: Sequence[Path]) -> None:
                 detector.set_classes(words_of(args.classes))
             thresholds.require_known(detector.classes)
             worker = Worker(detector, thresholds, args.words_per_box, root, names)
-            _label_into(Path(args.output), worker, request_of(detector, thresholds, args.words_per_box, names))
+            vocabulary = args.classes if (args.classes or "").endswith(VOCABULARIES) else ""
+            request = request_of(detector, thresholds, args.words_per_box, names, root, vocabulary)
+            _label_into(Path(args.output), worker, request)
 
 
 def _label_into(output: Path, worker: "Worker", request: Request) -> None:
@@ -132,11 +136,16 @@ class Worker:
 
 def words_of(text: str) -> list[str] | str:
     """A file with a name on each line, the file of a vocabulary, the name of a list ("lvis"), or "a,b"."""
-    if text in WORD_LISTS or text.endswith((".npz", ".npy", ".pth")):
+    if text in WORD_LISTS or text.endswith(VOCABULARIES):
         return text
     return split_names(f"@{text}" if Path(text).is_file() or text.endswith(".txt") else text)
 
 
 def image_root(images: Sequence[Path]) -> Path:
-    """The innermost folder that holds all the images."""
-    return Path(os.path.commonpath([path.parent for path in images]) or ".")
+    """The innermost folder that holds all the images, of which `absolute` gives the paths."""
+    return Path(os.path.commonpath([path.parent for path in images]))
+
+
+def absolute(images: Sequence[Path]) -> list[Path]:
+    """Where files are, however they were named. Links stay: a file is called as the link is."""
+    return [Path(os.path.abspath(path)) for path in images]

@@ -20,22 +20,30 @@ PLACES = (  # where files lie and what computes: they change no label
 SHOWN = 80  # characters of a value in an error
 
 
-def request_of(detector: Detector, thresholds: Thresholds, words_per_box: str, names: Sequence[str]) -> Request:
+def request_of(
+    detector: Detector, thresholds: Thresholds, words_per_box: str, names: Sequence[str], root: Path,
+    vocabulary_file: str,
+) -> Request:  # fmt: skip
     """As JSON holds it.
 
     Args:
-        names: of the images, as the annotations will call them.
+        names: of the images, as the annotations will call them. root: the folder that they are below.
+        vocabulary_file: that the words are from, "" for none.
     """
     settings = with_values(detector.cfg, dict.fromkeys(PLACES, "")).dump()
     return {
         "weights": identity_of(detector.cfg.MODEL.WEIGHTS),
         "classes": list(detector.classes),
+        "vocabulary": identity_of(vocabulary_file) if vocabulary_file else None,
         "threshold": thresholds.default,
         "thresholds": dict(sorted(thresholds.of_words.items())),
         "words_per_box": words_per_box,
-        "images": {"number": len(names), "first": names[0], "last": names[-1], "sha256": _sha256(json.dumps(names))},
+        "images": {
+            "number": len(names), "first": names[0], "last": names[-1], "sha256": _sha256(json.dumps(names)),
+            "below": str(root),
+        },
         "config": _sha256(settings),
-    }
+    }  # fmt: skip
 
 
 def refuse_another(there: Request, here: Request, where: Path) -> None:

@@ -6,7 +6,7 @@ A picture is looked at in the size in which it is shown. So the masks of a large
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Sight:
     masks: tuple[dict[str, Any], ...] | None
     size: tuple[int, int]
     file: str
+    _in_file: dict[int, dict[str, Any]] = field(default_factory=dict)  # row -> its mask in pixels of the file
 
     def above(self, threshold: float) -> Detections:
         """Those that score at least `threshold`, with their masks, as they are shown."""
@@ -68,15 +69,23 @@ class Sight:
 
     def records(self, threshold: float) -> list[dict[str, Any]]:
         """COCO's records of those that score at least `threshold` (see `Detections.to_coco`), in pixels of the file."""
-        shown = self.above(threshold)
+        which = np.flatnonzero(self.found.scores >= threshold)
+        shown = self.found[which]
         (height, width), (rows, columns) = self.size, shown.size
         scale = np.array([width / columns, height / rows] * 2, dtype=np.float32)
         in_file = replace(shown, boxes_xyxy_abs=shown.boxes_xyxy_abs * scale, size=self.size, masks=None)
         records = in_file.to_coco(self.file)
-        for record, mask in zip(records, () if shown.masks is None else shown.masks):
-            enlarged = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
-            record["segmentation"] = encode_mask(np.asarray(enlarged))
+        for record, row in zip(records, () if self.masks is None else which.tolist()):
+            record["segmentation"] = self._mask_in_file(row)
         return records
+
+    def _mask_in_file(self, row: int) -> dict[str, Any]:
+        """Made once: the threshold may be moved often."""
+        if row not in self._in_file:
+            (mask,), (height, width) = self._decoded(np.array([row])), self.size
+            enlarged = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+            self._in_file[row] = encode_mask(np.asarray(enlarged))
+        return self._in_file[row]
 
     def _decoded(self, rows: np.ndarray) -> np.ndarray:
         assert self.masks is not None
