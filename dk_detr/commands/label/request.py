@@ -17,7 +17,7 @@ PLACES = (  # where files lie and what computes: they change no label
     "MODEL.WEIGHTS", "MODEL.DEVICE", "OUTPUT_DIR", "MODEL.VOCABULARY.TEST", "MODEL.VOCABULARY.TRAIN",
     "MODEL.CLIP.ARCHITECTURE", "MODEL.CLIP.WEIGHTS", "MODEL.CLIP.IMAGE_WEIGHTS",
 )  # fmt: skip
-SHOWN = 80  # characters of a value in an error
+SHOWN = 80  # characters, about, of a value in an error
 
 
 def request_of(
@@ -64,4 +64,6 @@ def _sha256(text: str) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, dict) and value.keys() == {"name", "sha256"}:
         return f"{value['name']} (sha256 {value['sha256'][:12]})"
-    return "absent" if value is None else textwrap.shorten(json.dumps(value, ensure_ascii=False), SHOWN)
+    if isinstance(value, str) and len(value) > SHOWN:  # the ends of paths differ
+        value = f"…{value[-SHOWN:]}"
+    return "absent" if value is None else textwrap.shorten(json.dumps(value, ensure_ascii=False), SHOWN + 5)
