@@ -90,8 +90,8 @@ def detect_in_frames(
 def _stem(name: str, output: Path, again: bool) -> str:
     """Of the names of video and records. What cannot be looked at `again`, as a camera's, is never overwritten."""
     names = chain([name], (f"{name}_{number}" for number in count(2)))
-    taken = () if again else {path.stem.removesuffix(".unfinished") for path in output.glob(f"{name}*")}
-    return next(stem for stem in names if stem not in taken)
+    there = [] if again or not output.is_dir() else [path.name for path in output.iterdir()]
+    return next(stem for stem in names if not any(file.startswith(f"{stem}.") for file in there))
 
 
 def _end(done: _Done, source: Source, args: argparse.Namespace) -> None:

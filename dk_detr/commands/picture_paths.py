@@ -19,10 +19,10 @@ def picture_paths(images: Sequence[Path], output: Path) -> list[Path]:
         endings = itertools.chain([suffix], (f"_{number}{suffix}" for number in itertools.count(2)))
         free = next(name for name in (image.stem + ending for ending in endings) if name.casefold() not in paths)
         paths[free.casefold()] = output / free
-    originals, folders = {image.resolve() for image in images}, {image.resolve().parent for image in images}
-    beside = output.resolve() in folders
+    originals = {image.resolve() for image in images}
+    beside = output.resolve() in {original.parent for original in originals}
     written = [*paths.values(), output / DETECTIONS_FILE]
     overwritten = [path for path in written if path.resolve() in originals or (beside and path.exists())]
     if overwritten:
-        raise ValueError(f"--output {output} would overwrite {overwritten[0]}; choose another folder.")
+        raise ValueError(f"--output {output} would overwrite the image {overwritten[0]}; choose another folder.")
     return list(paths.values())

@@ -125,8 +125,8 @@ class Detector:
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold {threshold} must be between 0 and 1.")
         words = None if classes is None else self.vocabulary(classes)
-        several = isinstance(images, str | os.PathLike) and not _is_one(images)
         images = [images] if _is_one(images) else images  # type: ignore[list-item]
+        several = isinstance(images, str | os.PathLike)
         given = tqdm(find_images([os.fspath(images)]), unit="image") if several else images  # type: ignore[arg-type]
         read = self._readable(given) if several else map(_read, given)  # type: ignore[arg-type]
         for batch in batches_of(read, batch_size or (1 if self.device.type == "cpu" else GPU_BATCH)):

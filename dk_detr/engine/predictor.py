@@ -98,8 +98,7 @@ class Predictor:
             outputs = self._asked([self.sample_of(image) for image in images])
         finally:
             self.model.least_score = before
-        found = [output["instances"].to("cpu") for output in outputs]
-        return [one[one.scores >= least_score] for one in found]
+        return [_at_least(least_score, output["instances"]).to("cpu") for output in outputs]
 
     def sample_of(self, image: Picture) -> dict[str, Any]:
         """What the detector is given of a picture: "image" (3, h, w) as the network takes it, and the "height" and
@@ -109,6 +108,12 @@ class Predictor:
         resized = T.AugInput(bgr[:, :, ::-1] if self._format == "RGB" else bgr)
         self._resize(resized)
         return {"image": to_tensor(resized.image), "height": height, "width": width}
+
+
+def _at_least(score: float, found: Instances) -> Instances:
+    """Those that count; not copied where all do."""
+    counts = found.scores >= score
+    return found if bool(counts.all()) else found[counts]
 
 
 def with_words_of_training(cfg: CfgNode) -> CfgNode:

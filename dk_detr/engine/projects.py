@@ -1,6 +1,5 @@
 """Projects: code outside of this package, which a config calls for by name."""
 
-import ast
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ def projects_of(content: Mapping[str, Any], opts: Sequence[str]) -> list[str]:
 
     Raises: ValueError for PROJECTS that is no list of names.
     """
-    given = {key: _decoded(value) for key, value in zip(opts[::2], opts[1::2])}
+    given = {key: CfgNode._decode_cfg_value(value) for key, value in zip(opts[::2], opts[1::2])}
     names = given.get("PROJECTS", content.get("PROJECTS") or [])
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ValueError(f'PROJECTS is a list of packages, such as ["projects.ViLD.vild"], not {names!r}.')
@@ -29,14 +28,6 @@ def projects_of(content: Mapping[str, Any], opts: Sequence[str]) -> list[str]:
     keepers = given.get("SOLVER.KEEP", solver.get("KEEP") if isinstance(solver, dict) else None)
     theirs = [OF_KEEPERS[name] for name in keepers if name in OF_KEEPERS] if isinstance(keepers, list | tuple) else []
     return list(dict.fromkeys([*names, *theirs]))
-
-
-def _decoded(value: str) -> Any:
-    """As yacs reads it."""
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
 
 
 def add_projects(cfg: CfgNode, names: Sequence[str]) -> None:

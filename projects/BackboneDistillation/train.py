@@ -25,7 +25,7 @@ from detectron2.config import CfgNode
 
 import dk_detr  # noqa: F401  first, so that Detectron2 can be imported
 from dk_detr.commands.custom_data_options import parse_with_custom_data
-from dk_detr.commands.machine_options import add_machine_options, machine_arguments, machines_of
+from dk_detr.commands.machine_options import add_machine_options, machine_arguments
 from dk_detr.convert.reading import read_content
 from dk_detr.engine.evaluated import evaluated_weights
 from dk_detr.engine.run_folder import FINAL, changes_since
@@ -100,7 +100,7 @@ def write_backbone(folder: str) -> str:
 def main(args: argparse.Namespace) -> None:
     """Train all that is to be trained, each in a process of its own; then write the backbone, on the first machine."""
     with one_clear_error():
-        machines_of(args)  # before anything is trained
+        machines = machine_arguments(args)
         if "TORCHELASTIC_RUN_ID" in os.environ:
             raise ValueError("train.py starts its processes itself: call it without torchrun, with --num-gpus N.")
         runs = runs_of(args.config_file, args.opts)
@@ -108,7 +108,7 @@ def main(args: argparse.Namespace) -> None:
     for number, (config_file, opts) in enumerate(runs, start=1):
         print(f"Run {number} of {len(runs)}: {config_file}", flush=True)
         resume = ["--resume"] if args.resume or number < len(runs) else []
-        command = [sys.executable, TRAIN_NET, "--config-file", config_file, *machine_arguments(args), *resume]
+        command = [sys.executable, TRAIN_NET, "--config-file", config_file, *machines, *resume]
         done = subprocess.run([*command, *opts], check=False)
         if done.returncode:
             sys.exit(done.returncode)

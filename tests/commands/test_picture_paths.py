@@ -19,12 +19,12 @@ def test_images_of_the_same_name_get_pictures_of_different_names() -> None:
 def test_an_image_is_overwritten_neither_by_a_picture_nor_by_the_detections(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "detections.json", "PNG")
     for name in ("detections.json", "a.jpg"):
-        with pytest.raises(ValueError, match=f"would overwrite .*{name}"):
+        with pytest.raises(ValueError, match=f"would overwrite the image .*{name}"):
             picture_paths([tmp_path / name], tmp_path)
 
 
 def test_a_picture_of_another_image_beside_it_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"an older picture")
-    with pytest.raises(ValueError, match="would overwrite .*a.png"):
+    with pytest.raises(ValueError, match="would overwrite the image .*a.png"):
         picture_paths([tmp_path / "a.webp"], tmp_path)
     assert picture_paths([tmp_path / "b.webp"], tmp_path) == [tmp_path / "b.png"]

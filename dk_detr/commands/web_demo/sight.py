@@ -45,7 +45,7 @@ class Sight:
 
     def above(self, threshold: float) -> Detections:
         """Those that score at least `threshold`, with their masks, as they are shown."""
-        rows = np.flatnonzero(self.found.scores >= threshold)
+        rows = self._rows(threshold)
         masks = None if self.masks is None else self._decoded(rows)
         return replace(self.found[rows], masks=masks)
 
@@ -69,7 +69,7 @@ class Sight:
 
     def records(self, threshold: float) -> list[dict[str, Any]]:
         """COCO's records of those that score at least `threshold` (see `Detections.to_coco`), in pixels of the file."""
-        which = np.flatnonzero(self.found.scores >= threshold)
+        which = self._rows(threshold)
         shown = self.found[which]
         (height, width), (rows, columns) = self.size, shown.size
         scale = np.array([width / columns, height / rows] * 2, dtype=np.float32)
@@ -78,6 +78,9 @@ class Sight:
         for record, row in zip(records, () if self.masks is None else which.tolist()):
             record["segmentation"] = self._mask_in_file(row)
         return records
+
+    def _rows(self, threshold: float) -> np.ndarray:
+        return np.flatnonzero(self.found.scores >= threshold)
 
     def _mask_in_file(self, row: int) -> dict[str, Any]:
         """Made once: the threshold may be moved often."""
