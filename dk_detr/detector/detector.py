@@ -17,7 +17,7 @@ from tqdm import tqdm
 from dk_detr.data.image_files import find_images
 from dk_detr.data.images import UnreadableImage, pixels_of, read_image
 from dk_detr.detector.detections import Detections
-from dk_detr.detector.words import words_for
+from dk_detr.detector.words import VOCABULARY_ENDINGS, words_for
 from dk_detr.engine.predictor import Picture, Predictor, as_bgr
 from dk_detr.language import WORD_LISTS, Clip, clip_from_config, read_vocabulary
 from dk_detr.structures import Vocabulary
@@ -81,7 +81,7 @@ class Detector:
         Raises as `set_classes` does."""
         if isinstance(words, Vocabulary):
             return words
-        if isinstance(words, str) and os.path.splitext(words)[1] in (".npz", ".npy", ".pth"):
+        if isinstance(words, str) and words.endswith(VOCABULARY_ENDINGS):
             return read_vocabulary(words, key="set_classes")
         if isinstance(words, str) and words not in WORD_LISTS:
             raise ValueError(f'Words come as a list, ["{words}"], or as one of {", ".join(WORD_LISTS)}.')

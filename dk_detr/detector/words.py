@@ -8,6 +8,8 @@ from detectron2.config import CfgNode
 from dk_detr.language import WORD_LISTS, Clip, build_vocabulary, is_closed, readable, require_words_of
 from dk_detr.structures import Vocabulary, require_words
 
+VOCABULARY_ENDINGS = (".npz", ".npy", ".pth")  # of files of words with their embeddings
+
 
 def words_for(words: Sequence[str] | str, cfg: CfgNode, own: Vocabulary, clip: Callable[[], Clip]) -> Vocabulary:
     """A vocabulary of these words. Where the detector has them all they are its own, as always of a closed detector;

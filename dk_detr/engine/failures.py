@@ -8,11 +8,13 @@ import os
 import signal
 import socket
 import time
+import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch.distributed as dist
 
+MEETING = timedelta(minutes=30)  # in which all processes of an attempt of torchrun have come
 PATIENCE = 10.0  # seconds in which processes whose connection is lost say that they are alive
 LOST = ("gloo", "connection closed by peer", "connection reset by peer", "broken pipe", "ncclremoteerror")
 
@@ -90,18 +92,59 @@ def current_member() -> Member | None:
     return None
 
 
-def member_of_torchrun(remedy: str) -> Member | None:
-    """This process as torchrun numbered it; None where it has not met the others yet and torchrun keeps no store."""
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store: dist.Store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
-    elif dist.is_initialized():
-        store = dist.distributed_c10d._get_default_store()
-    else:
+def store_of_attempt() -> dist.Store | None:
+    """A part of torchrun's store for this attempt alone; None where torchrun keeps no store.
+
+    The store outlives a restart, and has the addresses of the processes before it. No variable tells attempts apart:
+    each machine counts its own restarts. So rank 0 makes a name for the attempt, and gives it to each of the others
+    that asks; it is done when all have thanked it.
+    """
+    if not _has_agent_store():
+        return None
+    shared = dist.PrefixStore("dk_detr/attempts", _agent_store(MEETING))
+    rank, world_size = _number("RANK", "0"), _number("WORLD_SIZE", "1")
+    if rank:
+        question = uuid.uuid4().hex
+        shared.set(f"question/{rank}", question)
+        name = shared.get(f"answer/{question}").decode()
+        shared.set(f"thanks/{name}/{rank}", "")
+        return dist.PrefixStore(name, shared)
+    name, deadline = uuid.uuid4().hex, time.monotonic() + MEETING.total_seconds()
+    waiting = set(range(1, world_size))
+    while waiting:
+        for other in [other for other in waiting if shared.check([f"question/{other}"])]:
+            shared.set(f"answer/{shared.get(f'question/{other}').decode()}", name)
+        waiting = {other for other in waiting if not shared.check([f"thanks/{name}/{other}"])}
+        if waiting and time.monotonic() > deadline:
+            raise TimeoutError(f"Rank {', '.join(map(str, sorted(waiting)))} did not come.")
+        time.sleep(0.02)
+    return dist.PrefixStore(name, shared)
+
+
+def _has_agent_store() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _agent_store(timeout: timedelta) -> dist.Store:
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return dist.TCPStore(address, port, is_master=False, timeout=timeout)
+
+
+def member_of_torchrun(remedy: str, store: dist.Store | None = None) -> Member | None:
+    """This process as torchrun numbered it; None where it has not met the others yet and torchrun keeps no store.
+
+    Args:
+        store: of this attempt, once it has been agreed on.
+    """
+    if store is None and _has_agent_store():
+        store = _of_attempt(_agent_store(timedelta(seconds=10)))
+    elif store is None and dist.is_initialized():
+        store = _of_attempt(dist.distributed_c10d._get_default_store())
+    if store is None:
         return None
     names = (("RANK", "0"), ("WORLD_SIZE", "1"), ("GROUP_RANK", "0"), ("GROUP_WORLD_SIZE", "1"))
     rank, world_size, machine, machines = (_number(name, default) for name, default in names)
-    return Member(_of_attempt(store), rank, world_size, machine, machines, remedy)
+    return Member(store, rank, world_size, machine, machines, remedy)
 
 
 def _of_attempt(store: dist.Store) -> dist.Store:

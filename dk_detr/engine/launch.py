@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
-from dk_detr.engine.failures import Member, last_words, member_of_torchrun, place, set_member
+from dk_detr.engine.failures import Member, last_words, member_of_torchrun, place, set_member, store_of_attempt
 from dk_detr.engine.machines import LOCAL, ONE_MACHINE, TIMEOUT, MachineGone, Machines, Meeting, meeting
 from dk_detr.engine.setup import one_clear_error
 
@@ -82,7 +82,7 @@ def shared_numbers(name: str) -> Iterator[int]:
     if store is None:
         yield from itertools.count()
     while store is not None:
-        yield store.add(f"numbers/{name}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) - 1
+        yield store.add(f"numbers/{name}", 1) - 1
 
 
 def _spawn(work: Callable[..., None], args: tuple[Any, ...], met: Meeting) -> None:
@@ -161,8 +161,9 @@ def _sharer(
 
 
 def _work_under_torchrun(main: Main, args: tuple[Any, ...], on_gpu: bool, remedy: str) -> None:
-    _join(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]), None, on_gpu)
-    set_member(member_of_torchrun(remedy))
+    store = store_of_attempt()
+    _join(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]), store, on_gpu)
+    set_member(member_of_torchrun(remedy, store))
     _work(lambda: None, main, args)
 
 

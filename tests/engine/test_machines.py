@@ -20,7 +20,7 @@ from dk_detr.engine.machines import Machines
 from dk_detr.engine.run_folder import read_results
 from tests.engine import dies_once
 from tests.run_fixtures import MINI, REPOSITORY, World, assert_same_training
-from tests.two_machines import Ended, free_port, on_machines
+from tests.two_machines import TIMEOUT, Ended, free_port, on_machines
 
 RUN = {"SOLVER__MAX_ITER": 3, "SOLVER__CHECKPOINT_PERIOD": 1, "SOLVER__WARMUP_ITERS": 0}
 
@@ -244,12 +244,7 @@ def test_torchrun_restarts_a_run_of_two_machines_from_the_last_checkpoint(
         with open(terminal, "w") as file:
             words = [*command[:3], "--node-rank", str(number), *command[3:], *options]
             nodes.append(subprocess.Popen(words, env={**os.environ, **more}, stdout=file, stderr=file))
-    try:
-        codes = [node.wait(timeout=120) for node in nodes]
-    except subprocess.TimeoutExpired:
-        for node in nodes:
-            node.send_signal(signal.SIGTERM)  # ends its workers, too
-        pytest.xfail("torchrun's restarted processes may find the addresses of those that are dead, and wait for them")
+    codes = [node.wait(timeout=TIMEOUT) for node in nodes]
     said = "\n".join(terminal.read_text() for terminal in terminals)
     assert codes == [0, 0], said
     assert "error: Rank 1 (machine 1) ended without a word: killed, or its machine is gone." in said

@@ -86,7 +86,7 @@ def test_what_cannot_be_interpolated_is_refused(
     del other["model"]["encoder.level_embed"]
     torch.save({"model": other["model"]}, tmp_path / "other.pth")
     for arguments, message in (
-        ((run, "--start", tmp_path / "other.pth"), "other.pth (MODEL.WEIGHTS) is no whole detector"),
+        ((run, "--start", tmp_path / "other.pth"), "is no whole detector: encoder.level_embed starts new (1 such)"),
         ((run, "--start", tmp_path / "gone.pth"), "There are no weights"),
         ((run, "--alpha", "1.5"), "--alpha takes different shares in [0, 1]"),
         ((tmp_path,), "holds no finished run: config.yaml is missing"),

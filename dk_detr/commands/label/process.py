@@ -18,14 +18,13 @@ from dk_detr.data.images import UnreadableImage, read_image
 from dk_detr.detector import Detections, Detector, load
 from dk_detr.detector.detector import GPU_BATCH
 from dk_detr.detector.thresholds import Thresholds
+from dk_detr.detector.words import VOCABULARY_ENDINGS
 from dk_detr.engine.launch import shared_numbers
 from dk_detr.engine.setup import one_clear_error
 from dk_detr.language import WORD_LISTS
 from dk_detr.utils.batches import batches_of
 from dk_detr.utils.names import split_names
 from dk_detr.visualization.pictures import best_of_each_box
-
-VOCABULARIES = (".npz", ".npy", ".pth")  # endings of files of words with their embeddings
 
 
 def label(args: argparse.Namespace, images: Sequence[Path]) -> None:
@@ -43,7 +42,7 @@ def label(args: argparse.Namespace, images: Sequence[Path]) -> None:
                 detector.set_classes(words_of(args.classes))
             thresholds.require_known(detector.classes)
             worker = Worker(detector, thresholds, args.words_per_box, root, names)
-            vocabulary = args.classes if (args.classes or "").endswith(VOCABULARIES) else ""
+            vocabulary = args.classes if (args.classes or "").endswith(VOCABULARY_ENDINGS) else ""
             request = request_of(detector, thresholds, args.words_per_box, names, root, vocabulary)
             _label_into(Path(args.output), worker, request)
 
@@ -136,7 +135,7 @@ class Worker:
 
 def words_of(text: str) -> list[str] | str:
     """A file with a name on each line, the file of a vocabulary, the name of a list ("lvis"), or "a,b"."""
-    if text in WORD_LISTS or text.endswith(VOCABULARIES):
+    if text in WORD_LISTS or text.endswith(VOCABULARY_ENDINGS):
         return text
     return split_names(f"@{text}" if Path(text).is_file() or text.endswith(".txt") else text)
 
